@@ -1,0 +1,47 @@
+"""Two records: what a container file holds, and the checkpoint that comes of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rwkv_engine.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What one container holds, under the names in the file.
+
+    container  "safetensors", "torch zip" or "gguf".
+    tensors    name in the file -> Tensor; nothing is read yet but headers.
+    metadata   text notes of the file; empty where the container has none.
+    """
+
+    container: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model as stored, its tensors under BlinkDL's names and in BlinkDL's shapes and orientation.
+
+    path       the file or folder that was asked for.
+    container  "safetensors", "torch zip" or "gguf".
+    layout     whose naming the file follows: "BlinkDL", "web-rwkv", "Hugging Face v5", "fla", "GGUF" ...
+    tensors    canonical name (`blocks.0.att.key.weight`) -> Tensor; `tensor.name` keeps the name in the file.
+    metadata   text notes of the file.
+    files      the folder in which a tokenizer.json may lie beside the weights.
+    """
+
+    path: Path
+    container: str
+    layout: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    files: Path
+
+
+def shown(name: object) -> str:
+    """A name out of a file, fit for a one-line message: quoted, escaped, at most 80 characters."""
+    text = repr(name)
+    return text if len(text) <= 80 else text[:76] + "...'"

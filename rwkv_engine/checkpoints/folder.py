@@ -1,0 +1,77 @@
+"""Which files a path stands for: one file, or a folder's model, whole or in shards."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.safetensors_file import HEADER_LIMIT
+from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout
+from rwkv_engine.tensor import Tensor
+
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+PREFERRED = ("model.safetensors", "pytorch_model.bin")  #: what `transformers` writes
+ENDINGS = (".safetensors", ".st", ".pth", ".gguf")
+
+
+def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
+    """The files to open, and the tensor names an index promises (none where there is no index).
+
+    Raises CheckpointError (no such path, a damaged index) and UnknownLayout (a folder with no model, or with several).
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist; give the path of a model file or folder.")
+        return [path], frozenset()
+    for index in INDEXES:
+        if (path / index).is_file():
+            return _shards(path / index)
+    for name in PREFERRED:
+        if (path / name).is_file():
+            return [path / name], frozenset()
+    found = sorted(file for file in path.iterdir() if file.suffix in ENDINGS and file.is_file())
+    if not found:
+        raise UnknownLayout(
+            f"{path} holds no model: wanted {PREFERRED[0]}, its shards with {INDEXES[0]}, {PREFERRED[1]}, or one file "
+            f"ending in {', '.join(ENDINGS)}."
+        )
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found[:4]) + (", ..." if len(found) > 4 else "")
+        raise UnknownLayout(f"{path} holds {len(found)} models ({names}); give the path of one of them.")
+    return found, frozenset()
+
+
+def merged(path: Path, parts: Sequence[Contents], wanted: frozenset[str]) -> Contents:
+    """The contents of all shards as one. Raises CheckpointError (a name in two shards) and MissingTensor."""
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for part in parts:
+        twice = sorted(tensors.keys() & part.tensors.keys())
+        if twice:
+            raise CheckpointError(f"{path}: tensor {shown(twice[0])} is in two shards; download the model again.")
+        tensors.update(part.tensors)
+        metadata.update(part.metadata)
+    missing = sorted(wanted - tensors.keys())
+    if missing:
+        raise MissingTensor(f"{path}: the index names tensor {shown(missing[0])}, but no shard has it; download it again.")
+    return Contents(parts[0].container, tensors, metadata)
+
+
+def _shards(index: Path) -> tuple[list[Path], frozenset[str]]:
+    """The files and tensor names of an index: {"weight_map": {tensor name: file name}}."""
+    try:
+        if index.stat().st_size > HEADER_LIMIT:
+            raise CheckpointError(f"{index} is larger than {HEADER_LIMIT} bytes; it is no index of shards.")
+        table = json.loads(index.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{index} cannot be read as JSON: {error}; download it again.") from error
+    names = table.get("weight_map") if isinstance(table, dict) else None
+    if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
+        raise CheckpointError(f'{index} has no "weight_map" of tensor names to file names; download it again.')
+    files = sorted(set(names.values()))
+    for file in files:
+        if file in ("", ".", "..") or Path(file).name != file or "\\" in file or "\0" in file:
+            raise CheckpointError(f"{index}: shard {shown(file)} is no plain file name; download the index again.")
+        if not (index.parent / file).is_file():
+            raise CheckpointError(f"{index}: shard {shown(file)} is not in the folder; download it too.")
+    return [index.parent / file for file in files], frozenset(names)

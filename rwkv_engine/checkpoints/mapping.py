@@ -1,0 +1,58 @@
+"""Bytes of a file as arrays, without reading them: memory maps and the tensors that view them."""
+
+import mmap
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from rwkv_engine.checkpoints.checkpoint import shown
+from rwkv_engine.errors import CheckpointError
+from rwkv_engine.tensor import BITS, Tensor
+
+
+def map_file(path: Path) -> np.ndarray:
+    """Map the file read-only; returns its bytes as uint8 [size], empty for an empty file.
+
+    Raises CheckpointError when the file cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, 2):
+                return np.zeros(0, np.uint8)
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be opened: {error}; give the path of a readable file.") from error
+
+
+def require_dtype(path: Path, name: str, dtype: str) -> None:
+    """Raise CheckpointError unless the engine takes elements of this type as weights."""
+    if dtype not in BITS:
+        raise CheckpointError(
+            f"{path}: tensor {shown(name)} has elements of type {shown(dtype)}, wanted one of "
+            f"{', '.join(BITS)}; convert the file first."
+        )
+
+
+def mapped_tensor(
+    data: np.ndarray, name: str, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...] | None = None
+) -> Tensor:
+    """A Tensor over mapped bytes; the caller has checked that every element lies inside `data`.
+
+    data     uint8 [size] of `map_file`.
+    dtype    a key of BITS.
+    start    byte of `data` at which element 0 lies.
+    strides  in elements, none negative; None for C order.
+
+    `bits()` is a view of `data`, except where the file holds it off its natural alignment: then it is a copy.
+    """
+    kind = BITS[dtype]
+
+    def bits() -> np.ndarray:
+        if strides is None:
+            view = data[start : start + prod(shape) * kind.itemsize].view(kind).reshape(shape)
+        else:
+            view = np.ndarray(shape, kind, data, start, tuple(step * kind.itemsize for step in strides))  # type: ignore[call-overload]
+        return view if view.flags.aligned else view.copy()
+
+    return Tensor(name, shape, dtype, bits)

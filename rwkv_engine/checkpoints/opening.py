@@ -1,0 +1,56 @@
+"""`open_checkpoint`: from a path to tensors under canonical names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rwkv_engine.checkpoints.checkpoint import Checkpoint, Contents
+from rwkv_engine.checkpoints.folder import files_of, merged
+from rwkv_engine.checkpoints.layouts import canonical
+from rwkv_engine.checkpoints.mapping import map_file
+from rwkv_engine.checkpoints.safetensors_file import open_safetensors
+from rwkv_engine.errors import CheckpointError, UnknownLayout
+
+OPENERS: dict[str, Callable[[Path], Contents]] = {
+    "safetensors": open_safetensors,
+}
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a model, whatever container and naming it comes in; nothing but headers is read.
+
+    path     a file (safetensors, web-rwkv .st, BlinkDL .pth, GGUF; told by content, not by ending) or a folder that
+             holds one model, in shards or whole.
+    Raises   UnknownLayout (readable, but no RWKV model), CheckpointError (missing, truncated or damaged file),
+             MissingExtra (GGUF without the package `gguf`).
+    """
+    path = Path(path)
+    files, wanted = files_of(path)
+    contents = merged(path, [_open_file(file) for file in files], wanted)
+    layout, tensors = canonical(path, contents)
+    folder = path if path.is_dir() else path.parent
+    return Checkpoint(path, contents.container, layout, tensors, contents.metadata, folder)
+
+
+def _open_file(path: Path) -> Contents:
+    return OPENERS[container_of(path)](path)
+
+
+def container_of(path: Path) -> str:
+    """A key of OPENERS, told by the file's first bytes. Raises UnknownLayout, or CheckpointError for an empty file."""
+    start = map_file(path)[:16].tobytes()
+    if not start:
+        raise CheckpointError(f"{path} is empty; copy the file again.")
+    for magic, container in ((b"PK\x03\x04", "torch zip"), (b"GGUF", "gguf")):
+        if start.startswith(magic):
+            return container
+    if start[8:9] == b"{":
+        return "safetensors"
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
+        raise UnknownLayout(
+            f"{path} is a bare pickle, which can run code, and is not read; in torch 1.6 or newer, write it again: "
+            "torch.save(torch.load(old, weights_only=True), new)."
+        )
+    raise UnknownLayout(
+        f"{path} is no model file: it begins with {start[:8]!r}; wanted safetensors, .st, a .pth written by torch 1.6 "
+        "or newer, or GGUF."
+    )

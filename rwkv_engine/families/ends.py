@@ -1,0 +1,27 @@
+"""The two ends of every family's program: embedding rows in, logits out."""
+
+from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels.lanes import barrier, share
+from rwkv_engine.kernels.matmul import STORE, matmul, read_row
+from rwkv_engine.kernels.norm import EPSILON, layer_norm
+
+
+@kernel
+def embed(lane, x, w, tokens):
+    """x [T, C] <- ln0(embedding rows), this lane's share of the tokens: each row is read when it is needed, never folded."""
+    start, stop = share(lane, tokens.shape[0])
+    for t in range(start, stop):
+        read_row(x[t], w.emb, 0, tokens[t])
+        layer_norm(x[t], x[t], w.ln0[0], w.ln0[1], EPSILON)
+
+
+@kernel
+def project(lane, logits, w, h, x, wanted):
+    """logits [W, V] <- head(ln_out(x [T, C])) of the wanted tokens [W]; h is a work array [T, C]. Ends with a barrier."""
+    start, stop = share(lane, wanted.shape[0])
+    for i in range(start, stop):
+        layer_norm(h[i], x[wanted[i]], w.ln_out[0], w.ln_out[1], EPSILON)
+    barrier(lane)
+    if wanted.shape[0] > 0:
+        matmul(lane, 0, logits, w.head, 0, h[: wanted.shape[0]], STORE)
+    barrier(lane)

@@ -1,0 +1,52 @@
+"""`Family`: what a generation of RWKV has to tell the engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rwkv_engine.families.loader import Loader
+from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.state import Plane
+from rwkv_engine.tensor import Tensor
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row of `families.FAMILIES`.
+
+    name     as in ModelConfig.family.
+    marks    whether a checkpoint's tensors are of this family.
+    infer    sizes from shapes.
+    planes   the state's planes, in the order in which `step` finds them in its block.
+    prepare  tensors -> the NamedTuple of weights that `step` is compiled for.
+    scratch  (config, weights, tokens of the longest call) -> the NamedTuple of work arrays.
+    step     the compiled program: step(lane, weights, scratch, tokens, spans, states, wanted, logits). Tokens [T] int64 of B
+             sequences one after another, sequence b at [spans[b], spans[b+1]), its state block at address states[b];
+             wanted [W] are the tokens whose logits [W, V] are computed.
+    transposed_time_state  whether a state-tuned checkpoint stores [H, value, key] where the state has [H, key, value].
+    """
+
+    name: str
+    marks: Callable[[Tensors], bool]
+    infer: Callable[[Tensors], ModelConfig]
+    planes: Callable[[ModelConfig], tuple[Plane, ...]]
+    prepare: Callable[[Loader, ModelConfig], Any]
+    scratch: Callable[[ModelConfig, Any, int], Any]
+    step: Callable[..., None]
+    transposed_time_state: bool = False
+
+
+def heads_planes(config: ModelConfig) -> tuple[Plane, ...]:
+    """The planes of every family with matrix-valued heads (v5, v6, v7)."""
+    shift = (config.layers, config.width)
+    matrix = (config.layers, config.heads, config.head_size, config.head_size)
+    return Plane("att_prev", shift), Plane("ffn_prev", shift), Plane("wkv", matrix)
+
+
+def zeros(*shape: int) -> np.ndarray:
+    """float32 work array."""
+    return np.zeros(shape, np.float32)

@@ -1,0 +1,143 @@
+"""`Loader`: a checkpoint's tensors, checked against the shapes a family expects and put into the weights' formats."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from rwkv_engine.errors import MissingTensor, WrongShape
+from rwkv_engine.formats import format_named, own_format
+from rwkv_engine.tensor import Tensor
+
+
+def layers_of(tensors: Mapping[str, Tensor]) -> int:
+    """L: one more than the highest block number."""
+    numbers = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.") and name.split(".")[1].isdigit()}
+    return 1 + max(numbers, default=-1)
+
+
+def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """The tensor called `name`; MissingTensor if there is none."""
+    if name not in tensors:
+        raise MissingTensor(f"tensor {name} is missing from the checkpoint; it is incomplete or of another kind")
+    return tensors[name]
+
+
+def matrix_shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+    """The two axis lengths of a matrix; WrongShape for anything that is no matrix."""
+    shape = find(tensors, name).shape
+    if len(shape) != 2 or 0 in shape:
+        raise WrongShape(f"tensor {name}: got shape {list(shape)}, want a matrix")
+    return shape[0], shape[1]
+
+
+class Loader:
+    """Reads the tensors of one checkpoint into stacked vectors and formatted matrices.
+
+    tensors  BlinkDL's names.
+    layers   L.
+    weights  name of the matrices' format, or None for the checkpoint's own.
+    owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
+    unread_bytes  of the owners, how many hold embeddings, of which a token reads one row.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], layers: int, weights: str | None) -> None:
+        self.tensors = tensors
+        self.layers = layers
+        matrices = {t.dtype for name, t in tensors.items() if name.endswith(".weight") and len(t.shape) == 2}
+        self.format: ModuleType = format_named(weights or own_format(matrices))
+        self.owners: list[np.ndarray] = []
+        self.unread_bytes = 0
+
+    def vector(self, name: str, *shape: int) -> np.ndarray:
+        """One tensor as float32 of `shape`; WrongShape if it has another number of elements."""
+        tensor = find(self.tensors, name)
+        if prod(tensor.shape) != prod(shape):
+            raise WrongShape(f"tensor {name}: got shape {list(tensor.shape)}, want {prod(shape)} elements as {list(shape)}")
+        return tensor.float32().reshape(shape)
+
+    def vectors(self, suffix: str, *shape: int) -> np.ndarray:
+        """[L, *shape] float32: tensor `blocks.N.<suffix>` of every layer."""
+        return np.stack([self.vector(f"blocks.{layer}.{suffix}", *shape) for layer in range(self.layers)])
+
+    def norm(self, name: str, width: int) -> np.ndarray:
+        """[2, C] float32: weight and bias of a norm."""
+        return np.stack([self.vector(f"{name}.weight", width), self.vector(f"{name}.bias", width)])
+
+    def norms(self, suffix: str, width: int) -> np.ndarray:
+        """[L, 2, C] float32: weight and bias of a norm of every layer."""
+        return np.stack([self.norm(f"blocks.{layer}.{suffix}", width) for layer in range(self.layers)])
+
+    def mixes(self, suffixes: Sequence[str], width: int, complement: bool = False) -> np.ndarray:
+        """[L, K, C] float32: the token-shift weights of K inputs, as the share of the previous token (1 - m of v4 and v5)."""
+        stacked = np.stack([self.vectors(suffix, width) for suffix in suffixes], axis=1)
+        return np.float32(1) - stacked if complement else stacked
+
+    def embedding(self, rows: int, cols: int) -> Any:
+        """The embedding [V, C] in the model's format."""
+        packed = self.matrix("emb.weight", rows, cols)
+        self.unread_bytes = self.owners[-1].nbytes
+        return packed
+
+    def matrix(self, name: str, rows: int, cols: int) -> Any:
+        """One matrix [rows, cols] in the model's format, as a stack of one layer."""
+        return self._keep(self.format.pack([self._checked(name, rows, cols)]))
+
+    def matrices(self, suffix: str, rows: int, cols: int) -> Any:
+        """The matrices `blocks.N.<suffix>` [rows, cols] of every layer in the model's format."""
+        return self._keep(self.format.pack([self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)]))
+
+    def low_rank_in(self, suffix: str, width: int, first: int = 0) -> Any:
+        """First halves [C, R] of low-rank pairs, turned to rows [R, C]; layers from `first` on."""
+        tensors = self._pair(suffix, first)
+        rank = tensors[0].shape[1] if len(tensors[0].shape) == 2 else 0
+        names = [f"blocks.{n}.{suffix}" for n in range(first, self.layers)]
+        turned = [transposed(self._checked(name, width, rank)) for name in names]
+        return self._keep(self._small(turned).pack(turned))
+
+    def low_rank_out(self, suffix: str, width: int, heads: int, first: int = 0) -> Any:
+        """Second halves [R, C] of low-rank pairs, cut by heads; layers from `first` on."""
+        tensors = self._pair(suffix, first)
+        rank = tensors[0].shape[0] if tensors[0].shape else 0
+        return self.heads([self._checked(f"blocks.{n}.{suffix}", rank, width) for n in range(first, self.layers)], heads)
+
+    def heads(self, tensors: Sequence[Tensor], heads: int) -> Any:
+        """Second halves [R, C] that a family cut out itself, cut by heads."""
+        return self._keep(self._small(tensors).pack_heads(tensors, heads))
+
+    @staticmethod
+    def same_rank(name: str, first: int, second: int) -> None:
+        """WrongShape unless the two halves of a low-rank pair have the same rank."""
+        if first != second:
+            raise WrongShape(f"the low-rank pair {name}: got ranks {first} and {second}, want equal ones")
+
+    def _pair(self, suffix: str, first: int) -> list[Tensor]:
+        return [find(self.tensors, f"blocks.{layer}.{suffix}") for layer in range(first, self.layers)]
+
+    def _small(self, tensors: Sequence[Tensor]) -> ModuleType:
+        """Low-rank matrices are few and sensitive: they keep the checkpoint's own precision whatever the others become."""
+        return format_named(own_format({t.dtype for t in tensors}))
+
+    def _checked(self, name: str, rows: int, cols: int) -> Tensor:
+        tensor = find(self.tensors, name)
+        if tensor.shape != (rows, cols):
+            raise WrongShape(f"tensor {name}: got shape {list(tensor.shape)}, want {[rows, cols]}")
+        return tensor
+
+    def _keep(self, packed: tuple[Any, list[np.ndarray]]) -> Any:
+        rows, owners = packed
+        self.owners += owners
+        return rows
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    """The same matrix with its axes exchanged, still unread."""
+    return Tensor(tensor.name, tensor.shape[::-1], tensor.dtype, lambda: tensor.bits().T)
+
+
+def cut(tensor: Tensor, part: Any) -> Tensor:
+    """A part of a tensor (a NumPy index of it), still unread."""
+    shape = np.empty(tensor.shape, np.bool_)[part].shape if prod(tensor.shape) else tensor.shape
+    return Tensor(tensor.name, shape, tensor.dtype, lambda: tensor.bits()[part])

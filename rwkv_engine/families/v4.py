@@ -1,0 +1,154 @@
+"""RWKV-4 "Dove": a running weighted average per channel. Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one and ffn_one."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rwkv_engine.families.ends import embed, project
+from rwkv_engine.families.family import Family, zeros
+from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
+from rwkv_engine.families.receptance_ffn import channel_mix
+from rwkv_engine.kernels._jit import kernel, program
+from rwkv_engine.kernels.lanes import barrier, share
+from rwkv_engine.kernels.matmul import ADD, SIGMOID, STORE, matmul
+from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
+from rwkv_engine.kernels.pointers import floats
+from rwkv_engine.kernels.wkv import wkv4
+from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.state import Plane
+from rwkv_engine.tensor import Tensor
+
+#: where the running maximum starts: e^-1e30 is 0 and no sum of it overflows
+_NOTHING_SEEN = -1e30
+K, V, R = range(3)
+
+
+class Weights(NamedTuple):
+    """Read only. Vectors [L, C] float32: `decay` is -exp(time_decay), `first` is time_first; matrices in the model's format."""
+
+    emb: Any
+    head: Any
+    ln0: np.ndarray
+    ln_out: np.ndarray
+    ln1: np.ndarray
+    ln2: np.ndarray
+    att_mix: np.ndarray
+    ffn_mix: np.ndarray
+    decay: np.ndarray
+    first: np.ndarray
+    key: Any
+    value: Any
+    receptance: Any
+    output: Any
+    ffn_key: Any
+    ffn_receptance: Any
+    ffn_value: Any
+
+
+class Scratch(NamedTuple):
+    """Work arrays for up to T tokens, written anew by every layer."""
+
+    x: np.ndarray
+    h: np.ndarray
+    mixed: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    r: np.ndarray
+    out: np.ndarray
+    f: np.ndarray
+
+
+def marks(tensors: Mapping[str, Tensor]) -> bool:
+    """A time_first and no group norm behind the recurrence."""
+    return "blocks.0.att.time_first" in tensors and "blocks.0.att.ln_x.weight" not in tensors
+
+
+def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """Sizes from the shapes of the embedding and the channel mix."""
+    vocab, width = matrix_shape(tensors, "emb.weight")
+    ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
+    return ModelConfig("v4", "4", layers_of(tensors), width, 1, width, ffn, vocab)
+
+
+def planes(config: ModelConfig) -> tuple[Plane, ...]:
+    """Shift planes, and the recurrence's numerator, denominator and running maximum."""
+    shape = (config.layers, config.width)
+    names = ("att_prev", "ffn_prev", "aa", "bb")
+    return (*(Plane(name, shape) for name in names), Plane("pp", shape, _NOTHING_SEEN))
+
+
+def prepare(load: Loader, config: ModelConfig) -> Weights:
+    """Stack, check and format the tensors."""
+    c = config.width
+    return Weights(
+        emb=load.embedding(config.vocab, c),
+        head=load.matrix("head.weight", config.vocab, c),
+        ln0=load.norm("blocks.0.ln0", c),
+        ln_out=load.norm("ln_out", c),
+        ln1=load.norms("ln1", c),
+        ln2=load.norms("ln2", c),
+        att_mix=load.mixes([f"att.time_mix_{letter}" for letter in "kvr"], c, complement=True),
+        ffn_mix=load.mixes(["ffn.time_mix_k", "ffn.time_mix_r"], c, complement=True),
+        decay=-np.exp(load.vectors("att.time_decay", c)),
+        first=load.vectors("att.time_first", c),
+        key=load.matrices("att.key.weight", c, c),
+        value=load.matrices("att.value.weight", c, c),
+        receptance=load.matrices("att.receptance.weight", c, c),
+        output=load.matrices("att.output.weight", c, c),
+        ffn_key=load.matrices("ffn.key.weight", config.ffn, c),
+        ffn_receptance=load.matrices("ffn.receptance.weight", c, c),
+        ffn_value=load.matrices("ffn.value.weight", c, config.ffn),
+    )
+
+
+def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
+    """Work arrays for calls of up to `tokens` tokens."""
+    t, c = tokens, config.width
+    k, v, r, out = (zeros(t, c) for _ in range(4))
+    return Scratch(zeros(t, c), zeros(t, c), zeros(3, t, c), k, v, r, out, zeros(t, config.ffn))
+
+
+@kernel
+def time_mix(lane, w, s, layer, x, spans, states):
+    """x [T, C] += the layer's time mix. State: att_prev, ffn_prev, aa, bb, pp, each [L, C]."""
+    tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
+    h, mixed = s.h[:tokens], s.mixed[:, :tokens]
+    norm_tokens(lane, h, x, w.ln1[layer])
+    if tokens > 1:
+        barrier(lane)
+    shift_tokens(lane, mixed, h, w.att_mix[layer], spans, states, layer * width)
+    barrier(lane)
+    matmul(lane, 0, s.k[:tokens], w.key, layer, mixed[K], STORE)
+    matmul(lane, 1, s.v[:tokens], w.value, layer, mixed[V], STORE)
+    matmul(lane, 2, s.r[:tokens], w.receptance, layer, mixed[R], SIGMOID)
+    keep_last(lane, h, spans, states, layer * width)
+    barrier(lane)
+    lo, hi = share(lane, width)
+    for b in range(states.shape[0]):
+        place = states[b] + (2 * layers + layer) * width * 4
+        aa = floats(place, width)[lo:hi]
+        bb = floats(place + layers * width * 4, width)[lo:hi]
+        pp = floats(place + 2 * layers * width * 4, width)[lo:hi]
+        for t in range(spans[b], spans[b + 1]):
+            y = s.out[t, lo:hi]
+            wkv4(s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], w.decay[layer, lo:hi], aa, bb, pp, y)
+            for c in range(hi - lo):
+                y[c] *= s.r[t, lo + c]
+    barrier(lane)
+    matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
+    barrier(lane)
+
+
+@program
+def step(lane, w, s, tokens, spans, states, wanted, logits):
+    """All layers for all tokens of a call; see Family.step."""
+    x = s.x[: tokens.shape[0]]
+    embed(lane, x, w, tokens)
+    for layer in range(w.first.shape[0]):
+        time_mix(lane, w, s, layer, x, spans, states)
+        channel_mix(lane, w, s, layer, x, spans, states)
+    project(lane, logits, w, s.h, x, wanted)
+
+
+FAMILY = Family("v4", marks, infer, planes, prepare, scratch, step)

@@ -1,0 +1,188 @@
+"""RWKV-5 "Eagle" (5.0, 5.1, 5.2): matrix-valued heads with a constant decay.
+
+Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v5, att_one_v5_1, att_one_v5_2. The three differ in what is loaded,
+not in what is computed: a decay and a bonus per head (5.0, 5.1) are spread over its channels, and 5.0 has no gate.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rwkv_engine.errors import WrongShape
+from rwkv_engine.families.ends import embed, project
+from rwkv_engine.families.family import Family, heads_planes, zeros
+from rwkv_engine.families.loader import Loader, find, layers_of, matrix_shape
+from rwkv_engine.families.receptance_ffn import channel_mix
+from rwkv_engine.kernels._jit import kernel, program
+from rwkv_engine.kernels.lanes import barrier, take
+from rwkv_engine.kernels.matmul import ADD, SILU, STORE, matmul
+from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
+from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
+from rwkv_engine.kernels.pointers import floats
+from rwkv_engine.kernels.wkv import wkv6_head
+from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.tensor import Tensor
+
+K, V, R, G = range(4)
+
+
+class Weights(NamedTuple):
+    """Read only. decay, first [L, C] float32: the factor itself, exp(-exp(time_decay)), and the bonus of the present token.
+
+    gate has no rows in 5.0.
+    """
+
+    emb: Any
+    head: Any
+    ln0: np.ndarray
+    ln_out: np.ndarray
+    ln1: np.ndarray
+    ln2: np.ndarray
+    ln_x: np.ndarray
+    att_mix: np.ndarray
+    ffn_mix: np.ndarray
+    decay: np.ndarray
+    first: np.ndarray
+    heads: int
+    gated: bool
+    key: Any
+    value: Any
+    receptance: Any
+    gate: Any
+    output: Any
+    ffn_key: Any
+    ffn_receptance: Any
+    ffn_value: Any
+
+
+class Scratch(NamedTuple):
+    """Work arrays for up to T tokens, written anew by every layer."""
+
+    x: np.ndarray
+    h: np.ndarray
+    mixed: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    r: np.ndarray
+    g: np.ndarray
+    out: np.ndarray
+    f: np.ndarray
+
+
+def marks(tensors: Mapping[str, Tensor]) -> bool:
+    """A group norm behind the recurrence, and none of what v6 and v7 brought."""
+    newer = ("blocks.0.att.time_maa_x", "blocks.0.att.r_k")
+    return "blocks.0.att.ln_x.weight" in tensors and not any(name in tensors for name in newer)
+
+
+def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """Sizes from shapes: heads from time_decay, [H], [H, 1] or [H, N]; the version from the gate and that second axis."""
+    vocab, width = matrix_shape(tensors, "emb.weight")
+    ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
+    decay = find(tensors, "blocks.0.att.time_decay").shape
+    heads = decay[0] if decay else 0
+    if heads < 1 or width % heads or len(decay) > 2:
+        raise WrongShape(f"tensor blocks.0.att.time_decay: got shape {list(decay)}, want a row per head of a model of width {width}")
+    version = "5.0" if "blocks.0.att.gate.weight" not in tensors else "5.2" if decay[1:] > (1,) else "5.1"
+    return ModelConfig("v5", version, layers_of(tensors), width, heads, width // heads, ffn, vocab)
+
+
+def prepare(load: Loader, config: ModelConfig) -> Weights:
+    """Stack, check and format the tensors; spread what a head has once over its channels."""
+    c, gated = config.width, config.version != "5.0"
+    letters = "kvrg" if gated else "kvr"
+    bonus = _spread(load, "att.time_faaaa" if gated else "att.time_first", config)
+    return Weights(
+        emb=load.embedding(config.vocab, c),
+        head=load.matrix("head.weight", config.vocab, c),
+        ln0=load.norm("blocks.0.ln0", c),
+        ln_out=load.norm("ln_out", c),
+        ln1=load.norms("ln1", c),
+        ln2=load.norms("ln2", c),
+        ln_x=load.norms("att.ln_x", c),
+        att_mix=load.mixes([f"att.time_mix_{letter}" for letter in letters], c, complement=True),
+        ffn_mix=load.mixes(["ffn.time_mix_k", "ffn.time_mix_r"], c, complement=True),
+        decay=np.exp(-np.exp(_spread(load, "att.time_decay", config))),
+        first=bonus if gated else np.exp(bonus),
+        heads=config.heads,
+        gated=gated,
+        key=load.matrices("att.key.weight", c, c),
+        value=load.matrices("att.value.weight", c, c),
+        receptance=load.matrices("att.receptance.weight", c, c),
+        gate=load.matrices("att.gate.weight" if gated else "att.receptance.weight", c, c),
+        output=load.matrices("att.output.weight", c, c),
+        ffn_key=load.matrices("ffn.key.weight", config.ffn, c),
+        ffn_receptance=load.matrices("ffn.receptance.weight", c, c),
+        ffn_value=load.matrices("ffn.value.weight", c, config.ffn),
+    )
+
+
+def _spread(load: Loader, suffix: str, config: ModelConfig) -> np.ndarray:
+    """[L, C] float32 from a tensor with a number per head or one per channel."""
+    per_head = find(load.tensors, f"blocks.0.{suffix}").shape[1:] in ((), (1,))
+    values = load.vectors(suffix, config.heads, 1 if per_head else config.head_size)
+    return np.repeat(values, config.head_size if per_head else 1, axis=2).reshape(config.layers, config.width)
+
+
+def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
+    """Work arrays for calls of up to `tokens` tokens."""
+    t, c = tokens, config.width
+    k, v, r, g, out = (zeros(t, c) for _ in range(5))
+    return Scratch(zeros(t, c), zeros(t, c), zeros(4, t, c), k, v, r, g, out, zeros(t, config.ffn))
+
+
+@kernel
+def time_mix(lane, w, s, layer, x, spans, states):
+    """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
+    tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
+    h, mixed = s.h[:tokens], s.mixed[:, :tokens]
+    norm_tokens(lane, h, x, w.ln1[layer])
+    if tokens > 1:
+        barrier(lane)
+    shift_tokens(lane, mixed, h, w.att_mix[layer], spans, states, layer * width)
+    barrier(lane)
+    matmul(lane, 0, s.k[:tokens], w.key, layer, mixed[K], STORE)
+    matmul(lane, 1, s.v[:tokens], w.value, layer, mixed[V], STORE)
+    matmul(lane, 2, s.r[:tokens], w.receptance, layer, mixed[R], STORE)
+    if w.gated:
+        matmul(lane, 3, s.g[:tokens], w.gate, layer, mixed[G], SILU)
+    keep_last(lane, h, spans, states, layer * width)
+    barrier(lane)
+    size = width // w.heads
+    ticket = take(lane, 0, -1)
+    while ticket < w.heads * states.shape[0]:
+        b, head = ticket // w.heads, ticket % w.heads
+        block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
+        memory = floats(block, size * size).reshape(size, size)
+        for t in range(spans[b], spans[b + 1]):
+            one_head(memory, w, s, layer, t, head * size, (head + 1) * size)
+        ticket = take(lane, 0, ticket)
+    barrier(lane)
+    matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
+    barrier(lane)
+
+
+@kernel
+def one_head(memory, w, s, layer, t, lo, hi):
+    """One head (channels lo to hi), one token: the recurrence, group norm, gate."""
+    y = s.out[t, lo:hi]
+    wkv6_head(memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], w.decay[layer, lo:hi], y)
+    layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
+    if w.gated:
+        for c in range(hi - lo):
+            y[c] *= s.g[t, lo + c]
+
+
+@program
+def step(lane, w, s, tokens, spans, states, wanted, logits):
+    """All layers for all tokens of a call; see Family.step."""
+    x = s.x[: tokens.shape[0]]
+    embed(lane, x, w, tokens)
+    for layer in range(w.first.shape[0]):
+        time_mix(lane, w, s, layer, x, spans, states)
+        channel_mix(lane, w, s, layer, x, spans, states)
+    project(lane, logits, w, s.h, x, wanted)
+
+
+FAMILY = Family("v5", marks, infer, heads_planes, prepare, scratch, step, transposed_time_state=True)

@@ -1,0 +1,225 @@
+"""RWKV-6 "Finch": token shift and decay depend on the data. Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v6, ffn_one_v6."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rwkv_engine.errors import WrongShape
+from rwkv_engine.families.ends import embed, project
+from rwkv_engine.families.family import Family, heads_planes, zeros
+from rwkv_engine.families.loader import Loader, cut, find, layers_of, matrix_shape
+from rwkv_engine.families.receptance_ffn import channel_mix
+from rwkv_engine.kernels._jit import kernel, program
+from rwkv_engine.kernels.activations import exp
+from rwkv_engine.kernels.lanes import barrier, take
+from rwkv_engine.kernels.matmul import ADD, SILU, STORE, TANH, expand, matmul
+from rwkv_engine.kernels.mix import keep_last, norm_tokens, previous, shift_tokens
+from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
+from rwkv_engine.kernels.pointers import floats
+from rwkv_engine.kernels.wkv import wkv6_head
+from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.tensor import Tensor
+
+#: the order of the five mixed inputs, in the checkpoint's low-rank pair and here
+W, K, V, R, G = range(5)
+
+
+class Weights(NamedTuple):
+    """Read only. Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own.
+
+    maa_x [L, 1, C] mixes the input of the low-rank pair (maa_w1, maa_w2) that is added to maa [L, 5, C]; maa_w2 has five
+    matrices a layer.
+    """
+
+    emb: Any
+    head: Any
+    ln0: np.ndarray
+    ln_out: np.ndarray
+    ln1: np.ndarray
+    ln2: np.ndarray
+    ln_x: np.ndarray
+    maa_x: np.ndarray
+    maa: np.ndarray
+    ffn_mix: np.ndarray
+    decay: np.ndarray
+    first: np.ndarray
+    heads: int
+    maa_w1: Any
+    maa_w2: Any
+    decay_w1: Any
+    decay_w2: Any
+    key: Any
+    value: Any
+    receptance: Any
+    gate: Any
+    output: Any
+    ffn_key: Any
+    ffn_receptance: Any
+    ffn_value: Any
+
+
+class Scratch(NamedTuple):
+    """Work arrays for up to T tokens, written anew by every layer."""
+
+    x: np.ndarray
+    h: np.ndarray
+    mixed: np.ndarray
+    low: np.ndarray
+    w: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    r: np.ndarray
+    g: np.ndarray
+    out: np.ndarray
+    f: np.ndarray
+
+
+def marks(tensors: Mapping[str, Tensor]) -> bool:
+    """RWKV-6 alone mixes the input of its mixing."""
+    return "blocks.0.att.time_maa_x" in tensors
+
+
+def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """Sizes from the shapes of the embedding, time_faaaa and the channel mix."""
+    vocab, width = matrix_shape(tensors, "emb.weight")
+    heads, size = matrix_shape(tensors, "blocks.0.att.time_faaaa")
+    if heads * size != width:
+        raise WrongShape(f"tensor blocks.0.att.time_faaaa: got shape {[heads, size]}, want heads x head size = width {width}")
+    ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
+    return ModelConfig("v6", "6", layers_of(tensors), width, heads, size, ffn, vocab)
+
+
+def prepare(load: Loader, config: ModelConfig) -> Weights:
+    """Stack, check and format the tensors."""
+    c, h = config.width, config.heads
+    weights = Weights(
+        emb=load.embedding(config.vocab, c),
+        head=load.matrix("head.weight", config.vocab, c),
+        ln0=load.norm("blocks.0.ln0", c),
+        ln_out=load.norm("ln_out", c),
+        ln1=load.norms("ln1", c),
+        ln2=load.norms("ln2", c),
+        ln_x=load.norms("att.ln_x", c),
+        maa_x=load.mixes(["att.time_maa_x"], c),
+        maa=load.mixes([f"att.time_maa_{letter}" for letter in "wkvrg"], c),
+        ffn_mix=load.mixes(["ffn.time_maa_k", "ffn.time_maa_r"], c),
+        decay=load.vectors("att.time_decay", c),
+        first=load.vectors("att.time_faaaa", c),
+        heads=h,
+        maa_w1=load.low_rank_in("att.time_maa_w1", c),
+        maa_w2=load.heads([part for n in range(config.layers) for part in _five(load, n, c)], h),
+        decay_w1=load.low_rank_in("att.time_decay_w1", c),
+        decay_w2=load.low_rank_out("att.time_decay_w2", c, h),
+        key=load.matrices("att.key.weight", c, c),
+        value=load.matrices("att.value.weight", c, c),
+        receptance=load.matrices("att.receptance.weight", c, c),
+        gate=load.matrices("att.gate.weight", c, c),
+        output=load.matrices("att.output.weight", c, c),
+        ffn_key=load.matrices("ffn.key.weight", config.ffn, c),
+        ffn_receptance=load.matrices("ffn.receptance.weight", c, c),
+        ffn_value=load.matrices("ffn.value.weight", c, config.ffn),
+    )
+    load.same_rank("time_maa", weights.maa_w1.rows, weights.maa_w2.rows // h * 5)
+    load.same_rank("time_decay", weights.decay_w1.rows, weights.decay_w2.rows // h)
+    return weights
+
+
+def _five(load: Loader, layer: int, width: int) -> list[Tensor]:
+    """The five second halves [R, C] that time_maa_w2 [5, R, C] stacks."""
+    tensor = find(load.tensors, f"blocks.{layer}.att.time_maa_w2")
+    if len(tensor.shape) != 3 or tensor.shape[0] != 5 or tensor.shape[2] != width:
+        raise WrongShape(f"tensor {tensor.name}: got shape {list(tensor.shape)}, want [5, rank, {width}]")
+    return [cut(tensor, i) for i in range(5)]
+
+
+def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
+    """Work arrays for calls of up to `tokens` tokens."""
+    t, c = tokens, config.width
+    low, w = zeros(t, weights.maa_w1.rows), zeros(t, weights.decay_w1.rows)
+    k, v, r, g, out = (zeros(t, c) for _ in range(5))
+    return Scratch(zeros(t, c), zeros(t, c), zeros(5, t, c), low, w, k, v, r, g, out, zeros(t, config.ffn))
+
+
+@kernel
+def time_mix(lane, w, s, layer, x, spans, states):
+    """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
+    tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
+    h, mixed = s.h[:tokens], s.mixed[:, :tokens]
+    norm_tokens(lane, h, x, w.ln1[layer])
+    if tokens > 1:
+        barrier(lane)
+    shift_tokens(lane, mixed[:1], h, w.maa_x[layer], spans, states, layer * width)
+    barrier(lane)
+    matmul(lane, 0, s.low[:tokens], w.maa_w1, layer, mixed[0], TANH)
+    barrier(lane)
+    mix_by_data(lane, w, s, layer, mixed, h, spans, states)
+    barrier(lane)
+    matmul(lane, 0, s.k[:tokens], w.key, layer, mixed[K], STORE)
+    matmul(lane, 1, s.v[:tokens], w.value, layer, mixed[V], STORE)
+    matmul(lane, 2, s.r[:tokens], w.receptance, layer, mixed[R], STORE)
+    matmul(lane, 3, s.g[:tokens], w.gate, layer, mixed[G], SILU)
+    matmul(lane, 4, s.w[:tokens], w.decay_w1, layer, mixed[W], TANH)
+    keep_last(lane, h, spans, states, layer * width)
+    barrier(lane)
+    size = width // w.heads
+    ticket = take(lane, 0, -1)
+    while ticket < w.heads * states.shape[0]:
+        b, head = ticket // w.heads, ticket % w.heads
+        block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
+        memory = floats(block, size * size).reshape(size, size)
+        for t in range(spans[b], spans[b + 1]):
+            one_head(lane.room[:size], memory, w, s, layer, t, head)
+        ticket = take(lane, 0, ticket)
+    barrier(lane)
+    matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
+    barrier(lane)
+
+
+@kernel
+def mix_by_data(lane, w, s, layer, mixed, h, spans, states):
+    """mixed [5, T, C] <- h + (previous - h) * (maa + low-rank part), head by head."""
+    width = h.shape[1]
+    size, rank = width // w.heads, w.maa_w1.rows // 5
+    extra = lane.room[:size]
+    head = take(lane, 1, -1)
+    while head < w.heads:
+        lo = head * size
+        for b in range(states.shape[0]):
+            for t in range(spans[b], spans[b + 1]):
+                prev = previous(h, t, spans[b], states[b], layer * width)
+                for m in range(5):
+                    expand(extra, w.maa_w2, layer * 5 + m, head, s.low[t, m * rank : (m + 1) * rank])
+                    for c in range(size):
+                        now = h[t, lo + c]
+                        mixed[m, t, lo + c] = now + (prev[lo + c] - now) * (w.maa[layer, m, lo + c] + extra[c])
+        head = take(lane, 1, head)
+
+
+@kernel
+def one_head(decay, memory, w, s, layer, t, head):
+    """One head, one token: the decay, the recurrence, group norm, gate. decay [N] is work space."""
+    size = decay.shape[0]
+    lo, hi = head * size, (head + 1) * size
+    expand(decay, w.decay_w2, layer, head, s.w[t])
+    for c in range(size):
+        decay[c] = exp(-exp(w.decay[layer, lo + c] + decay[c]))
+    y = s.out[t, lo:hi]
+    wkv6_head(memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], decay, y)
+    layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
+    for c in range(size):
+        y[c] *= s.g[t, lo + c]
+
+
+@program
+def step(lane, w, s, tokens, spans, states, wanted, logits):
+    """All layers for all tokens of a call; see Family.step."""
+    x = s.x[: tokens.shape[0]]
+    embed(lane, x, w, tokens)
+    for layer in range(w.first.shape[0]):
+        time_mix(lane, w, s, layer, x, spans, states)
+        channel_mix(lane, w, s, layer, x, spans, states)
+    project(lane, logits, w, s.h, x, wanted)
+
+
+FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch, step, transposed_time_state=True)

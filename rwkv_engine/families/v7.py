@@ -1,0 +1,247 @@
+"""RWKV-7 "Goose": the generalised delta rule. Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_numpy.py and rwkv_v7_demo.py."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rwkv_engine.errors import WrongShape
+from rwkv_engine.families.ends import embed, project
+from rwkv_engine.families.family import Family, heads_planes, zeros
+from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
+from rwkv_engine.kernels._jit import kernel, program
+from rwkv_engine.kernels.activations import exp, sigmoid
+from rwkv_engine.kernels.lanes import barrier, take
+from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, STORE, TANH, expand, matmul
+from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
+from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
+from rwkv_engine.kernels.pointers import floats
+from rwkv_engine.kernels.wkv import wkv7_head
+from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.tensor import Tensor
+
+#: the strongest decay of a channel for one token: w = exp(-e^-0.5 sigmoid(.)), so w > 0.545
+_DECAY = np.float32(-0.606531)
+R, W, K, V, A, G = range(6)
+
+
+class Weights(NamedTuple):
+    """Read only. Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own."""
+
+    emb: Any
+    head: Any
+    ln0: np.ndarray
+    ln_out: np.ndarray
+    ln1: np.ndarray
+    ln2: np.ndarray
+    ln_x: np.ndarray
+    att_mix: np.ndarray
+    ffn_mix: np.ndarray
+    w0: np.ndarray
+    a0: np.ndarray
+    v0: np.ndarray
+    k_k: np.ndarray
+    k_a: np.ndarray
+    r_k: np.ndarray
+    w1: Any
+    w2: Any
+    a1: Any
+    a2: Any
+    v1: Any
+    v2: Any
+    g1: Any
+    g2: Any
+    receptance: Any
+    key: Any
+    value: Any
+    output: Any
+    ffn_key: Any
+    ffn_value: Any
+
+
+class Scratch(NamedTuple):
+    """Work arrays for up to T tokens, written anew by every layer; v_first is layer 0's value, which later layers mix in."""
+
+    x: np.ndarray
+    h: np.ndarray
+    mixed: np.ndarray
+    r: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    v_first: np.ndarray
+    w: np.ndarray
+    a: np.ndarray
+    vv: np.ndarray
+    g: np.ndarray
+    out: np.ndarray
+    f: np.ndarray
+
+
+def marks(tensors: Mapping[str, Tensor]) -> bool:
+    """RWKV-7 alone has the bonus weights r_k."""
+    return "blocks.0.att.r_k" in tensors
+
+
+def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """Sizes from the shapes of the embedding, r_k and the channel mix."""
+    vocab, width = matrix_shape(tensors, "emb.weight")
+    heads, size = matrix_shape(tensors, "blocks.0.att.r_k")
+    if heads * size != width:
+        raise WrongShape(f"tensor blocks.0.att.r_k: got shape {[heads, size]}, want heads x head size = width {width}")
+    ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
+    return ModelConfig("v7", "7", layers_of(tensors), width, heads, size, ffn, vocab)
+
+
+def prepare(load: Loader, config: ModelConfig) -> Weights:
+    """Stack, check and format the tensors. Layer 0 has no value residual: its v0, v1, v2 are never looked at."""
+    c, h = config.width, config.heads
+    later = config.layers > 1
+    v0 = [load.vector(f"blocks.{n}.att.v0", c) for n in range(1, config.layers)]
+    weights = Weights(
+        emb=load.embedding(config.vocab, c),
+        head=load.matrix("head.weight", config.vocab, c),
+        ln0=load.norm("blocks.0.ln0", c),
+        ln_out=load.norm("ln_out", c),
+        ln1=load.norms("ln1", c),
+        ln2=load.norms("ln2", c),
+        ln_x=load.norms("att.ln_x", c),
+        att_mix=load.mixes([f"att.x_{letter}" for letter in "rwkvag"], c),
+        ffn_mix=load.mixes(["ffn.x_k"], c),
+        w0=load.vectors("att.w0", c),
+        a0=load.vectors("att.a0", c),
+        v0=np.stack([np.zeros(c, np.float32), *v0]),
+        k_k=load.vectors("att.k_k", c),
+        k_a=load.vectors("att.k_a", c),
+        r_k=load.vectors("att.r_k", c),
+        w1=load.low_rank_in("att.w1", c),
+        w2=load.low_rank_out("att.w2", c, h),
+        a1=load.low_rank_in("att.a1", c),
+        a2=load.low_rank_out("att.a2", c, h),
+        v1=load.low_rank_in("att.v1" if later else "att.a1", c, first=later),
+        v2=load.low_rank_out("att.v2" if later else "att.a2", c, h, first=later),
+        g1=load.low_rank_in("att.g1", c),
+        g2=load.low_rank_out("att.g2", c, h),
+        receptance=load.matrices("att.receptance.weight", c, c),
+        key=load.matrices("att.key.weight", c, c),
+        value=load.matrices("att.value.weight", c, c),
+        output=load.matrices("att.output.weight", c, c),
+        ffn_key=load.matrices("ffn.key.weight", config.ffn, c),
+        ffn_value=load.matrices("ffn.value.weight", c, config.ffn),
+    )
+    for name, first, second in (("w", weights.w1, weights.w2), ("a", weights.a1, weights.a2), ("g", weights.g1, weights.g2)):
+        load.same_rank(name, first.rows, second.rows // h)
+    load.same_rank("v", weights.v1.rows, weights.v2.rows // h)
+    return weights
+
+
+def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
+    """Work arrays for calls of up to `tokens` tokens."""
+    t, c = tokens, config.width
+    ranks = (weights.w1.rows, weights.a1.rows, weights.v1.rows, weights.g1.rows)
+    w, a, vv, g = (zeros(t, rank) for rank in ranks)
+    r, k, v, v_first = (zeros(t, c) for _ in range(4))
+    return Scratch(zeros(t, c), zeros(t, c), zeros(6, t, c), r, k, v, v_first, w, a, vv, g, zeros(t, c), zeros(t, config.ffn))
+
+
+@kernel
+def time_mix(lane, w, s, layer, x, spans, states):
+    """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
+    tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
+    h, mixed = s.h[:tokens], s.mixed[:, :tokens]
+    norm_tokens(lane, h, x, w.ln1[layer])
+    if tokens > 1:
+        barrier(lane)
+    shift_tokens(lane, mixed, h, w.att_mix[layer], spans, states, layer * width)
+    barrier(lane)
+    matmul(lane, 0, s.r[:tokens], w.receptance, layer, mixed[R], STORE)
+    matmul(lane, 1, s.k[:tokens], w.key, layer, mixed[K], STORE)
+    matmul(lane, 2, s.v[:tokens], w.value, layer, mixed[V], STORE)
+    matmul(lane, 3, s.w[:tokens], w.w1, layer, mixed[W], TANH)
+    matmul(lane, 4, s.a[:tokens], w.a1, layer, mixed[A], STORE)
+    matmul(lane, 5, s.g[:tokens], w.g1, layer, mixed[G], SIGMOID)
+    if layer > 0:
+        matmul(lane, 6, s.vv[:tokens], w.v1, layer - 1, mixed[V], STORE)
+    keep_last(lane, h, spans, states, layer * width)
+    barrier(lane)
+    heads = w.w2.rows // w.w1.rows
+    size = width // heads
+    ticket = take(lane, 0, -1)
+    while ticket < heads * states.shape[0]:
+        b, head = ticket // heads, ticket % heads
+        block = states[b] + (2 * layers * width + (layer * heads + head) * size * size) * 4
+        memory = floats(block, size * size).reshape(size, size)
+        for t in range(spans[b], spans[b + 1]):
+            one_head(lane.room[: 8 * size].reshape(8, size), memory, w, s, layer, t, head, size)
+        ticket = take(lane, 0, ticket)
+    barrier(lane)
+    matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
+    barrier(lane)
+
+
+@kernel
+def one_head(room, memory, w, s, layer, t, head, size):
+    """One head, one token: decay, learning rate, value residual and gate; the recurrence; group norm, bonus, gate."""
+    lo, hi = head * size, (head + 1) * size
+    decay, rate, gate, mixing, removed, added, key = room[0], room[1], room[2], room[3], room[4], room[5], room[6]
+    expand(decay, w.w2, layer, head, s.w[t])
+    expand(rate, w.a2, layer, head, s.a[t])
+    expand(gate, w.g2, layer, head, s.g[t])
+    r, k, v, y = s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], s.out[t, lo:hi]
+    first, w0, a0, v0 = s.v_first[t, lo:hi], w.w0[layer, lo:hi], w.a0[layer, lo:hi], w.v0[layer, lo:hi]
+    k_k, k_a, r_k = w.k_k[layer, lo:hi], w.k_a[layer, lo:hi], w.r_k[layer, lo:hi]
+    if layer == 0:
+        first[:] = v
+    else:
+        expand(mixing, w.v2, layer - 1, head, s.vv[t])
+        for j in range(size):
+            v[j] += (first[j] - v[j]) * sigmoid(v0[j] + mixing[j])
+    square = np.float32(0)
+    for j in range(size):
+        removed[j] = k[j] * k_k[j]
+        square += removed[j] * removed[j]
+    length = max(np.sqrt(square), np.float32(1e-12))
+    for j in range(size):
+        decay[j] = exp(_DECAY * sigmoid(w0[j] + decay[j]))
+        rate[j] = sigmoid(a0[j] + rate[j])
+        unit = removed[j] / length
+        removed[j] = -unit
+        added[j] = unit * rate[j]
+        key[j] = k[j] * (np.float32(1) + (rate[j] - np.float32(1)) * k_a[j])
+    wkv7_head(memory, r, decay, key, v, removed, added, y)
+    layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
+    bonus = np.float32(0)
+    for j in range(size):
+        bonus += r[j] * key[j] * r_k[j]
+    for j in range(size):
+        y[j] = (y[j] + bonus * v[j]) * gate[j]
+
+
+@kernel
+def channel_mix(lane, w, s, layer, x, spans, states):
+    """x [T, C] += V relu(K shift(x))^2. State: ffn_prev behind att_prev."""
+    tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
+    h, mixed, place = s.h[:tokens], s.mixed[:1, :tokens], (layers + layer) * width
+    norm_tokens(lane, h, x, w.ln2[layer])
+    if tokens > 1:
+        barrier(lane)
+    shift_tokens(lane, mixed, h, w.ffn_mix[layer], spans, states, place)
+    barrier(lane)
+    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, mixed[0], RELU2)
+    keep_last(lane, h, spans, states, place)
+    barrier(lane)
+    matmul(lane, 0, x, w.ffn_value, layer, s.f[:tokens], ADD)
+    barrier(lane)
+
+
+@program
+def step(lane, w, s, tokens, spans, states, wanted, logits):
+    """All layers for all tokens of a call; see Family.step."""
+    x = s.x[: tokens.shape[0]]
+    embed(lane, x, w, tokens)
+    for layer in range(w.w0.shape[0]):
+        time_mix(lane, w, s, layer, x, spans, states)
+        channel_mix(lane, w, s, layer, x, spans, states)
+    project(lane, logits, w, s.h, x, wanted)
+
+
+FAMILY = Family("v7", marks, infer, heads_planes, prepare, scratch, step)

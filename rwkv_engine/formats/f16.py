@@ -1,0 +1,31 @@
+"""float16: IEEE half precision. Row-major, 2 bytes each; meant for checkpoints in F16, which lose nothing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rwkv_engine.formats.rows import aligned, packed, packed_heads, view
+from rwkv_engine.kernels.matmul_float import F16Rows
+from rwkv_engine.tensor import Tensor
+
+NAME = "f16"
+
+
+def _stored(tensor: Tensor) -> np.ndarray:
+    bits = tensor.bits() if tensor.dtype == "F16" else tensor.float32().astype(np.float16)
+    return aligned(bits).view(np.uint16)
+
+
+def pack(tensors: Sequence[Tensor]) -> tuple[F16Rows, list[np.ndarray]]:
+    """The matrices [rows, cols] of a layer each, with the arrays that hold them (views of the file where possible)."""
+    return packed(F16Rows, _stored, tensors)
+
+
+def pack_heads(tensors: Sequence[Tensor], heads: int) -> tuple[F16Rows, list[np.ndarray]]:
+    """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`."""
+    return packed_heads(F16Rows, _stored, tensors, heads)
+
+
+def unpack(rows: F16Rows, layer: int) -> np.ndarray:
+    """One layer's matrix [rows, cols] as float32."""
+    return view(rows, layer, np.float16).astype(np.float32)

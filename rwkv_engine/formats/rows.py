@@ -1,0 +1,48 @@
+"""What the float formats share: matrices stay where the file is mapped, and are copied only if they must change."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rwkv_engine.tensor import Tensor
+
+#: turns a tensor into a C-contiguous array of the format's elements: a view of the file where it already is one
+Stored = Callable[[Tensor], np.ndarray]
+
+
+def packed(rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors: Sequence[Tensor]) -> tuple[Any, list[np.ndarray]]:
+    """(rows, owners): the matrices [rows, cols] of a layer each, as the NamedTuple `rows`, and the arrays that hold them.
+
+    The addresses in `rows` are valid for as long as the owners live.
+    """
+    owners = [stored(tensor) for tensor in tensors]
+    at = np.array([array.ctypes.data for array in owners], np.int64)
+    return rows(at, *owners[0].shape), owners
+
+
+def packed_heads(
+    rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors: Sequence[Tensor], heads: int
+) -> tuple[Any, list[np.ndarray]]:
+    """(rows, owners) of the second halves [R, C] of low-rank pairs, cut by heads: [H, R, N], each head's part in one piece."""
+    owners = []
+    for tensor in tensors:
+        rank, width = tensor.shape
+        array = stored(tensor).reshape(rank, heads, width // heads)
+        owners.append(np.ascontiguousarray(array.transpose(1, 0, 2)).reshape(heads * rank, width // heads))
+    at = np.array([array.ctypes.data for array in owners], np.int64)
+    return rows(at, *owners[0].shape), owners
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """`array` itself if compiled code may read it in place (C order, aligned elements), else a copy."""
+    return array if array.flags.c_contiguous and array.flags.aligned else np.ascontiguousarray(array).copy()
+
+
+def view(rows: Any, layer: int, dtype: type) -> np.ndarray:
+    """One layer's matrix [rows, cols] as the stored elements; a view, for tests and tools."""
+    count = rows.rows * rows.cols
+    import ctypes
+
+    buffer = (ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(int(rows.at[layer]))
+    return np.frombuffer(buffer, dtype).reshape(rows.rows, rows.cols)

@@ -1,0 +1,80 @@
+"""The one place with compile flags, and with the rules of the compile cache.
+
+`kernel`   compiles a function for use inside other compiled code.
+`program`  the same for the functions that Python calls; their machine code is kept on disk.
+
+Both release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into fused
+multiply-adds; NaN and infinity keep their meaning, because masks and guards rely on them (so never `fastmath=True`).
+
+Numba's own cache looks only at the file of the cached function, so a change in a kernel that it calls would go unseen.
+Here every program's stamp covers all sources that compiled code comes from. The cache lies in NUMBA_CACHE_DIR, else beside the package,
+else in the user's cache folder; where nothing can be written, programs are compiled anew in each process.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import caching
+
+FASTMATH = {"reassoc", "contract", "nsz"}
+#: folders of the package whose sources end in compiled code
+COMPILED = ("kernels", "formats", "families")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """Compile `function` with numba, in nopython mode, for other compiled functions and for tests."""
+    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy", boundscheck=False)(function)
+
+
+def program(function: Function) -> Function:
+    """Compile `function` as `kernel` does, on its first call with each set of argument types, and keep the result on disk."""
+    compiled = kernel(function)
+    try:
+        compiled._cache = _PackageCache(function)
+    except RuntimeError:  # numba's word for: no folder can be written; compile every time then
+        pass
+    return compiled
+
+
+@functools.cache
+def sources_stamp() -> str:
+    """Digest of all sources that compiled code comes from."""
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    sources = [package / "cpu.py", *(source for folder in COMPILED for source in (package / folder).glob("*.py"))]
+    for source in sorted(sources):
+        digest.update(str(source.relative_to(package)).encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()
+
+
+class _Stamped:
+    """Mixed into numba's cache locators: fresh means that none of those sources has changed."""
+
+    def get_source_stamp(self) -> str:
+        return sources_stamp()
+
+
+class _Provided(_Stamped, caching.UserProvidedCacheLocator):
+    pass
+
+
+class _Beside(_Stamped, caching.InTreeCacheLocator):
+    pass
+
+
+class _UserWide(_Stamped, caching.UserWideCacheLocator):
+    pass
+
+
+class _PackageImplementation(caching.CompileResultCacheImpl):
+    _locator_classes = [_Provided, _Beside, _UserWide]
+
+
+class _PackageCache(caching.FunctionCache):
+    _impl_class = _PackageImplementation

@@ -1,0 +1,44 @@
+"""Element functions that vectorise: numba calls the C library one number at a time, LLVM does not vectorise that.
+
+Accuracy (test_kernels_activations): exp within 2e-7 relative over its range, sigmoid within 2e-7. NaN stays NaN.
+"""
+
+import math
+
+import numpy as np
+
+from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels.pointers import float32_of_bits
+
+_LOG2E = np.float32(math.log2(math.e))
+# ln 2 in two parts, the first exact in 11 bits, so that x - n ln 2 loses nothing for |n| < 2^12
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(math.log(2) - 0.693359375)
+_HIGHEST, _LOWEST = np.float32(88.0), np.float32(-87.0)
+# 1/k! for the polynomial of e^f, |f| <= ln(2)/2: the first term left out is f^8/8! < 6e-9
+_C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
+
+
+@kernel
+def exp(x):
+    """e^x for float32; below -87 it stays at e^-87 (1.6e-38), above 88 at e^88 (1.7e38)."""
+    x = _HIGHEST if x > _HIGHEST else x
+    x = _LOWEST if x < _LOWEST else x
+    n = np.floor(x * _LOG2E + np.float32(0.5))
+    f = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    tail = _C4 + f * (_C5 + f * (_C6 + f * _C7))
+    series = np.float32(1) + f * (np.float32(1) + f * (np.float32(0.5) + f * (_C3 + f * tail)))
+    whole = n if n == n else np.float32(0)  # a NaN has no integer; the series is NaN then
+    return series * float32_of_bits(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+
+
+@kernel
+def sigmoid(x):
+    """1 / (1 + e^-x) for float32."""
+    return np.float32(1) / (np.float32(1) + exp(-x))
+
+
+@kernel
+def tanh(x):
+    """tanh(x) for float32, from the C library: it is only asked for the few hidden numbers of a low-rank pair."""
+    return np.float32(math.tanh(x))

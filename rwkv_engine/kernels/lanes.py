@@ -1,0 +1,146 @@
+"""How lanes run one program together: shares of work, tickets, and the barrier between stages.
+
+Every lane of a team executes the same compiled function (SPMD). A `Lane` says which one it is and where the words are
+that the lanes share. Work is split either into fixed contiguous shares (`share`) or by tickets (`take`), so that a lane
+that loses its core to another process holds up the others by one ticket at most.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from rwkv_engine.cpu import ARCHITECTURE
+from rwkv_engine.kernels._jit import kernel
+
+#: bytes between two shared words: two cache lines, because x86 prefetches lines in pairs
+STRIDE = 128
+#: shared words: barrier generation, arrivals, and ticket counters
+TURN, ARRIVED, TICKETS = 0, 1, 2
+SLOTS = 16
+SHARED_BYTES = STRIDE * (TICKETS + SLOTS)
+#: float32 numbers of a lane's private scratch
+ROOM = 16384
+#: polls of the barrier before a lane offers its core to somebody else (some 20 microseconds)
+PATIENCE = 1000
+
+
+class Lane(NamedTuple):
+    """One lane of a team, as compiled code sees it.
+
+    index   0 <= index < count.
+    count   lanes that take part in this call.
+    shared  address of SHARED_BYTES zeroed bytes, the same for all lanes of the team.
+    room    [ROOM] float32 of this lane alone, for what a stage keeps from one line to the next.
+    """
+
+    index: int
+    count: int
+    shared: int
+    room: np.ndarray
+
+
+@intrinsic
+def _add(typingctx: Any, address: Any, value: Any) -> Any:
+    """Add to the int64 at `address` in one atomic step; return what was there before."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", word, arguments[1], "acq_rel")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _load(typingctx: Any, address: Any) -> Any:
+    """The int64 at `address`, with acquire ordering."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(word, "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _store(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write the int64 at `address`, with release ordering."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(arguments[1], word, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _pause(typingctx: Any) -> Any:
+    """Tell the core that this is a polling loop."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        void, i32 = ir.VoidType(), ir.IntType(32)
+        if ARCHITECTURE == "x86":
+            kind = ir.FunctionType(void, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        elif ARCHITECTURE == "arm":
+            kind = ir.FunctionType(void, [i32])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.hint"), [i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def _offer_core(typingctx: Any) -> Any:
+    """Let another thread have this core (POSIX `sched_yield`; nothing elsewhere)."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        if sys.platform != "win32":
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@kernel
+def barrier(lane):
+    """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew."""
+    if lane.count == 1:
+        return
+    turn = _load(lane.shared + TURN * STRIDE)
+    if _add(lane.shared + ARRIVED * STRIDE, 1) == lane.count - 1:
+        for word in range(ARRIVED, TICKETS + SLOTS):
+            _store(lane.shared + word * STRIDE, 0)
+        _store(lane.shared + TURN * STRIDE, turn + 1)
+        return
+    polls = 0
+    while _load(lane.shared + TURN * STRIDE) == turn:
+        polls += 1
+        if polls < PATIENCE:
+            _pause()
+        else:
+            _offer_core()
+
+
+@kernel
+def take(lane, slot, before):
+    """The next ticket of counter `slot` (0 <= slot < SLOTS) in this stage; `before` is the lane's last one, -1 at first.
+
+    Tickets count 0, 1, 2 ... over all lanes together; the caller stops when its ticket lies past the end of the work.
+    Two loops of one stage use two slots.
+    """
+    if lane.count == 1:
+        return before + 1
+    return _add(lane.shared + (TICKETS + slot) * STRIDE, 1)
+
+
+@kernel
+def share(lane, total):
+    """This lane's contiguous part [start, stop) of `total` equal pieces of work."""
+    return np.int64(total * lane.index // lane.count), np.int64(total * (lane.index + 1) // lane.count)

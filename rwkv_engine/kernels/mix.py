@@ -1,0 +1,55 @@
+"""Norm and token shift: the first stage of every time mix and channel mix.
+
+Tokens of B sequences lie one after another; sequence b has tokens [spans[b], spans[b+1]). Its state is one block of
+float32 at states[b], in which `offset` says where the layer's previous normed input [C] starts.
+"""
+
+from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels.lanes import share
+from rwkv_engine.kernels.norm import EPSILON, layer_norm
+from rwkv_engine.kernels.pointers import floats
+
+
+@kernel
+def norm_tokens(lane, h, x, norm):
+    """h [T, C] <- layer_norm(x [T, C]) with norm [2, C] (weight, bias); this lane's share of the tokens."""
+    start, stop = share(lane, x.shape[0])
+    for t in range(start, stop):
+        layer_norm(h[t], x[t], norm[0], norm[1], EPSILON)
+
+
+@kernel
+def previous(h, t, first, state, offset):
+    """[C] normed input before token t: that of the token before, or what the state kept for a sequence's first token."""
+    if t == first:
+        return floats(state + offset * 4, h.shape[1])
+    return h[t - 1]
+
+
+@kernel
+def shift_tokens(lane, mixed, h, mix, spans, states, offset):
+    """mixed [K, T, C] <- h + (previous - h) * mix [K, C], for this lane's share of the tokens.
+
+    v4 and v5 write x * m + prev * (1 - m): their weights are turned into 1 - m when they are loaded.
+    The state is only read here: `keep_last` writes it, a stage later, when no lane reads it any more.
+    """
+    start, stop = share(lane, h.shape[0])
+    for b in range(states.shape[0]):
+        for t in range(max(start, spans[b]), min(stop, spans[b + 1])):
+            prev = previous(h, t, spans[b], states[b], offset)
+            now = h[t]
+            for m in range(mix.shape[0]):
+                out, weight = mixed[m, t], mix[m]
+                for c in range(now.shape[0]):
+                    out[c] = now[c] + (prev[c] - now[c]) * weight[c]
+
+
+@kernel
+def keep_last(lane, h, spans, states, offset):
+    """Write each sequence's last normed input into its state; sequences are shared among the lanes."""
+    start, stop = share(lane, states.shape[0])
+    for b in range(start, stop):
+        if spans[b + 1] > spans[b]:
+            kept, last = floats(states[b] + offset * 4, h.shape[1]), h[spans[b + 1] - 1]
+            for c in range(kept.shape[0]):
+                kept[c] = last[c]

@@ -1,0 +1,73 @@
+"""Typed views of raw addresses, bit patterns and prefetch, inside compiled code.
+
+Weights stay where the file is mapped and states where their owners keep them, so kernels receive addresses. An address
+is an int64; whoever passes it keeps the memory alive for the length of the call.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from rwkv_engine.kernels._jit import kernel
+
+
+@intrinsic
+def _pointer(typingctx: Any, address: Any, dtype: Any) -> Any:
+    """int64 address -> C pointer to elements of `dtype`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(dtype.dtype)(types.int64, dtype), codegen
+
+
+@intrinsic
+def float32_of_bits(typingctx: Any, bits: Any) -> Any:
+    """uint32 bit pattern -> float32."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), codegen
+
+
+@intrinsic
+def prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at `address` (int64); harmless for any address."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        prefetch_line(builder, arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Emit llvm.prefetch of a line that will be read once: for reading, kept in all caches, data."""
+    i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.inttoptr(address, byte), i32(0), i32(3), i32(1)])
+
+
+@kernel
+def floats(address, count):
+    """[count] float32 at `address`, as an array that owns nothing."""
+    return numba.carray(_pointer(address, np.float32), (count,))
+
+
+@kernel
+def halves(address, count):
+    """[count] uint16 at `address` (the bits of BF16 or F16 numbers), as an array that owns nothing."""
+    return numba.carray(_pointer(address, np.uint16), (count,))
+
+
+@kernel
+def address_of(array):
+    """Address of an array's first element."""
+    return np.int64(array.ctypes.data)

@@ -1,0 +1,223 @@
+"""`Model`: a checkpoint made ready to run, and the verbs that run it."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rwkv_engine import cpu, families
+from rwkv_engine import state as states
+from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
+from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.errors import CheckpointError, StateError, TokenError, WrongShape
+from rwkv_engine.families.family import Family
+from rwkv_engine.families.loader import Loader
+from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.state import State, StateLayout
+from rwkv_engine.team import Team
+from rwkv_engine.text import Tokenizer, find_tokenizer
+
+#: tokens of the longest pass over the weights: long enough to use each weight many times, short enough for the caches
+CHUNK = 64
+#: bytes of weights x tokens of a pass below which waking a second lane costs more than it gives
+WORTH_LANES = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Machinery:
+    """What a forward pass needs besides its tokens and states.
+
+    owners       the arrays whose addresses `weights` holds.
+    weight_bytes read once for every pass (the embedding aside).
+    lanes        the caller's choice, or None: as many as the work is worth.
+    """
+
+    family: Family
+    weights: Any
+    scratch: Any
+    team: Team
+    owners: tuple[np.ndarray, ...]
+    weight_bytes: int
+    lanes: int | None
+
+
+class Model:
+    """One model, read only: its sizes, its tokenizer, and forward passes over states that belong to the callers.
+
+    config       sizes.                tokenizer    text <-> ids.     checkpoint  what was read.
+    fingerprint  of the checkpoint.    format       name of the matrices' weight format.
+    One model serves many threads, each with states of its own: passes queue up, and each uses all lanes.
+    """
+
+    __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery", "_one_pass")
+
+    def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, weights: str | None, threads: int | None) -> None:
+        family = families.detect(checkpoint.tensors)
+        config = family.infer(checkpoint.tensors)
+        loader = Loader(checkpoint.tensors, config.layers, weights)
+        prepared = family.prepare(loader, config)
+        team = Team(cpu.physical_cores() if threads is None else threads)
+        owners = tuple(loader.owners)
+        read = sum(array.nbytes for array in owners) - loader.unread_bytes
+        self._machinery = _Machinery(
+            family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads
+        )
+        self._one_pass = threading.Lock()
+        self.checkpoint, self.config, self.tokenizer, self.format = checkpoint, config, tokenizer, loader.format.NAME
+        self.fingerprint = fingerprint(checkpoint)
+        self._initial = _initial_state(checkpoint, family, config, StateLayout(family.planes(config), self.fingerprint))
+
+    @property
+    def lanes(self) -> int:
+        """The most threads a pass uses."""
+        return self._machinery.team.lanes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that one decoded token reads: all but the embedding."""
+        return self._machinery.weight_bytes
+
+    def new_state(self) -> State:
+        """A state that has seen nothing: zeros, or the `time_state` of a state-tuned checkpoint."""
+        return self._initial.fork()
+
+    def load_state(self, path: str | Path) -> State:
+        """The state that `State.save` wrote to `path`. Raises StateError if it is damaged or of another model."""
+        return states.load(path, self._initial.layout)
+
+    def feed(self, tokens: Iterable[int], state: State, every: bool = False) -> np.ndarray:
+        """Advance `state` over `tokens`; return the logits that follow the last one, or `every` one.
+
+        tokens   one or more ids, each in [0, V).
+        state    moved T positions on, in place; fork() it first to keep the old one.
+        Returns  [V] float32, or [T, V] with `every`: natural-log scale, not normalised; a fresh array each call.
+        Raises   TokenError (empty or out of range: id and position), StateError (made for another model); `state` is then
+                 untouched. CheckpointError if the logits stop being finite numbers; the state is then of no more use.
+        """
+        ids = self._ids(tokens)
+        self._own(state)
+        logits = np.empty((len(ids) if every else 1, self.config.vocab), np.float32)
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            last = start + len(chunk) == len(ids)
+            wanted = np.arange(len(chunk) if every else 0, dtype=np.int64)
+            if last and not every:
+                wanted = np.array([len(chunk) - 1], np.int64)
+            out = logits[start : start + len(chunk)] if every else logits[: len(wanted)]
+            self._pass(chunk, np.array([0, len(chunk)], np.int64), [state], wanted, out)
+        self._finite(logits)
+        return logits if every else logits[0]
+
+    def feed_batch(self, batch: Sequence[tuple[Iterable[int], State]]) -> np.ndarray:
+        """Advance many states at once, each over its own tokens: one pass over the weights serves them all.
+
+        batch    pairs (tokens, state) as in `feed`; no state twice.
+        Returns  [B, V] float32: the logits after each sequence's last token.
+        Raises   as `feed`; all states are then untouched.
+        """
+        left = [self._ids(tokens) for tokens, _ in batch]
+        owners = [state for _, state in batch]
+        for state in owners:
+            self._own(state)
+        if len({id(state) for state in owners}) < len(owners):
+            raise StateError("feed_batch: the same state is given twice; fork() it")
+        logits = np.empty((len(batch), self.config.vocab), np.float32)
+        while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
+            each = CHUNK // len(pending)
+            parts = [left[b][:each] for b in pending]
+            spans = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+            done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i])]
+            out = np.empty((len(done), self.config.vocab), np.float32)
+            self._pass(np.concatenate(parts), spans, [owners[b] for b in pending], spans[1:][done] - 1, out)
+            for row, i in enumerate(done):
+                logits[pending[i]] = out[row]
+            for b, part in zip(pending, parts, strict=True):
+                left[b] = left[b][len(part) :]
+        self._finite(logits)
+        return logits
+
+    def _pass(self, tokens: np.ndarray, spans: np.ndarray, batch: list[State], wanted: np.ndarray, out: np.ndarray) -> None:
+        """One run of the family's program: at most CHUNK tokens of one or more sequences."""
+        m = self._machinery
+        addresses = np.array([state.block.ctypes.data for state in batch], np.int64)
+        lanes = m.lanes or (None if m.weight_bytes * len(tokens) >= WORTH_LANES else 1)
+        with self._one_pass:
+            m.team.run(m.family.step, m.weights, m.scratch, tokens, spans, addresses, wanted, out, lanes=lanes)
+        for b, state in enumerate(batch):
+            state.position += int(spans[b + 1] - spans[b])
+
+    def _ids(self, tokens: Iterable[int]) -> np.ndarray:
+        """The tokens as int64 [T], checked."""
+        ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
+        if ids.size == 0:
+            raise TokenError("feed: no token was given; want one or more")
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise TokenError(f"feed: got tokens of shape {list(ids.shape)} and type {ids.dtype}, want a flat list of whole numbers")
+        wrong = np.flatnonzero((ids < 0) | (ids >= self.config.vocab))
+        if wrong.size:
+            at = int(wrong[0])
+            raise TokenError(f"token {int(ids[at])} at position {at} is out of range; this model has ids 0 to {self.config.vocab - 1}")
+        return ids.astype(np.int64)
+
+    def _own(self, state: State) -> None:
+        if not isinstance(state, State) or state.layout != self._initial.layout:
+            raise StateError("the state was made for another model; make one with this model's new_state()")
+
+    def _finite(self, logits: np.ndarray) -> None:
+        """CheckpointError, naming the tensor, if logits are not finite numbers."""
+        if np.isfinite(logits).all():
+            return
+        for name, tensor in self.checkpoint.tensors.items():
+            if not np.isfinite(tensor.float32()).all():
+                raise CheckpointError(f"{self.checkpoint.path}: tensor {name} has NaN or infinite weights; get the file again")
+        raise CheckpointError(
+            f"{self.checkpoint.path}: the logits are not finite though all weights are; try weights='f32', or a fresh state"
+        )
+
+
+def load(source: str | Path | None = None, weights: str | None = None, threads: int | None = None, *, tokenizer: str | Path | None = None) -> Model:
+    """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
+
+    source     a checkpoint file or folder (see `open_checkpoint`); None: the model that comes with the engine.
+    weights    name of a weight format ("f32", "bf16", "f16"); None: the one that keeps the file's numbers as they are.
+    threads    lanes of a pass; None: as many physical cores as the work is worth.
+    tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
+    Raises     CheckpointError, OptionError, MissingExtra.
+    """
+    path = embedded() if source is None else Path(source)
+    checkpoint = open_checkpoint(path)
+    try:
+        vocab = families.detect(checkpoint.tensors).infer(checkpoint.tensors).vocab
+        return Model(checkpoint, find_tokenizer(vocab, checkpoint.files, tokenizer), weights, threads)
+    except CheckpointError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from None
+
+
+def embedded() -> Path:
+    """The file of the model that comes with the engine. Raises CheckpointError where it was left out of the installation."""
+    import rwkv_engine_weights
+
+    path = Path(rwkv_engine_weights.__file__).parent / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"the embedded model is not installed ({path} is missing); give a model of your own")
+    return path
+
+
+def _initial_state(checkpoint: Checkpoint, family: Family, config: ModelConfig, layout: StateLayout) -> State:
+    """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, N, N] where there is one."""
+    state = State.fresh(layout)
+    for layer in range(config.layers):
+        tensor = checkpoint.tensors.get(f"blocks.{layer}.att.time_state")
+        if tensor is None:
+            continue
+        memory = state["wkv"][layer]
+        if tensor.shape != memory.shape:
+            raise WrongShape(f"tensor {tensor.name}: got shape {list(tensor.shape)}, want {list(memory.shape)}")
+        values = tensor.float32()
+        memory[...] = values.transpose(0, 2, 1) if family.transposed_time_state else values
+    return state
