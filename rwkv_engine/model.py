@@ -1,7 +1,7 @@
 """`Model`: a checkpoint made ready to run, and the verbs that run it."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError, WrongShape
 from rwkv_engine.families.family import Family
 from rwkv_engine.families.loader import Loader
+from rwkv_engine.generate import Step, generate
+from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team
@@ -138,6 +140,25 @@ class Model:
                 left[b] = left[b][len(part) :]
         self._finite(logits)
         return logits
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] = "",
+        *,
+        max_tokens: int | None = 256,
+        sampling: Sampling | None = None,
+        state: State | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Step]:
+        """Continue `prompt`: an iterator of steps, each a token with the text that it completed. See `generate.generate`.
+
+        prompt      text or token ids.
+        max_tokens  the most tokens to write; None: until the model or `stop` ends it.
+        sampling    how tokens are chosen; None: Sampling().
+        state       goes on from it and advances it in place; None: a new one.
+        stop        texts before which to stop; the state is then rolled back to before them.
+        """
+        return generate(self, prompt, max_tokens=max_tokens, sampling=sampling, state=state, stop=stop)
 
     def _pass(self, tokens: np.ndarray, spans: np.ndarray, batch: list[State], wanted: np.ndarray, out: np.ndarray) -> None:
         """One run of the family's program: at most CHUNK tokens of one or more sequences."""

@@ -19,10 +19,19 @@ def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
 
     Raises CheckpointError (no such path, a damaged index) and UnknownLayout (a folder with no model, or with several).
     """
-    if not path.is_dir():
+    try:
+        if path.is_dir():
+            return _files_in(path)
         if not path.exists():
             raise CheckpointError(f"{path} does not exist; give the path of a model file or folder.")
-        return [path], frozenset()
+        if not path.is_file():
+            raise CheckpointError(f"{path} is no ordinary file; give the path of a model file or folder.")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be looked at: {error}; check the path and its permissions.") from error
+    return [path], frozenset()
+
+
+def _files_in(path: Path) -> tuple[list[Path], frozenset[str]]:
     for index in INDEXES:
         if (path / index).is_file():
             return _shards(path / index)

@@ -1,14 +1,66 @@
-"""Layouts: whose tensor names a file uses, and how they become BlinkDL's."""
+"""Whose tensor names a file uses: the table of layouts, and the models that are recognised and refused."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rwkv_engine.checkpoints.checkpoint import Contents
-from rwkv_engine.errors import UnknownLayout
+from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.layout import Layout, Tensors, renamed
+from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL, WEB_V5, WEB_V6, WEB_V7
+from rwkv_engine.checkpoints.layout_gguf import GGUF_V6, GGUF_V7
+from rwkv_engine.checkpoints.layout_huggingface import FLA_V7, HF_V4, HF_V5, HF_V6
+from rwkv_engine.errors import CheckpointError, UnknownLayout
 from rwkv_engine.tensor import Tensor
+
+#: the first row whose mark a file bears is its layout
+LAYOUTS: tuple[Layout, ...] = (WEB_V7, WEB_V6, WEB_V5, BLINKDL, FLA_V7, HF_V6, HF_V5, HF_V4, GGUF_V7, GGUF_V6)
+
+#: what trainers and wrappers put in front of names
+PREFIXES = ("module.", "_forward_module.", "_orig_mod.", "model.", "rwkv.")
+WRAPPERS_LIMIT = 4
+NAME_LIMIT = 200  #: characters; names end up in messages of one line
+
+#: names that tell a model this engine does not run -> what it is
+REFUSED = (
+    (re.compile(r"ffn\.s_emb"), "an RWKV-7a model (its channel mix looks up embeddings of tokens, `ffn.s_emb`)"),
+    (re.compile(r"\bqkv\."), "an RWKV-7b model (it keeps attention, `qkv.`, whose memory grows with the text)"),
+)
+TIME_STATE = re.compile(r"blocks\.\d+\.att\.time_state")
 
 
 def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]]:
-    if "emb.weight" not in contents.tensors:
-        raise UnknownLayout(f"{path}: no RWKV model")
-    return "BlinkDL", contents.tensors
+    """(the layout's name, tensors under BlinkDL's names). Raises UnknownLayout, WrongShape, CheckpointError."""
+    tensors = _bare(path, contents.tensors)
+    _refuse_relatives(path, tensors)
+    for layout in LAYOUTS:
+        if layout.marks(tensors):
+            folder = path if path.is_dir() else path.parent
+            return layout.name, layout.finish(renamed(path, layout, tensors), contents, folder)
+    names = [tensor.name for tensor in contents.tensors.values()]
+    few = ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    raise UnknownLayout(f"{path} is no RWKV model that is known here: it holds {len(names)} tensors ({few or 'none'}).")
+
+
+def _bare(path: Path, tensors: Tensors) -> dict[str, Tensor]:
+    """The tensors without their wrappers' prefixes."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not name.isprintable() or len(name) > NAME_LIMIT:
+            raise UnknownLayout(f"{path}: {shown(name)} is no proper name for a tensor; the file is damaged.")
+        bare = name
+        for _ in range(WRAPPERS_LIMIT):
+            bare = bare.removeprefix(next((prefix for prefix in PREFIXES if bare.startswith(prefix)), ""))
+        if bare in result:
+            raise CheckpointError(f"{path}: two tensors both are {shown(bare)}; save the plain state_dict.")
+        result[bare] = tensor
+    return result
+
+
+def _refuse_relatives(path: Path, tensors: Tensors) -> None:
+    for pattern, what in REFUSED:
+        if "emb.weight" in tensors and any(pattern.search(name) for name in tensors):
+            raise UnknownLayout(f"{path} is {what}; this engine runs RWKV-4, 5, 6 and 7.")
+    if tensors and all(TIME_STATE.fullmatch(name) for name in tensors):
+        raise UnknownLayout(
+            f"{path} is a tuned initial state of {len(tensors)} layers, no model; load the model it was tuned for."
+        )

@@ -3,6 +3,7 @@
 import mmap
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +47,13 @@ def mapped_tensor(
 
     `bits()` is a view of `data`, except where the file holds it off its natural alignment: then it is a copy.
     """
-    kind = BITS[dtype]
+    kind: Any = BITS[dtype]
 
     def bits() -> np.ndarray:
         if strides is None:
-            view = data[start : start + prod(shape) * kind.itemsize].view(kind).reshape(shape)
+            view: np.ndarray = data[start : start + prod(shape) * kind.itemsize].view(kind).reshape(shape)
         else:
-            view = np.ndarray(shape, kind, data, start, tuple(step * kind.itemsize for step in strides))  # type: ignore[call-overload]
+            view = np.ndarray(shape, kind, data, start, tuple(step * kind.itemsize for step in strides))
         return view if view.flags.aligned else view.copy()
 
     return Tensor(name, shape, dtype, bits)

@@ -5,13 +5,17 @@ from pathlib import Path
 
 from rwkv_engine.checkpoints.checkpoint import Checkpoint, Contents
 from rwkv_engine.checkpoints.folder import files_of, merged
+from rwkv_engine.checkpoints.gguf_file import open_gguf
 from rwkv_engine.checkpoints.layouts import canonical
 from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.checkpoints.safetensors_file import open_safetensors
+from rwkv_engine.checkpoints.torch_zip import open_torch_zip
 from rwkv_engine.errors import CheckpointError, UnknownLayout
 
 OPENERS: dict[str, Callable[[Path], Contents]] = {
     "safetensors": open_safetensors,
+    "torch zip": open_torch_zip,
+    "gguf": open_gguf,
 }
 
 

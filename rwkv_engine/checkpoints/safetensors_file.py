@@ -9,6 +9,7 @@ github.com/huggingface/safetensors, README, section "Format".
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -26,7 +27,7 @@ SIZES = {
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
 
-HEADER_LIMIT = 8 << 20  #: bytes; a real header takes about 150 a tensor, and parsing costs up to 20 times its length
+HEADER_LIMIT = 2 << 20  #: bytes; a real header takes about 150 a tensor, and parsing costs up to 25 times its length
 AXES_LIMIT = 8
 
 
@@ -96,9 +97,14 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _metadata(path: Path, notes: object) -> dict[str, str]:
-    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
+    if not isinstance(notes, dict) or not all(_is_text(key) and _is_text(value) for key, value in notes.items()):
         raise CheckpointError(f"{path}: __metadata__ must map text to text; write the file again.")
     return notes
+
+
+def _is_text(value: object) -> bool:
+    """Text without lone surrogates, which JSON can spell and nothing can print."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry:

@@ -43,8 +43,8 @@ class F16Rows(NamedTuple):
     cols: int
 
 
-#: bytes of weights behind one ticket: large against a ticket's cost (50 ns), small against a stage
-TICKET_BYTES = 32768
+#: bytes of weights behind one ticket: 32 KiB costs a tenth of the speed of two lanes (each reads ahead into the other's part)
+TICKET_BYTES = 131072
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
 

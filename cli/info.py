@@ -1,0 +1,53 @@
+"""`rwkv info`: what a checkpoint is."""
+
+import json
+from math import prod
+from typing import Annotated
+
+import typer
+
+from rwkv_engine_cli import options as o
+
+
+def info(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    tokenizer: o.TokenizerOption = None,
+) -> None:
+    """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
+    from rwkv_engine import cpu, families
+    from rwkv_engine.checkpoints import open_checkpoint
+    from rwkv_engine.errors import CheckpointError
+    from rwkv_engine.model import embedded
+    from rwkv_engine.tensor import BITS
+    from rwkv_engine.text import find_tokenizer
+
+    checkpoint = open_checkpoint(model if model is not None else embedded())
+    tensors = checkpoint.tensors
+    try:
+        family = families.detect(tensors)
+        config = family.infer(tensors)
+    except CheckpointError as error:
+        raise type(error)(f"{checkpoint.path}: {error}") from None
+    state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
+    rows = {
+        "path": str(checkpoint.path),
+        "family": f"RWKV-{config.version}",
+        "layout": f"{checkpoint.layout} ({checkpoint.container})",
+        "layers": config.layers,
+        "width": config.width,
+        "heads": f"{config.heads} x {config.head_size}",
+        "ffn": config.ffn,
+        "vocabulary": config.vocab,
+        "parameters": sum(prod(tensor.shape) for tensor in tensors.values()),
+        "types": ", ".join(sorted({tensor.dtype for tensor in tensors.values()})),
+        "weight bytes": sum(prod(tensor.shape) * BITS[tensor.dtype].itemsize for tensor in tensors.values()),
+        "state bytes": state,
+        "tokenizer": find_tokenizer(config.vocab, checkpoint.files, tokenizer).name,
+        "processor": f"{cpu.name()}, {cpu.physical_cores()} cores",
+    }
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for name, value in rows.items():
+        typer.echo(f"{name:<14}{value:,}" if isinstance(value, int) else f"{name:<14}{value}")

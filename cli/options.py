@@ -1,0 +1,84 @@
+"""Options that several verbs share, and how they become a model and a sampling."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rwkv_engine import Model, Sampling, State
+
+Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file or folder; default: the embedded model.")]
+Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16 or f16; default: the checkpoint's own.")]
+Threads = Annotated[int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")]
+TokenizerOption = Annotated[str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")]
+MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.")]
+Preset = Annotated[str | None, typer.Option(help="Sampling preset to start from; the options below change it.")]
+Temperature = Annotated[float | None, typer.Option(help="0 always takes the likeliest token; higher is wilder.")]
+TopP = Annotated[float | None, typer.Option(help="Keep the likeliest tokens that together have this probability.")]
+TopK = Annotated[int | None, typer.Option(help="Keep this many likeliest tokens; 0 keeps all.")]
+MinP = Annotated[float | None, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")]
+Presence = Annotated[float | None, typer.Option(help="Penalty for tokens that were written already.")]
+Frequency = Annotated[float | None, typer.Option(help="Penalty for every time a token was written.")]
+Decay = Annotated[float | None, typer.Option(help="Factor by which counted tokens fade at each step.")]
+Ban = Annotated[list[int] | None, typer.Option(help="Token id that is never written; may be given again.")]
+Bias = Annotated[list[str] | None, typer.Option(help="ID=NUMBER added to a token's logit; may be given again.")]
+Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible.")]
+
+
+def load_model(source: str | None, weights: str | None, threads: int | None, tokenizer: str | None) -> "Model":
+    """The model that the options name; says so, once, if code has to be compiled before the first token."""
+    import rwkv_engine
+    from rwkv_engine.kernels._jit import on_compile
+
+    on_compile(_say_compiling)
+    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer)
+
+
+def _say_compiling() -> None:
+    print("rwkv: compiling for this processor, once; later starts are quick ...", file=sys.stderr, flush=True)
+
+
+def make_sampling(preset: str | None, bias: list[str] | None, **chosen: Any) -> "Sampling":
+    """The preset with every option that was given put over it. Raises OptionError."""
+    from dataclasses import replace
+
+    from rwkv_engine import OptionError, Sampling
+
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if bias:
+        pairs = []
+        for text in bias:
+            try:
+                token, number = text.split("=", 1)
+                pairs.append((int(token), float(number)))
+            except ValueError:
+                raise OptionError(f"--bias: got {text!r}, want ID=NUMBER such as 261=-2.5") from None
+        given["bias"] = tuple(pairs)
+    if "banned" in given:
+        given["banned"] = tuple(given["banned"])
+    return replace(Sampling.preset(preset) if preset else Sampling(), **given)
+
+
+def read_text(path: Path | None) -> str:
+    """A file's text as UTF-8, or standard input's for None. Raises OptionError."""
+    from rwkv_engine import OptionError
+
+    try:
+        data = sys.stdin.buffer.read() if path is None else path.read_bytes()
+        return data.decode("utf-8")
+    except OSError as error:
+        raise OptionError(f"--file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path or 'standard input'}: not UTF-8 text (byte {error.start}); convert it first") from None
+
+
+def save_state(state: "State", path: Path) -> None:
+    """Save a state. Raises OptionError where the file cannot be written."""
+    from rwkv_engine import OptionError
+
+    try:
+        state.save(path)
+    except OSError as error:
+        raise OptionError(f"--save-state {path}: {error.strerror or error}") from None

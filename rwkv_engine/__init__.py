@@ -1,0 +1,73 @@
+"""RWKV language models on ordinary computers: load one, feed it tokens, let it write.
+
+    model = rwkv_engine.load()                        # the embedded model; or a path
+    for step in model.generate("Once upon a time"):
+        print(step.text, end="", flush=True)
+
+Names are imported when they are first used, so that importing this package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rwkv_engine.errors import (
+        CheckpointError,
+        EngineError,
+        MissingExtra,
+        MissingTensor,
+        OptionError,
+        StateError,
+        TokenError,
+        UnknownLayout,
+        WrongShape,
+    )
+    from rwkv_engine.generate import Step
+    from rwkv_engine.model import Model, load
+    from rwkv_engine.sampling import Sampling
+    from rwkv_engine.shapes import ModelConfig
+    from rwkv_engine.state import State
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CheckpointError": "errors",
+    "EngineError": "errors",
+    "MissingExtra": "errors",
+    "MissingTensor": "errors",
+    "Model": "model",
+    "ModelConfig": "shapes",
+    "OptionError": "errors",
+    "Sampling": "sampling",
+    "State": "state",
+    "StateError": "errors",
+    "Step": "generate",
+    "TokenError": "errors",
+    "UnknownLayout": "errors",
+    "WrongShape": "errors",
+    "load": "model",
+}
+__all__ = [  # noqa: F822  (they come through __getattr__)
+    "CheckpointError",
+    "EngineError",
+    "MissingExtra",
+    "MissingTensor",
+    "Model",
+    "ModelConfig",
+    "OptionError",
+    "Sampling",
+    "State",
+    "StateError",
+    "Step",
+    "TokenError",
+    "UnknownLayout",
+    "WrongShape",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'rwkv_engine' has no attribute {name!r}")
+    return getattr(import_module(f"rwkv_engine.{_HOME[name]}"), name)

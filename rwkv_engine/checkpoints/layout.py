@@ -1,0 +1,119 @@
+"""`Layout`: how one family of files names its tensors, as a table; and the small changes a table can ask for."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.errors import CheckpointError, UnknownLayout, WrongShape
+from rwkv_engine.tensor import Tensor
+
+Tensors = Mapping[str, Tensor]
+
+NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")  #: of a block
+
+
+def as_stored(tensor: Tensor) -> Tensor:
+    """No change."""
+    return tensor
+
+
+def turned(tensor: Tensor) -> Tensor:
+    """The last two axes exchanged, as a strided view."""
+    if len(tensor.shape) < 2:
+        raise WrongShape(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted a matrix.")
+    shape = (*tensor.shape[:-2], tensor.shape[-1], tensor.shape[-2])
+    return Tensor(tensor.name, shape, tensor.dtype, lambda: tensor.bits().swapaxes(-1, -2))
+
+
+def shaped(tensor: Tensor, *shape: int) -> Tensor:
+    """The same elements in another shape."""
+    if prod(shape) != prod(tensor.shape):
+        raise WrongShape(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted {list(shape)}.")
+    return Tensor(tensor.name, shape, tensor.dtype, lambda: tensor.bits().reshape(shape))
+
+
+def row(tensor: Tensor) -> Tensor:
+    """A vector in BlinkDL's shape [1, 1, C]."""
+    return shaped(tensor, 1, 1, prod(tensor.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of one tensor: its canonical name, or the names of its slices along the first axis."""
+
+    targets: tuple[str, ...]
+    change: Callable[[Tensor], Tensor] = as_stored
+
+    def apply(self, tensor: Tensor) -> list[tuple[str, Tensor]]:
+        """(canonical name, tensor) pairs. Raises WrongShape."""
+        if len(self.targets) == 1:
+            return [(self.targets[0], self.change(tensor))]
+        if len(tensor.shape) < 2 or tensor.shape[0] != len(self.targets):
+            raise WrongShape(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted {len(self.targets)} rows.")
+        return [(target, self.change(_slice(tensor, place))) for place, target in enumerate(self.targets)]
+
+
+def rule(targets: str, change: Callable[[Tensor], Tensor] = as_stored) -> Rule:
+    """A Rule from names separated by spaces."""
+    return Rule(tuple(targets.split()), change)
+
+
+def _leave(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
+    return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One row of `layouts.LAYOUTS`.
+
+    name    as in Checkpoint.layout.
+    marks   whether a file's tensors follow this layout; all that tells it from the rows below it.
+    block   what stands before a block's number: "blocks.", "layers.", "blk.".
+    top     names outside the blocks -> Rule; targets are whole canonical names.
+    tails   names inside a block, after its number -> Rule; targets are what follows `blocks.N.`.
+    keeps   True: a name in neither table stays as it is. False: it is refused, lest it be part of the formula.
+    finish  (canonical tensors, contents, folder of the file) -> the tensors, after what no single name can decide.
+    """
+
+    name: str
+    marks: Callable[[Tensors], bool]
+    block: str
+    top: Mapping[str, Rule]
+    tails: Mapping[str, Rule]
+    keeps: bool = False
+    finish: Callable[[dict[str, Tensor], Contents, Path], dict[str, Tensor]] = _leave
+
+
+def renamed(path: Path, layout: Layout, tensors: Tensors) -> dict[str, Tensor]:
+    """Every tensor under its canonical name; raises UnknownLayout, WrongShape, and CheckpointError for a name that
+    is reached twice."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for target, changed in _canonical(path, layout, name, tensor):
+            if target in result:
+                raise CheckpointError(f"{path}: two tensors both are {shown(target)}; the file is damaged.")
+            result[target] = changed
+    return result
+
+
+def _canonical(path: Path, layout: Layout, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    if name in layout.top:
+        return layout.top[name].apply(tensor)
+    number, _, tail = name.removeprefix(layout.block).partition(".")
+    in_block = name.startswith(layout.block)
+    numbered = bool(NUMBER.fullmatch(number))
+    if in_block and numbered and tail in layout.tails:
+        return [(f"blocks.{number}.{target}", changed) for target, changed in layout.tails[tail].apply(tensor)]
+    if layout.keeps and (numbered or not in_block):
+        return [(name, tensor)]
+    raise UnknownLayout(
+        f"{path} looks like {layout.name}, but tensor {shown(tensor.name)} has no place there; it is another model."
+    )
+
+
+def _slice(tensor: Tensor, place: int) -> Tensor:
+    return dataclasses.replace(tensor, shape=tensor.shape[1:], bits=lambda: tensor.bits()[place])

@@ -1,0 +1,81 @@
+"""BlinkDL's own names, and web-rwkv's: nearly the same, but with low-rank matrices the other way round.
+
+Sources: RWKV-LM@524481d, the models' own names; github.com/cryscan/web-rwkv, convert_safetensors.py: `time_faaaa`
+becomes `time_first` and `time_maa` `time_mix`, the low-rank matrices and time_state are transposed, and v5.1's decay is
+repeated to [H, N], which is v5.2's shape and the same formula.
+"""
+
+from pathlib import Path
+
+from rwkv_engine.checkpoints.checkpoint import Contents
+from rwkv_engine.checkpoints.layout import Layout, Tensors, rule, turned
+from rwkv_engine.tensor import Tensor
+
+#: low-rank matrices -> the axis that has the model's width C
+WIDTH_AXIS = {
+    "time_maa_w1": 0, "time_maa_w2": 2, "time_decay_w1": 0, "time_decay_w2": 1,
+    "w1": 0, "w2": 1, "a1": 0, "a2": 1, "v1": 0, "v2": 1, "g1": 0, "g2": 1,
+}  # fmt: skip
+
+
+def _low_rank(tensors: Tensors) -> dict[str, bool]:
+    """Low-rank matrices whose shape tells their orientation -> whether it is web-rwkv's."""
+    width = (tensors["emb.weight"].shape or (0,))[-1]
+    told = {}
+    for name, tensor in tensors.items():
+        axis = WIDTH_AXIS.get(name.rpartition(".att.")[2])
+        if axis is not None and len(tensor.shape) >= 2:
+            other = len(tensor.shape) - 1 if axis == len(tensor.shape) - 2 else len(tensor.shape) - 2
+            if axis < len(tensor.shape) and (tensor.shape[axis] == width) != (tensor.shape[other] == width):
+                told[name] = tensor.shape[other] == width
+    return told
+
+
+def _is_blinkdl(tensors: Tensors) -> bool:
+    return "emb.weight" in tensors and any(".att." in name for name in tensors)
+
+
+def _is_turned_v7(tensors: Tensors) -> bool:
+    return _is_blinkdl(tensors) and "blocks.0.att.r_k" in tensors and any(_low_rank(tensors).values())
+
+
+def _oriented(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
+    """Low-rank matrices in BlinkDL's orientation, decided by shape, square ones as the others; time_state turned back."""
+    told = _low_rank(tensors)
+    common = any(told.values())
+    result = dict(tensors)
+    for name, tensor in tensors.items():
+        tail = name.rpartition(".att.")[2]
+        if tail == "time_state" or (tail in WIDTH_AXIS and told.get(name, common)):
+            result[name] = turned(tensor)
+    return result
+
+
+BLINKDL = Layout("BlinkDL", _is_blinkdl, "blocks.", {}, {}, keeps=True)
+
+WEB_V5 = Layout(
+    "web-rwkv",
+    lambda t: _is_blinkdl(t) and "blocks.0.att.time_first" in t and "blocks.0.att.gate.weight" in t,
+    "blocks.",
+    {},
+    {"att.time_first": rule("att.time_faaaa")},
+    keeps=True,
+    finish=_oriented,
+)
+
+WEB_V6 = Layout(
+    "web-rwkv",
+    lambda t: _is_blinkdl(t) and "blocks.0.att.time_mix_w1" in t,
+    "blocks.",
+    {},
+    {
+        "att.time_first": rule("att.time_faaaa"),
+        "ffn.time_mix_k": rule("ffn.time_maa_k"),
+        "ffn.time_mix_r": rule("ffn.time_maa_r"),
+        **{f"att.time_mix_{part}": rule(f"att.time_maa_{part}") for part in ("x", "w", "k", "v", "r", "g", "w1", "w2")},
+    },
+    keeps=True,
+    finish=_oriented,
+)
+
+WEB_V7 = Layout("web-rwkv", _is_turned_v7, "blocks.", {}, {}, keeps=True, finish=_oriented)

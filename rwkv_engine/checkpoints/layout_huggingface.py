@@ -1,0 +1,94 @@
+"""The names of Hugging Face folders: RwkvForCausalLM (v4), its v5 and v6 remote code, and fla's RWKV7ForCausalLM.
+
+A leading "rwkv." or "model." is taken off before these tables are asked. Sources: transformers, models/rwkv;
+flash-linear-attention, utils/convert_from_rwkv7.py and fla/layers/rwkv7.py: there the low-rank pairs are
+`nn.Linear`s, that is transposed against BlinkDL's, and the second one's bias is w0, a0 or v0.
+"""
+
+import json
+from pathlib import Path
+
+from rwkv_engine.checkpoints.checkpoint import Contents
+from rwkv_engine.checkpoints.layout import Layout, Rule, row, rule, turned
+from rwkv_engine.errors import CheckpointError
+from rwkv_engine.tensor import Tensor
+
+
+def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
+    """The embedding doubles as the head where the folder's config.json says so; such files store it once."""
+    if "head.weight" in tensors or "emb.weight" not in tensors or not (folder / "config.json").is_file():
+        return tensors
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} cannot be read as JSON: {error}; download it again.") from error
+    tied = isinstance(config, dict) and config.get("tie_word_embeddings") is True
+    return {**tensors, "head.weight": tensors["emb.weight"]} if tied else tensors
+
+
+def _both(theirs: str, ours: str) -> dict[str, Rule]:
+    """Weight and bias of a norm."""
+    return {f"{theirs}.{part}": rule(f"{ours}.{part}") for part in ("weight", "bias")}
+
+
+TOP = {
+    "embeddings.weight": rule("emb.weight"),
+    **_both("ln_out", "ln_out"),
+    "head.weight": rule("head.weight"),
+}
+V4 = {
+    **_both("pre_ln", "ln0"), **_both("ln1", "ln1"), **_both("ln2", "ln2"),
+    **{f"attention.{part}.weight": rule(f"att.{part}.weight") for part in ("key", "value", "receptance", "output")},
+    "attention.time_decay": rule("att.time_decay"),
+    "attention.time_first": rule("att.time_first"),
+    "attention.time_mix_key": rule("att.time_mix_k"),
+    "attention.time_mix_value": rule("att.time_mix_v"),
+    "attention.time_mix_receptance": rule("att.time_mix_r"),
+    **{f"feed_forward.{part}.weight": rule(f"ffn.{part}.weight") for part in ("key", "value", "receptance")},
+    "feed_forward.time_mix_key": rule("ffn.time_mix_k"),
+    "feed_forward.time_mix_receptance": rule("ffn.time_mix_r"),
+}  # fmt: skip
+V5 = {
+    **V4,
+    **_both("attention.ln_x", "att.ln_x"),
+    "attention.gate.weight": rule("att.gate.weight"),
+    "attention.time_faaaa": rule("att.time_faaaa"),
+    "attention.time_mix_gate": rule("att.time_mix_g"),
+}
+V6 = {
+    **{name: change for name, change in V5.items() if "time_mix" not in name and "time_first" not in name},
+    **{f"attention.time_maa_{part}": rule(f"att.time_maa_{part}") for part in ("x", "w", "k", "v", "r", "g", "w1", "w2")},
+    "attention.time_decay_w1": rule("att.time_decay_w1"),
+    "attention.time_decay_w2": rule("att.time_decay_w2"),
+    "feed_forward.time_maa_k": rule("ffn.time_maa_k"),
+    "feed_forward.time_maa_r": rule("ffn.time_maa_r"),
+}
+FLA_TOP = {
+    "embeddings.weight": rule("emb.weight"),
+    **_both("norm", "ln_out"),
+    "lm_head.weight": rule("head.weight"),
+}
+FLA = {
+    **_both("pre_norm", "ln0"), **_both("attn_norm", "ln1"), **_both("ffn_norm", "ln2"),
+    "attn.x_x": rule("att.x_r att.x_w att.x_k att.x_v att.x_a att.x_g", row),
+    **{f"attn.x_{part}": rule(f"att.x_{part}", row) for part in "rwkvag"},
+    **{f"attn.{part}_lora.lora.0.weight": rule(f"att.{part}1", turned) for part in "wavg"},
+    **{f"attn.{part}_lora.lora.2.weight": rule(f"att.{part}2", turned) for part in "wavg"},
+    **{f"attn.{part}_lora.lora.2.bias": rule(f"att.{part}0", row) for part in "wav"},
+    "attn.k_k": rule("att.k_k", row),
+    "attn.k_a": rule("att.k_a", row),
+    "attn.r_k": rule("att.r_k"),
+    "attn.r_proj.weight": rule("att.receptance.weight"),
+    "attn.k_proj.weight": rule("att.key.weight"),
+    "attn.v_proj.weight": rule("att.value.weight"),
+    "attn.o_proj.weight": rule("att.output.weight"),
+    **_both("attn.g_norm", "att.ln_x"),
+    "ffn.x_k": rule("ffn.x_k", row),
+    "ffn.key.weight": rule("ffn.key.weight"),
+    "ffn.value.weight": rule("ffn.value.weight"),
+}  # fmt: skip
+
+HF_V6 = Layout("Hugging Face v6", lambda t: "blocks.0.attention.time_maa_w1" in t, "blocks.", TOP, V6, finish=_tied)
+HF_V5 = Layout("Hugging Face v5", lambda t: "blocks.0.attention.ln_x.weight" in t, "blocks.", TOP, V5, finish=_tied)
+HF_V4 = Layout("Hugging Face v4", lambda t: "blocks.0.attention.time_decay" in t, "blocks.", TOP, V4, finish=_tied)
+FLA_V7 = Layout("fla", lambda t: "layers.0.attn.r_k" in t, "layers.", FLA_TOP, FLA, finish=_tied)

@@ -1,0 +1,20 @@
+"""Reading memory and doing nothing with it: the bound of decoding, measured with the same reads and lanes as the matrices."""
+
+from rwkv_engine.kernels import simd
+from rwkv_engine.kernels._jit import program
+from rwkv_engine.kernels.lanes import share
+from rwkv_engine.kernels.pointers import address_of
+
+_sum = simd.dot_tile(simd.load_f32, 4, 1, 1)
+#: bytes read by one call of the vector loop; a weight matrix's rows are of this order
+PIECE = 8192
+
+
+@program
+def read_all(lane, data, ones):
+    """Read this lane's share of data [n] float32, piece by piece (PIECE bytes, the rest is left out); ones [PIECE / 4] are 1."""
+    pieces = data.shape[0] * 4 // PIECE
+    start, stop = share(lane, pieces)
+    for piece in range(start, stop):
+        at = address_of(data) + piece * PIECE
+        _sum(at, 0, address_of(ones), 0, PIECE // 4, address_of(lane.room), 0)

@@ -1,0 +1,100 @@
+"""The World tokenizer of RWKV-5 and later: greedy longest match on bytes, 65,529 tokens.
+
+Vocabulary: rwkv_vocab_v20230424 of PyPI's `rwkv` 0.8.32 (Apache-2.0, see NOTICE), as `world.bin` (see make_world). Ids count from 1;
+0 ends a document and 65,530 to 65,535 are unused: these decode to nothing.
+"""
+
+import functools
+import zlib
+from collections.abc import Iterable
+from importlib.resources import files
+
+import numpy as np
+
+from rwkv_engine.errors import TokenError
+
+COUNT = 65529
+SIZE = 65536
+#: texts of fewer bytes are matched in plain Python, which needs no compiled code
+SHORT = 4096
+#: slots of the edge table (about 3 for every edge), and room for the nodes
+SLOTS, NODES = 1 << 19, 1 << 18
+
+
+@functools.cache
+def _lengths_and_bytes() -> tuple[np.ndarray, bytes]:
+    """The tokens' lengths [COUNT] u8 and their bytes one after another."""
+    data = zlib.decompress(files("rwkv_engine.text").joinpath("world.bin").read_bytes())
+    return np.frombuffer(data[:COUNT], np.uint8), data[COUNT:]
+
+
+@functools.cache
+def _tokens() -> list[bytes]:
+    """Bytes of every id; nothing for 0 and the unused ones."""
+    lengths, data = _lengths_and_bytes()
+    ends = np.cumsum(lengths, dtype=np.int64).tolist()
+    starts = [0, *ends]
+    return [b"", *(data[a:b] for a, b in zip(starts, ends, strict=False)), *[b""] * (SIZE - COUNT - 1)]
+
+
+@functools.cache
+def _ids() -> tuple[dict[bytes, int], dict[bytes, int]]:
+    """Token -> id, and the length of the longest token that starts with two given bytes."""
+    ids = {token: i for i, token in enumerate(_tokens()) if token}
+    longest: dict[bytes, int] = {}
+    for token in ids:
+        longest[token[:2]] = max(longest.get(token[:2], 1), len(token))
+    return ids, longest
+
+
+@functools.cache
+def _trie() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The arrays of kernels.longest_match."""
+    from rwkv_engine.kernels.longest_match import build
+
+    lengths, data = _lengths_and_bytes()
+    edges, nodes, tokens = np.full(SLOTS, -1, np.int32), np.zeros(SLOTS, np.int32), np.zeros(NODES, np.int32)
+    used = build(np.frombuffer(data, np.uint8), lengths, edges, nodes, tokens)
+    return edges, nodes, tokens[:used].copy()
+
+
+def slow_encode(data: bytes) -> list[int]:
+    """The ids of bytes, in plain Python: at each place the longest token that fits."""
+    ids, longest = _ids()
+    out, at = [], 0
+    while at < len(data):
+        length = min(longest.get(data[at : at + 2], 1), len(data) - at)
+        while data[at : at + length] not in ids:
+            length -= 1
+        out.append(ids[data[at : at + length]])
+        at += length
+    return out
+
+
+def fast_encode(data: bytes) -> list[int]:
+    """The same ids from compiled code."""
+    from rwkv_engine.kernels.longest_match import encode
+
+    ids = np.empty(len(data), np.int32)
+    return ids[: encode(np.frombuffer(data, np.uint8), *_trie(), ids)].tolist()
+
+
+class World:
+    """The tokenizer of World models."""
+
+    name, size, end = "World", SIZE, 0
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; every text has them."""
+        data = text.encode("utf-8", errors="surrogatepass")
+        return slow_encode(data) if len(data) < SHORT else fast_encode(data)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids."""
+        return b"".join(self.token_bytes(token) for token in ids).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one id stands for: possibly a part of a character."""
+        if not 0 <= token < SIZE:
+            raise TokenError(f"token {token} is not in the World vocabulary; want 0 to {SIZE - 1}")
+        return _tokens()[token]

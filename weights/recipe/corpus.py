@@ -1,0 +1,119 @@
+"""Documents of the corpus, and batches of tokens made of them.
+
+A document is a list of pieces (text, weight): the weight says how much the prediction of the piece's tokens counts. What a person
+says is mostly chance and counts little; an answer follows from what was told and counts most.
+"""
+
+from collections.abc import Iterator
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .events import like, keep, move, scenery, tell
+from .stories import story
+from .tasks import ask
+from .world import BOYS, GIRLS, World
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Piece = tuple[str, float]
+ANSWER_WEIGHT, TEXT_WEIGHT, SAID_WEIGHT = 5.0, 1.0, 0.3
+END = 0  # the token that ends a document
+
+
+def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
+    """One exchange in the form `User: ...\n\nAssistant: ...`; all but the first start with the blank line between turns.
+
+    That blank line (or the end of the document) is what ends an answer, so it counts as part of it.
+    """
+    opening: list[Piece] = [] if first else [("\n\n", ANSWER_WEIGHT)]
+    said: list[Piece] = [(" " + sentence, SAID_WEIGHT) for sentence in (*told, question)]
+    return [*opening, ("User:", TEXT_WEIGHT), *said, ("\n\n", SAID_WEIGHT), ("Assistant:", TEXT_WEIGHT), (" " + answer, ANSWER_WEIGHT)]
+
+
+def chat(rng: Random, turns: int, sentences: int) -> list[Piece]:
+    """A talk of so many turns, each telling up to so many things and asking about all that was told so far."""
+    world = World.drawn(rng, rng.randint(2, 4))
+    pieces: list[Piece] = []
+    for number in range(turns):
+        told = [tell(world, quiet=0.1) for _ in range(rng.randint(1 if number == 0 else 0, sentences))]
+        _, question, answer = ask(world)
+        pieces += turn(told, question, answer, first=number == 0)
+    return pieces
+
+
+def far_chat(rng: Random, filler: int, turns: int) -> list[Piece]:
+    """A talk that begins with some facts, goes on with `filler` sentences about other people, then asks about the facts."""
+    people = rng.sample(GIRLS + BOYS, 6)
+    world, others = World(rng, people[:3]), World(rng, people[3:])
+    told = [tell(world) for _ in range(rng.randint(4, 8))]
+    for _ in range(filler):
+        told.append(rng.choices((scenery, move, like, keep), (6, 2, 1, 1))[0](others) or scenery(others))
+    pieces: list[Piece] = []
+    for number in range(turns):
+        _, question, answer = ask(world if rng.random() < 0.8 else others, free=0.03)
+        pieces += turn(told if number == 0 else [], question, answer, first=number == 0)
+    return pieces
+
+
+def prose(rng: Random) -> list[Piece]:
+    """A story in plain prose."""
+    first, *rest = story(rng)
+    return [(first, TEXT_WEIGHT), *((" " + sentence, TEXT_WEIGHT) for sentence in rest)]
+
+
+def document(rng: Random, mix: str) -> list[Piece]:
+    """One document for a stage of the training: "short", "mixed" or "long"."""
+    kind = rng.random()
+    if kind < 0.18:
+        return prose(rng)
+    if mix == "short":
+        return chat(rng, rng.randint(2, 6), 2)
+    if mix == "mixed":
+        if kind < 0.45:
+            return far_chat(rng, rng.randint(5, 40), rng.randint(2, 6))
+        return chat(rng, rng.randint(2, 16), rng.randint(2, 4))
+    if kind < 0.75:
+        return far_chat(rng, rng.randint(20, 180), rng.randint(4, 12))
+    return chat(rng, rng.randint(20, 60), 3)
+
+
+class Encoder:
+    """Token ids of pieces; sentences come again and again, so they are remembered."""
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[str, list[int]] = {}
+
+    def __call__(self, text: str) -> list[int]:
+        ids = self._known.get(text)
+        if ids is None:
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+            if len(self._known) < 200_000:
+                self._known[text] = ids
+        return ids
+
+
+def stream(rng: Random, encode: Encoder, mix: str) -> Iterator[tuple[int, float]]:
+    """Endless (token, weight): documents, each followed by the token that ends it; one in five starts with that token too."""
+    if rng.random() < 0.2:
+        yield END, 0.0
+    while True:
+        pieces = document(rng, mix)
+        for text, weight in pieces:
+            for token in encode(text):
+                yield token, weight
+        yield END, pieces[-1][1]
+
+
+def batch(rng: Random, encode: Encoder, rows: int, length: int, mix: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(inputs [rows, length] int64, targets [rows, length] int64, weights [rows, length] float32)."""
+    tokens = np.empty((rows, length + 1), np.int64)
+    weights = np.empty((rows, length + 1), np.float32)
+    for row in range(rows):
+        for column, (token, weight) in zip(range(length + 1), stream(rng, encode, mix)):  # noqa: B905 (the stream is endless)
+            tokens[row, column] = token
+            weights[row, column] = weight
+    return tokens[:, :-1], tokens[:, 1:], weights[:, 1:]

@@ -1,0 +1,155 @@
+"""Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
+
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 24000000
+
+The schedule is by tokens: a warm-up, a constant rate, and a linear decay to zero over the last `--decay` of them. Called again with
+the same folder it goes on where it stopped (the order of the batches then starts from a new seed).
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional as F
+
+from .corpus import ANSWER_WEIGHT, Encoder, batch
+from .network import Network, Sizes
+
+#: (share of the tokens up to which it holds, how often each (mix, rows, length) is drawn); 1,536 tokens a step
+STAGES = (
+    (0.12, {("short", 12, 128): 1}),
+    (0.30, {("short", 12, 128): 6, ("mixed", 4, 384): 3, ("long", 1, 1536): 1}),
+    (1.01, {("short", 12, 128): 3, ("mixed", 4, 384): 4, ("long", 1, 1536): 3}),
+)
+PEAK_RATE, WARM_UP_STEPS, CLIP = 2e-3, 100, 1.0
+REPORT_STEPS, KEEP_SECONDS = 50, 180
+
+
+@dataclass
+class Progress:
+    """Where a training stands."""
+
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed blocks: torch asks for the same large ones at every step, and fresh pages cost a third of it."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL("libc.so.6")
+        trim_threshold, mmap_threshold = -1, -3
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, 1 << 31 - 1)
+
+
+def rate(progress: Progress, tokens: int, decay: float) -> float:
+    """The learning rate of the next step."""
+    warm = min(1.0, (progress.steps + 1) / WARM_UP_STEPS)
+    left = max(0.0, 1 - progress.tokens / tokens)
+    return PEAK_RATE * warm * min(1.0, left / decay)
+
+
+def groups(network: Network) -> list[dict[str, object]]:
+    """Weight decay for the large matrices alone."""
+    large = [p for n, p in network.named_parameters() if p.dim() == 2 and n.endswith(".weight") and "emb" not in n]
+    chosen = {id(p) for p in large}
+    rest = [p for p in network.parameters() if id(p) not in chosen]
+    return [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+
+
+def save(path: Path, network: Network, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write everything that a later run needs, whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(progress)}, part)
+    os.replace(part, path)
+
+
+def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, decay: float) -> Network:
+    """Train in `folder` until `tokens` have been seen; `plan.json` there ({"tokens": ..., "decay": ...}) overrides both at any time."""
+    keep_memory()
+    torch.set_num_threads(2)
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, plan = folder / "checkpoint.pt", folder / "plan.json"
+    network, progress = Network(Sizes()), Progress()
+    optimizer = torch.optim.AdamW(groups(network), lr=PEAK_RATE, betas=(0.9, 0.99), fused=True)
+    if kept.exists():
+        found = torch.load(kept, weights_only=True)
+        network.load_state_dict(found["network"])
+        optimizer.load_state_dict(found["optimizer"])
+        progress = Progress(**found["progress"])
+    rng, encode = Random(f"training {seed} {progress.steps}"), Encoder(tokenizer)
+    losses: list[float] = []
+    rights: list[float] = []
+    clock = saved = time.monotonic()
+    while progress.tokens < tokens:
+        share = progress.tokens / tokens
+        shapes = next(shapes for until, shapes in STAGES if share < until)
+        mix, rows, length = rng.choices(list(shapes), list(shapes.values()))[0]
+        loss, right = _step(network, optimizer, batch(rng, encode, rows, length, mix), rate(progress, tokens, decay))
+        losses.append(loss)
+        rights.append(right)
+        progress.steps += 1
+        progress.tokens += rows * length
+        now = time.monotonic()
+        progress.seconds += now - clock
+        clock = now
+        if progress.steps % REPORT_STEPS == 0:
+            if plan.exists():
+                changed = json.loads(plan.read_text())
+                tokens, decay = changed.get("tokens", tokens), changed.get("decay", decay)
+            print(
+                f"step {progress.steps} tokens {progress.tokens / 1e6:.2f}M of {tokens / 1e6:.0f}M loss {sum(losses) / len(losses):.4f} "
+                f"answer tokens right {sum(rights) / len(rights):.4f} rate {rate(progress, tokens, decay):.2e} "
+                f"{progress.tokens / progress.seconds:.0f} tokens/s",
+                flush=True,
+            )
+            losses, rights = [], []
+        if now - saved > KEEP_SECONDS:
+            save(kept, network, optimizer, progress)
+            saved = now
+    save(kept, network, optimizer, progress)
+    return network
+
+
+def _step(network: Network, optimizer: torch.optim.Optimizer, data: tuple, lr: float) -> tuple[float, float]:  # type: ignore[type-arg]
+    """One optimizer step; returns the loss and the share of answer tokens that were predicted right."""
+    inputs, targets, weights = (torch.from_numpy(x) for x in data)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    logits = network(inputs).flatten(0, 1)
+    wanted, weight = targets.flatten(), weights.flatten()
+    loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
+    optimizer.zero_grad(set_to_none=False)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+    optimizer.step()
+    with torch.no_grad():
+        answers = weight == ANSWER_WEIGHT
+        right = (logits[answers].argmax(-1) == wanted[answers]).float().mean()
+    return loss.item(), right.item()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=24_000_000)
+    parser.add_argument("--decay", type=float, default=0.25)
+    options = parser.parse_args()
+    train(options.folder, Tokenizer.from_file(str(options.tokenizer)), options.seed, options.tokens, options.decay)
+
+
+if __name__ == "__main__":
+    main()
