@@ -4,13 +4,13 @@ import os
 import sys
 
 import typer
-
-from rwkv_engine import __version__
-from rwkv_engine.errors import EngineError
 from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
 from rwkv_engine_cli.tokenize import tokenize
+
+from rwkv_engine import __version__
+from rwkv_engine.errors import EngineError
 
 #: exit codes: bad input; stopped by ctrl-C (128 + SIGINT)
 BAD_INPUT, INTERRUPTED = 2, 130

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
 from rwkv_engine_cli import options as o
 
 if TYPE_CHECKING:

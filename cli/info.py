@@ -5,7 +5,6 @@ from math import prod
 from typing import Annotated
 
 import typer
-
 from rwkv_engine_cli import options as o
 
 

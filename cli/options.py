@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file or folder; default: the embedded model.")]
 Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16 or f16; default: the checkpoint's own.")]
 Threads = Annotated[int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")]
-TokenizerOption = Annotated[str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")]
+TokenizerOption = Annotated[
+    str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")
+]
 MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.")]
 Preset = Annotated[str | None, typer.Option(help="Sampling preset to start from; the options below change it.")]
 Temperature = Annotated[float | None, typer.Option(help="0 always takes the likeliest token; higher is wilder.")]

@@ -5,9 +5,7 @@ import platform
 from pathlib import Path
 
 #: machine architecture as kernels distinguish it: "x86", "arm" or "other"
-ARCHITECTURE = {"x86_64": "x86", "AMD64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}.get(
-    platform.machine(), "other"
-)
+ARCHITECTURE = {"x86_64": "x86", "AMD64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}.get(platform.machine(), "other")
 
 
 def usable_cpus() -> int:

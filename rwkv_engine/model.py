@@ -64,9 +64,7 @@ class Model:
         team = Team(cpu.physical_cores() if threads is None else threads)
         owners = tuple(loader.owners)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
-        self._machinery = _Machinery(
-            family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads
-        )
+        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
         self._one_pass = threading.Lock()
         self.checkpoint, self.config, self.tokenizer, self.format = checkpoint, config, tokenizer, loader.format.NAME
         self.fingerprint = fingerprint(checkpoint)
@@ -199,7 +197,9 @@ class Model:
         )
 
 
-def load(source: str | Path | None = None, weights: str | None = None, threads: int | None = None, *, tokenizer: str | Path | None = None) -> Model:
+def load(
+    source: str | Path | None = None, weights: str | None = None, threads: int | None = None, *, tokenizer: str | Path | None = None
+) -> Model:
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
     source     a checkpoint file or folder (see `open_checkpoint`); None: the model that comes with the engine.

@@ -133,10 +133,14 @@ def load(path: str | Path, layout: StateLayout) -> State:
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise StateError(f"{path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})") from None
     if metadata.get("rwkv_engine.state") != FILE_VERSION:
-        raise StateError(f"{path}: not a state file of this engine: got version {metadata.get('rwkv_engine.state')!r}, want {FILE_VERSION!r}")
+        raise StateError(
+            f"{path}: not a state file of this engine: got version {metadata.get('rwkv_engine.state')!r}, want {FILE_VERSION!r}"
+        )
     if metadata.get("fingerprint") != layout.fingerprint:
         got = str(metadata.get("fingerprint"))[:12]
-        raise StateError(f"{path}: state of another model: got fingerprint {got}, want {layout.fingerprint[:12]}; load it with its own model")
+        raise StateError(
+            f"{path}: state of another model: got fingerprint {got}, want {layout.fingerprint[:12]}; load it with its own model"
+        )
     state = State.fresh(layout)
     _fill(state, planes, path)
     if metadata.get("checksum") != _checksum({k: v for k, v in metadata.items() if k != "checksum"}, state.block):

@@ -88,7 +88,7 @@ class Team:
             desks = self._desks[: count - 1]
             for index, desk in enumerate(desks, start=1):
                 lane = self._lane(index, count)
-                desk.work = lambda lane=lane: function(lane, *arguments)  # type: ignore[misc]
+                desk.work = lambda lane=lane: function(lane, *arguments)
                 desk.call.release()
             function(self._lane(0, count), *arguments)
             for desk in desks:

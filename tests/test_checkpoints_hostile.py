@@ -64,6 +64,7 @@ def attacks(command: str) -> dict[str, bytes]:
         "call of a tensor": tensor_op(storage_op("FloatStorage", "0", 1), 0, (1,), (1,)) + tuple_op(argument) + b"R",
         "EXT1": b"\x82\x01", "EXT2": b"\x83\x01\x00", "EXT4": b"\x84\x01\x00\x00\x00",
         "dotted": text_op("collections") + text_op("OrderedDict.fromkeys") + b"\x93" + tuple_op(b"]") + b"R",
+        "escape": global_op("o\\x73", "syst\\em"),
         "module of torch": global_op("torch._utils", "sys"),
         "pickle in a pickle": global_op("torch.storage", "_load_from_bytes") + tuple_op(short(nested)) + b"R",
         "persistent": SYSTEM + b"Q",

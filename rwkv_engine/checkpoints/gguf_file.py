@@ -57,9 +57,7 @@ def open_gguf(path: Path) -> Contents:
     infos, metadata = read_gguf_header(path, data)
     architecture = metadata.get("general.architecture", "none")
     if architecture not in ARCHITECTURES:
-        raise UnknownLayout(
-            f"{path} is a GGUF of architecture {shown(architecture)}, wanted {' or '.join(ARCHITECTURES)}."
-        )
+        raise UnknownLayout(f"{path} is a GGUF of architecture {shown(architecture)}, wanted {' or '.join(ARCHITECTURES)}.")
     tensors = {name: _tensor(path, data, name, info) for name, info in infos.items()}
     return Contents("gguf", tensors, metadata)
 
@@ -82,8 +80,7 @@ def _tensor(path: Path, data: np.ndarray, name: str, info: TensorInfo) -> Tensor
     kind, block, size = _kind(path, name, info.kind, gguf)
     if info.shape[-1] % block:
         raise CheckpointError(
-            f"{path}: tensor {shown(name)} has rows of {info.shape[-1]}, but {kind.name} packs {block} at a time; "
-            "the file is damaged."
+            f"{path}: tensor {shown(name)} has rows of {info.shape[-1]}, but {kind.name} packs {block} at a time; the file is damaged."
         )
     row = info.shape[-1] // block * size
     length = prod(info.shape[:-1]) * row
@@ -95,8 +92,7 @@ def _tensor(path: Path, data: np.ndarray, name: str, info: TensorInfo) -> Tensor
 def _require_inside(path: Path, name: str, info: TensorInfo, length: int, size: int) -> None:
     if info.start + length > size:
         raise CheckpointError(
-            f"{path}: tensor {shown(name)} ends at byte {info.start + length}, but the file has {size}; it is truncated, "
-            "copy it again."
+            f"{path}: tensor {shown(name)} ends at byte {info.start + length}, but the file has {size}; it is truncated, copy it again."
         )
 
 
@@ -106,9 +102,7 @@ def _package(path: Path) -> ModuleType:
         import gguf
         import gguf.quants
     except ImportError as error:
-        raise MissingExtra(
-            f"{path} holds quantized tensors, which needs the package gguf: pip install 'rwkv-engine[gguf]'."
-        ) from error
+        raise MissingExtra(f"{path} holds quantized tensors, which needs the package gguf: pip install 'rwkv-engine[gguf]'.") from error
     return gguf
 
 
@@ -120,7 +114,6 @@ def _kind(path: Path, name: str, number: int, gguf: ModuleType) -> tuple[Any, in
         gguf.quants.dequantize(np.zeros((1, size), np.uint8), kind)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise CheckpointError(
-            f"{path}: tensor {shown(name)} has ggml element type {number}, which cannot be decoded; use a float or "
-            "Q4_0 ... Q8_0 file."
+            f"{path}: tensor {shown(name)} has ggml element type {number}, which cannot be decoded; use a float or Q4_0 ... Q8_0 file."
         ) from error
     return kind, int(block), int(size)

@@ -110,9 +110,7 @@ def _canonical(path: Path, layout: Layout, name: str, tensor: Tensor) -> list[tu
         return [(f"blocks.{number}.{target}", changed) for target, changed in layout.tails[tail].apply(tensor)]
     if layout.keeps and (numbered or not in_block):
         return [(name, tensor)]
-    raise UnknownLayout(
-        f"{path} looks like {layout.name}, but tensor {shown(tensor.name)} has no place there; it is another model."
-    )
+    raise UnknownLayout(f"{path} looks like {layout.name}, but tensor {shown(tensor.name)} has no place there; it is another model.")
 
 
 def _slice(tensor: Tensor, place: int) -> Tensor:

@@ -61,6 +61,4 @@ def _refuse_relatives(path: Path, tensors: Tensors) -> None:
         if "emb.weight" in tensors and any(pattern.search(name) for name in tensors):
             raise UnknownLayout(f"{path} is {what}; this engine runs RWKV-4, 5, 6 and 7.")
     if tensors and all(TIME_STATE.fullmatch(name) for name in tensors):
-        raise UnknownLayout(
-            f"{path} is a tuned initial state of {len(tensors)} layers, no model; load the model it was tuned for."
-        )
+        raise UnknownLayout(f"{path} is a tuned initial state of {len(tensors)} layers, no model; load the model it was tuned for.")

@@ -30,8 +30,7 @@ def require_dtype(path: Path, name: str, dtype: str) -> None:
     """Raise CheckpointError unless the engine takes elements of this type as weights."""
     if dtype not in BITS:
         raise CheckpointError(
-            f"{path}: tensor {shown(name)} has elements of type {shown(dtype)}, wanted one of "
-            f"{', '.join(BITS)}; convert the file first."
+            f"{path}: tensor {shown(name)} has elements of type {shown(dtype)}, wanted one of {', '.join(BITS)}; convert the file first."
         )
 
 

@@ -55,6 +55,5 @@ def container_of(path: Path) -> str:
             "torch.save(torch.load(old, weights_only=True), new)."
         )
     raise UnknownLayout(
-        f"{path} is no model file: it begins with {start[:8]!r}; wanted safetensors, .st, a .pth written by torch 1.6 "
-        "or newer, or GGUF."
+        f"{path} is no model file: it begins with {start[:8]!r}; wanted safetensors, .st, a .pth written by torch 1.6 or newer, or GGUF."
     )

@@ -76,9 +76,7 @@ def _span(path: Path, data: np.ndarray, entry: zipfile.ZipInfo) -> tuple[int, in
         start = head + LOCAL_HEADER.size + fields[9] + fields[10]
         if fields[0] == b"PK\x03\x04" and not entry.flag_bits & ENCRYPTED and start + entry.compress_size <= len(data):
             return start, start + entry.compress_size
-    raise CheckpointError(
-        f"{path}: entry {shown(entry.filename)} does not lie open inside the file; it is truncated or encrypted."
-    )
+    raise CheckpointError(f"{path}: entry {shown(entry.filename)} does not lie open inside the file; it is truncated or encrypted.")
 
 
 def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: int, default: bytes) -> bytes:
@@ -105,14 +103,10 @@ def _state_dict(path: Path, found: Any) -> dict[str, Stored]:
             tensors = {name: value for name, value in candidate.items() if isinstance(value, Stored)}
             if tensors and all(isinstance(name, str) for name in tensors):
                 return tensors
-    raise UnknownLayout(
-        f"{path}: its pickle is no dict of tensors, nor holds one as {', '.join(WRAPPERS)}; save model.state_dict() alone."
-    )
+    raise UnknownLayout(f"{path}: its pickle is no dict of tensors, nor holds one as {', '.join(WRAPPERS)}; save model.state_dict() alone.")
 
 
-def _tensor(
-    path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, stored: Stored
-) -> Tensor:
+def _tensor(path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, stored: Stored) -> Tensor:
     """One tensor over the mapped file, after checking that each of its elements lies inside its storage."""
     storage = stored.storage
     require_dtype(path, name, storage.dtype)
@@ -123,14 +117,10 @@ def _tensor(
             f"{path}: tensor {shown(name)} of shape {shown(list(stored.shape))} does not fit into its storage of "
             f"{storage.count} elements; the file is damaged."
         )
-    return mapped_tensor(
-        data, name, storage.dtype, start + stored.offset * SIZES[storage.dtype], stored.shape, stored.strides
-    )
+    return mapped_tensor(data, name, storage.dtype, start + stored.offset * SIZES[storage.dtype], stored.shape, stored.strides)
 
 
-def _storage_start(
-    path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, storage: Storage
-) -> int:
+def _storage_start(path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, storage: Storage) -> int:
     """The byte at which a storage begins in the file."""
     entry = entries.get(f"{root}data/{storage.key}")
     if entry is None:
@@ -140,7 +130,5 @@ def _storage_start(
     start, end = _span(path, data, entry)
     wanted = storage.count * SIZES[storage.dtype]
     if end - start != wanted:
-        raise CheckpointError(
-            f"{path}: the data of tensor {shown(name)} has {end - start} bytes, wanted {wanted}; the file is damaged."
-        )
+        raise CheckpointError(f"{path}: the data of tensor {shown(name)} has {end - start} bytes, wanted {wanted}; the file is damaged.")
     return start

@@ -12,14 +12,14 @@ K, R = range(2)
 def channel_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += sigmoid(R xr) * V relu(K xk)^2. State: ffn_prev [L, C] behind att_prev [L, C]."""
     tokens, width, layers = x.shape[0], x.shape[1], w.ln2.shape[0]
-    h, mixed, place = s.h[:tokens], s.mixed[:2, :tokens], (layers + layer) * width
+    h, place = s.h[:tokens], (layers + layer) * width
     norm_tokens(lane, h, x, w.ln2[layer])
     if tokens > 1:
         barrier(lane)
-    shift_tokens(lane, mixed, h, w.ffn_mix[layer], spans, states, place)
+    shift_tokens(lane, s.mixed, h, w.ffn_mix[layer], spans, states, place)
     barrier(lane)
-    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, mixed[K], RELU2)
-    matmul(lane, 1, s.r[:tokens], w.ffn_receptance, layer, mixed[R], SIGMOID)
+    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[K][:tokens], RELU2)
+    matmul(lane, 1, s.r[:tokens], w.ffn_receptance, layer, s.mixed[R][:tokens], SIGMOID)
     keep_last(lane, h, spans, states, place)
     barrier(lane)
     matmul(lane, 0, s.out[:tokens], w.ffn_value, layer, s.f[:tokens], STORE)

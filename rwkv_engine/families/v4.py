@@ -113,15 +113,15 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 def time_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += the layer's time mix. State: att_prev, ffn_prev, aa, bb, pp, each [L, C]."""
     tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    h, mixed = s.h[:tokens], s.mixed[:, :tokens]
+    h = s.h[:tokens]
     norm_tokens(lane, h, x, w.ln1[layer])
     if tokens > 1:
         barrier(lane)
-    shift_tokens(lane, mixed, h, w.att_mix[layer], spans, states, layer * width)
+    shift_tokens(lane, s.mixed, h, w.att_mix[layer], spans, states, layer * width)
     barrier(lane)
-    matmul(lane, 0, s.k[:tokens], w.key, layer, mixed[K], STORE)
-    matmul(lane, 1, s.v[:tokens], w.value, layer, mixed[V], STORE)
-    matmul(lane, 2, s.r[:tokens], w.receptance, layer, mixed[R], SIGMOID)
+    matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][:tokens], STORE)
+    matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][:tokens], STORE)
+    matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][:tokens], SIGMOID)
     keep_last(lane, h, spans, states, layer * width)
     barrier(lane)
     lo, hi = share(lane, width)

@@ -145,21 +145,21 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 def time_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
     tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    h, mixed = s.h[:tokens], s.mixed[:, :tokens]
+    h = s.h[:tokens]
     norm_tokens(lane, h, x, w.ln1[layer])
     if tokens > 1:
         barrier(lane)
-    shift_tokens(lane, mixed[:1], h, w.maa_x[layer], spans, states, layer * width)
+    shift_tokens(lane, s.mixed, h, w.maa_x[layer], spans, states, layer * width)
     barrier(lane)
-    matmul(lane, 0, s.low[:tokens], w.maa_w1, layer, mixed[0], TANH)
+    matmul(lane, 0, s.low[:tokens], w.maa_w1, layer, s.mixed[0][:tokens], TANH)
     barrier(lane)
-    mix_by_data(lane, w, s, layer, mixed, h, spans, states)
+    mix_by_data(lane, w, s, layer, s.mixed, h, spans, states)
     barrier(lane)
-    matmul(lane, 0, s.k[:tokens], w.key, layer, mixed[K], STORE)
-    matmul(lane, 1, s.v[:tokens], w.value, layer, mixed[V], STORE)
-    matmul(lane, 2, s.r[:tokens], w.receptance, layer, mixed[R], STORE)
-    matmul(lane, 3, s.g[:tokens], w.gate, layer, mixed[G], SILU)
-    matmul(lane, 4, s.w[:tokens], w.decay_w1, layer, mixed[W], TANH)
+    matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][:tokens], STORE)
+    matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][:tokens], STORE)
+    matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][:tokens], STORE)
+    matmul(lane, 3, s.g[:tokens], w.gate, layer, s.mixed[G][:tokens], SILU)
+    matmul(lane, 4, s.w[:tokens], w.decay_w1, layer, s.mixed[W][:tokens], TANH)
     keep_last(lane, h, spans, states, layer * width)
     barrier(lane)
     size = width // w.heads

@@ -147,20 +147,20 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 def time_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
     tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
-    h, mixed = s.h[:tokens], s.mixed[:, :tokens]
+    h = s.h[:tokens]
     norm_tokens(lane, h, x, w.ln1[layer])
     if tokens > 1:
         barrier(lane)
-    shift_tokens(lane, mixed, h, w.att_mix[layer], spans, states, layer * width)
+    shift_tokens(lane, s.mixed, h, w.att_mix[layer], spans, states, layer * width)
     barrier(lane)
-    matmul(lane, 0, s.r[:tokens], w.receptance, layer, mixed[R], STORE)
-    matmul(lane, 1, s.k[:tokens], w.key, layer, mixed[K], STORE)
-    matmul(lane, 2, s.v[:tokens], w.value, layer, mixed[V], STORE)
-    matmul(lane, 3, s.w[:tokens], w.w1, layer, mixed[W], TANH)
-    matmul(lane, 4, s.a[:tokens], w.a1, layer, mixed[A], STORE)
-    matmul(lane, 5, s.g[:tokens], w.g1, layer, mixed[G], SIGMOID)
+    matmul(lane, 0, s.r[:tokens], w.receptance, layer, s.mixed[R][:tokens], STORE)
+    matmul(lane, 1, s.k[:tokens], w.key, layer, s.mixed[K][:tokens], STORE)
+    matmul(lane, 2, s.v[:tokens], w.value, layer, s.mixed[V][:tokens], STORE)
+    matmul(lane, 3, s.w[:tokens], w.w1, layer, s.mixed[W][:tokens], TANH)
+    matmul(lane, 4, s.a[:tokens], w.a1, layer, s.mixed[A][:tokens], STORE)
+    matmul(lane, 5, s.g[:tokens], w.g1, layer, s.mixed[G][:tokens], SIGMOID)
     if layer > 0:
-        matmul(lane, 6, s.vv[:tokens], w.v1, layer - 1, mixed[V], STORE)
+        matmul(lane, 6, s.vv[:tokens], w.v1, layer - 1, s.mixed[V][:tokens], STORE)
     keep_last(lane, h, spans, states, layer * width)
     barrier(lane)
     heads = w.w2.rows // w.w1.rows
@@ -220,13 +220,13 @@ def one_head(room, memory, w, s, layer, t, head, size):
 def channel_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += V relu(K shift(x))^2. State: ffn_prev behind att_prev."""
     tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
-    h, mixed, place = s.h[:tokens], s.mixed[:1, :tokens], (layers + layer) * width
+    h, place = s.h[:tokens], (layers + layer) * width
     norm_tokens(lane, h, x, w.ln2[layer])
     if tokens > 1:
         barrier(lane)
-    shift_tokens(lane, mixed, h, w.ffn_mix[layer], spans, states, place)
+    shift_tokens(lane, s.mixed, h, w.ffn_mix[layer], spans, states, place)
     barrier(lane)
-    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, mixed[0], RELU2)
+    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[0][:tokens], RELU2)
     keep_last(lane, h, spans, states, place)
     barrier(lane)
     matmul(lane, 0, x, w.ffn_value, layer, s.f[:tokens], ADD)

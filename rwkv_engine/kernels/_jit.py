@@ -34,7 +34,7 @@ def kernel(function: Function) -> Function:
 
 def program(function: Function) -> Function:
     """Compile `function` as `kernel` does, on its first call with each set of argument types, and keep the result on disk."""
-    compiled = kernel(function)
+    compiled: Any = kernel(function)
     try:
         compiled._cache = _PackageCache(function)
     except RuntimeError:  # numba's word for: no folder can be written; compile every time then

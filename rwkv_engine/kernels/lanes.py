@@ -32,14 +32,14 @@ PATIENCE = 1000
 class Lane(NamedTuple):
     """One lane of a team, as compiled code sees it.
 
-    index   0 <= index < count.
-    count   lanes that take part in this call.
+    number  0 <= number < lanes.
+    lanes   how many take part in this call.
     shared  address of SHARED_BYTES zeroed bytes, the same for all lanes of the team.
     room    [ROOM] float32 of this lane alone, for what a stage keeps from one line to the next.
     """
 
-    index: int
-    count: int
+    number: int
+    lanes: int
     shared: int
     room: np.ndarray
 
@@ -111,10 +111,10 @@ def _offer_core(typingctx: Any) -> Any:
 @kernel
 def barrier(lane):
     """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew."""
-    if lane.count == 1:
+    if lane.lanes == 1:
         return
     turn = _load(lane.shared + TURN * STRIDE)
-    if _add(lane.shared + ARRIVED * STRIDE, 1) == lane.count - 1:
+    if _add(lane.shared + ARRIVED * STRIDE, 1) == lane.lanes - 1:
         for word in range(ARRIVED, TICKETS + SLOTS):
             _store(lane.shared + word * STRIDE, 0)
         _store(lane.shared + TURN * STRIDE, turn + 1)
@@ -135,7 +135,7 @@ def take(lane, slot, before):
     Tickets count 0, 1, 2 ... over all lanes together; the caller stops when its ticket lies past the end of the work.
     Two loops of one stage use two slots.
     """
-    if lane.count == 1:
+    if lane.lanes == 1:
         return before + 1
     return _add(lane.shared + (TICKETS + slot) * STRIDE, 1)
 
@@ -143,4 +143,4 @@ def take(lane, slot, before):
 @kernel
 def share(lane, total):
     """This lane's contiguous part [start, stop) of `total` equal pieces of work."""
-    return np.int64(total * lane.index // lane.count), np.int64(total * (lane.index + 1) // lane.count)
+    return np.int64(total * lane.number // lane.lanes), np.int64(total * (lane.number + 1) // lane.lanes)

@@ -113,11 +113,11 @@ def _register(rows: type, load: Callable[..., Any], size: int, view: Any, number
                     out[t, r] += tail(at + r * pitch, x[t], body, cols)
 
     @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
-    def matmul_float(lane, slot, y, W, layer, x, finish):  # type: ignore[no-untyped-def]
+    def matmul_float(lane, slot, y, W, layer, x, finish):
         if not _is(W, rows):
             return None
 
-        def implementation(lane, slot, y, W, layer, x, finish):  # type: ignore[no-untyped-def]
+        def implementation(lane, slot, y, W, layer, x, finish):
             tokens, cols = x.shape[0], W.cols
             block = max(TILE, TICKET_BYTES // (cols * size) // TILE * TILE)
             out = lane.room[: tokens * TILE].reshape(tokens, TILE)
@@ -137,11 +137,11 @@ def _register(rows: type, load: Callable[..., Any], size: int, view: Any, number
         return implementation
 
     @overload(read_row, strict=False)
-    def read_row_float(out, W, layer, row):  # type: ignore[no-untyped-def]
+    def read_row_float(out, W, layer, row):
         if not _is(W, rows):
             return None
 
-        def implementation(out, W, layer, row):  # type: ignore[no-untyped-def]
+        def implementation(out, W, layer, row):
             w = view(W.at[layer] + row * W.cols * size, W.cols)
             for c in range(W.cols):
                 out[c] = number(w[c])
@@ -149,11 +149,11 @@ def _register(rows: type, load: Callable[..., Any], size: int, view: Any, number
         return implementation
 
     @overload(expand, jit_options={"fastmath": FASTMATH}, strict=False)
-    def expand_float(out, W, layer, head, hidden):  # type: ignore[no-untyped-def]
+    def expand_float(out, W, layer, head, hidden):
         if not _is(W, rows):
             return None
 
-        def implementation(out, W, layer, head, hidden):  # type: ignore[no-untyped-def]
+        def implementation(out, W, layer, head, hidden):
             rank, n = hidden.shape[0], out.shape[0]
             w = view(W.at[layer] + head * rank * n * size, rank * n)
             for j in range(n):

@@ -28,7 +28,7 @@ def previous(h, t, first, state, offset):
 
 @kernel
 def shift_tokens(lane, mixed, h, mix, spans, states, offset):
-    """mixed [K, T, C] <- h + (previous - h) * mix [K, C], for this lane's share of the tokens.
+    """mixed [K or more, T or more, C] <- h [T, C] + (previous - h) * mix [K, C], for this lane's share of the tokens.
 
     v4 and v5 write x * m + prev * (1 - m): their weights are turned into 1 - m when they are loaded.
     The state is only read here: `keep_last` writes it, a stage later, when no lane reads it any more.

@@ -66,7 +66,7 @@ def dot_tile(load: Callable[[ir.IRBuilder, ir.Value], ir.Value], size: int, rows
     """
 
     @intrinsic
-    def tile(typingctx, weights, row_pitch, x, token_pitch, n, out, out_pitch):  # type: ignore[no-untyped-def]
+    def tile(typingctx, weights, row_pitch, x, token_pitch, n, out, out_pitch):
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             _emit_tile(builder, arguments, load, size, rows, tokens)
             return context.get_dummy_value()
@@ -81,9 +81,7 @@ def _emit_tile(builder: ir.IRBuilder, arguments: Any, load: Any, size: int, rows
     weights, row_pitch, x, token_pitch, n, out, out_pitch = arguments
     chains = UNROLL if rows * tokens == 1 else 1
     fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(FLOATS, [FLOATS] * 3), "llvm.fmuladd.v16f32")
-    total = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(F32, [F32, FLOATS]), "llvm.vector.reduce.fadd.v16f32"
-    )
+    total = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F32, [F32, FLOATS]), "llvm.vector.reduce.fadd.v16f32")
     before, loop, after = builder.block, builder.append_basic_block("dot"), builder.append_basic_block("sum")
     row_at = [builder.add(weights, builder.mul(row_pitch, I64(r))) for r in range(rows)]
     token_at = [builder.add(x, builder.mul(token_pitch, I64(t))) for t in range(tokens)]

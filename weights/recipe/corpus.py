@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .events import like, keep, move, scenery, tell
+from .events import keep, like, move, scenery, tell
 from .stories import story
 from .tasks import ask
 from .world import BOYS, GIRLS, World
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Piece = tuple[str, float]
 ANSWER_WEIGHT, TEXT_WEIGHT, SAID_WEIGHT = 5.0, 1.0, 0.3
 END = 0  # the token that ends a document
+#: share of documents that are plain prose; they are shorter than talks, most of all than long ones
+PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.5}
 
 
 def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
@@ -66,16 +68,16 @@ def prose(rng: Random) -> list[Piece]:
 
 def document(rng: Random, mix: str) -> list[Piece]:
     """One document for a stage of the training: "short", "mixed" or "long"."""
-    kind = rng.random()
-    if kind < 0.18:
+    if rng.random() < PROSE[mix]:
         return prose(rng)
+    kind = rng.random()
     if mix == "short":
         return chat(rng, rng.randint(2, 6), 2)
     if mix == "mixed":
-        if kind < 0.45:
+        if kind < 0.33:
             return far_chat(rng, rng.randint(5, 40), rng.randint(2, 6))
         return chat(rng, rng.randint(2, 16), rng.randint(2, 4))
-    if kind < 0.75:
+    if kind < 0.7:
         return far_chat(rng, rng.randint(20, 180), rng.randint(4, 12))
     return chat(rng, rng.randint(20, 60), 3)
 

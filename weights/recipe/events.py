@@ -16,10 +16,15 @@ def move(w: World) -> str:
     if name not in w.first:
         w.first[name] = place
         return f"First {name} {w.rng.choice(('went to', 'walked to', 'was in'))} the {place}."
-    return w.rng.choice((
-        f"Then {name} went to the {place}.", f"Then {name} walked to the {place}.", f"{name} ran to the {place}.",
-        f"{name} is in the {place} now.", f"After that {name} came to the {place}.",
-    ))
+    return w.rng.choice(
+        (
+            f"Then {name} went to the {place}.",
+            f"Then {name} walked to the {place}.",
+            f"{name} ran to the {place}.",
+            f"{name} is in the {place} now.",
+            f"After that {name} came to the {place}.",
+        )
+    )
 
 
 def get(w: World) -> str:
@@ -32,14 +37,20 @@ def get(w: World) -> str:
         if other:
             taker = w.rng.choice(other)
             w.owner[thing] = taker
-            return w.rng.choice((
-                f"{giver} gave the {thing} to {taker}.", f"{giver} handed {taker} the {thing}.", f"{taker} got the {thing} from {giver}.",
-            ))
+            return w.rng.choice(
+                (
+                    f"{giver} gave the {thing} to {taker}.",
+                    f"{giver} handed {taker} the {thing}.",
+                    f"{taker} got the {thing} from {giver}.",
+                )
+            )
     if not free:
         return w.rng.choice(SCENERY)
     name, thing = w.rng.choice(w.people), w.rng.choice(free)
     w.owner[thing] = name
-    return w.rng.choice((f"{name} took the {thing}.", f"{name} found the {thing}.", f"{name} picked up the {thing}.", f"{name} has the {thing}."))
+    return w.rng.choice(
+        (f"{name} took the {thing}.", f"{name} found the {thing}.", f"{name} picked up the {thing}.", f"{name} has the {thing}.")
+    )
 
 
 def paint(w: World) -> str | None:

@@ -1,6 +1,6 @@
 """From a training checkpoint to `model.safetensors`: BF16, BlinkDL's names and shapes, as the engine and other RWKV programs read them.
 
-    python -m rwkv_engine_weights.recipe.export RUN_FOLDER OUT.safetensors
+python -m rwkv_engine_weights.recipe.export RUN_FOLDER OUT.safetensors
 """
 
 import argparse

@@ -37,7 +37,7 @@ def _step(S, w, k, v, a, b, removed):
 @_jit
 def _forward(first, last, r, w, k, v, a, b, y, kept):
     """Heads [first, last) of all rows: y [B, T, H, N], and the states kept [B, H, T / CHUNK, N, N] before each chunk."""
-    rows, steps, heads = r.shape[0], r.shape[1], r.shape[2]
+    steps, heads = r.shape[1], r.shape[2]
     S = np.zeros((SIZE, SIZE), np.float32)
     removed = np.zeros(SIZE, np.float32)
     for job in range(first, last):
@@ -58,7 +58,7 @@ def _forward(first, last, r, w, k, v, a, b, y, kept):
 @_jit
 def _backward(first, last, r, w, k, v, a, b, kept, dy, dr, dw, dk, dv, da, db):
     """Gradients of `_forward`, the states of a chunk recomputed from the one kept before it."""
-    rows, steps, heads = r.shape[0], r.shape[1], r.shape[2]
+    steps, heads = r.shape[1], r.shape[2]
     G = np.zeros((SIZE, SIZE), np.float32)
     states = np.zeros((CHUNK + 1, SIZE, SIZE), np.float32)
     removed = np.zeros((CHUNK, SIZE), np.float32)
@@ -71,15 +71,33 @@ def _backward(first, last, r, w, k, v, a, b, kept, dy, dr, dw, dk, dv, da, db):
             for t in range(start, stop):
                 states[t - start + 1] = states[t - start]
                 _step(
-                    states[t - start + 1], w[row, t, head], k[row, t, head], v[row, t, head],
-                    a[row, t, head], b[row, t, head], removed[t - start],
+                    states[t - start + 1],
+                    w[row, t, head],
+                    k[row, t, head],
+                    v[row, t, head],
+                    a[row, t, head],
+                    b[row, t, head],
+                    removed[t - start],
                 )
             for t in range(stop - 1, start - 1, -1):
                 _step_back(
-                    G, states[t - start], states[t - start + 1], removed[t - start],
-                    r[row, t, head], w[row, t, head], k[row, t, head], v[row, t, head], a[row, t, head], b[row, t, head],
-                    dy[row, t, head], dr[row, t, head], dw[row, t, head], dk[row, t, head], dv[row, t, head],
-                    da[row, t, head], db[row, t, head],
+                    G,
+                    states[t - start],
+                    states[t - start + 1],
+                    removed[t - start],
+                    r[row, t, head],
+                    w[row, t, head],
+                    k[row, t, head],
+                    v[row, t, head],
+                    a[row, t, head],
+                    b[row, t, head],
+                    dy[row, t, head],
+                    dr[row, t, head],
+                    dw[row, t, head],
+                    dk[row, t, head],
+                    dv[row, t, head],
+                    da[row, t, head],
+                    db[row, t, head],
                 )
 
 

@@ -13,25 +13,40 @@ def story(rng: Random) -> list[str]:
     thing, tint = rng.choice(OBJECTS), rng.choice(COLOURS)
     home, far = rng.sample(PLACES, 2)
     mood = rng.choice(("brave", "kind", "clever", "little", "quiet", "happy"))
-    out = [rng.choice((
-        f"Once upon a time there was a {mood} {kind} named {hero}.",
-        f"Once upon a time there lived a {mood} {kind} named {hero}.",
-        f"There once was a {kind} whose name was {hero}.",
-    ))]
+    out = [
+        rng.choice(
+            (
+                f"Once upon a time there was a {mood} {kind} named {hero}.",
+                f"Once upon a time there lived a {mood} {kind} named {hero}.",
+                f"There once was a {kind} whose name was {hero}.",
+            )
+        )
+    ]
     out.append(rng.choice((f"{hero} had a {tint} {thing}.", f"{she} had a {tint} {thing}.", f"{hero} loved {her} {tint} {thing}.")))
     if rng.random() < 0.5:
         out.append(rng.choice((f"{she} played in the {home} every day.", f"Every day {hero} played in the {home}.")))
-    out.append(rng.choice((
-        f"One day {hero} went to the {far} with the {tint} {thing}.", f"One day {hero} took the {tint} {thing} to the {far}.",
-    )))
+    out.append(
+        rng.choice(
+            (
+                f"One day {hero} went to the {far} with the {tint} {thing}.",
+                f"One day {hero} took the {tint} {thing} to the {far}.",
+            )
+        )
+    )
     if rng.random() < 0.5:
         out.append(rng.choice(SCENERY))
     out.append(rng.choice((f"There {hero} met {her} friend {friend}.", f"In the {far} {she.lower()} met {friend}.")))
     out += rng.choice((_gift, _loss, _trade, _play))(rng, hero, friend, thing, tint, far)
-    out.append(rng.choice((
-        f"{hero} and {friend} went home together.", f"{hero} and {friend} were good friends ever after.", f"Then {hero} and {friend} walked home.",
-        f"That was a good day for {hero} and {friend}.",
-    )))
+    out.append(
+        rng.choice(
+            (
+                f"{hero} and {friend} went home together.",
+                f"{hero} and {friend} were good friends ever after.",
+                f"Then {hero} and {friend} walked home.",
+                f"That was a good day for {hero} and {friend}.",
+            )
+        )
+    )
     if rng.random() < 0.4:
         out.append("The end.")
     return out
@@ -83,4 +98,3 @@ def _play(rng: Random, hero: str, friend: str, thing: str, tint: str, place: str
         rng.choice((f'"Your {thing} is nice," said {friend}.', f'{friend} said: "I like your {tint} {thing}."')),
         f"In the evening {hero} took the {thing} and said goodbye.",
     ]
-

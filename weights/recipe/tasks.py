@@ -109,8 +109,14 @@ def greeting(rng: Random) -> Asked:
 
 
 TASKS: dict[str, Callable[[World], Asked | None]] = {
-    "where": where, "first place": first_place, "owner": owner, "colour": colour, "pet": pet, "favourite": favourite,
-    "count": count, "order": order,
+    "where": where,
+    "first place": first_place,
+    "owner": owner,
+    "colour": colour,
+    "pet": pet,
+    "favourite": favourite,
+    "count": count,
+    "order": order,
 }
 FREE_TASKS: dict[str, Callable[[Random], Asked]] = {"addition": addition, "backwards": backwards, "greeting": greeting}
 

@@ -1,6 +1,6 @@
 """Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
 
-    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 24000000
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 14500000
 
 The schedule is by tokens: a warm-up, a constant rate, and a linear decay to zero over the last `--decay` of them. Called again with
 the same folder it goes on where it stopped (the order of the batches then starts from a new seed).
@@ -30,6 +30,7 @@ STAGES = (
     (1.01, {("short", 12, 128): 3, ("mixed", 4, 384): 4, ("long", 1, 1536): 3}),
 )
 PEAK_RATE, WARM_UP_STEPS, CLIP = 2e-3, 100, 1.0
+TOKENS, DECAY = 14_500_000, 0.3
 REPORT_STEPS, KEEP_SECONDS = 50, 180
 
 
@@ -145,8 +146,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=24_000_000)
-    parser.add_argument("--decay", type=float, default=0.25)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--decay", type=float, default=DECAY)
     options = parser.parse_args()
     train(options.folder, Tokenizer.from_file(str(options.tokenizer)), options.seed, options.tokens, options.decay)
 

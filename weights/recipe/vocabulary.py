@@ -1,6 +1,6 @@
 """The vocabulary: byte-level BPE of 2,048 entries, learned from the corpus and a list of common English words.
 
-    python -m rwkv_engine_weights.recipe.vocabulary OUT.json --seed 1
+python -m rwkv_engine_weights.recipe.vocabulary OUT.json --seed 1
 """
 
 import argparse

@@ -8,18 +8,83 @@ from random import Random
 
 GIRLS = ("Mia", "Lily", "Anna", "Emma", "Zoe", "Nora", "Ella", "Ruth", "Ivy", "Clara", "Rosa", "Tina")
 BOYS = ("Tom", "Ben", "Max", "Leo", "Sam", "Jack", "Finn", "Paul", "Oscar", "Noah", "Hugo", "Tim")
-PLACES = ("kitchen", "garden", "park", "school", "shop", "barn", "forest", "library", "cave", "tower", "castle", "cellar", "village", "attic")
-OBJECTS = ("ball", "book", "key", "hat", "lamp", "cup", "drum", "kite", "bell", "coat", "map", "ring", "rope", "spoon", "basket", "flute", "doll", "knife", "mirror", "clock")
+PLACES = (
+    "kitchen",
+    "garden",
+    "park",
+    "school",
+    "shop",
+    "barn",
+    "forest",
+    "library",
+    "cave",
+    "tower",
+    "castle",
+    "cellar",
+    "village",
+    "attic",
+)
+OBJECTS = (
+    "ball",
+    "book",
+    "key",
+    "hat",
+    "lamp",
+    "cup",
+    "drum",
+    "kite",
+    "bell",
+    "coat",
+    "map",
+    "ring",
+    "rope",
+    "spoon",
+    "basket",
+    "flute",
+    "doll",
+    "knife",
+    "mirror",
+    "clock",
+)
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "brown", "pink")
 PETS = ("cat", "dog", "bird", "horse", "rabbit", "mouse", "goat", "duck")
 THINGS = ("apple", "coin", "shell", "nut", "stone", "button", "pear", "stamp")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-HAPPENINGS = ("the bell rang", "the dog barked", "the rain began", "the door fell shut", "the lamp went out", "the baby cried", "the sun came out", "a glass broke", "the train left", "the snow fell", "a bird sang", "the wind rose")
+HAPPENINGS = (
+    "the bell rang",
+    "the dog barked",
+    "the rain began",
+    "the door fell shut",
+    "the lamp went out",
+    "the baby cried",
+    "the sun came out",
+    "a glass broke",
+    "the train left",
+    "the snow fell",
+    "a bird sang",
+    "the wind rose",
+)
 SCENERY = (
-    "The sky was clear.", "It was a warm day.", "The grass was wet.", "A soft wind blew.", "The birds were singing.", "It was getting late.",
-    "The road was long.", "Leaves lay on the ground.", "There was a smell of bread.", "The clouds were high and thin.", "Somebody laughed far away.",
-    "The trees were old.", "A small stream ran by.", "The light was golden.", "Nobody was in a hurry.", "The air was cold and fresh.",
-    "Far away a clock struck.", "The flowers were open.", "It had rained at night.", "Everything was quiet.",
+    "The sky was clear.",
+    "It was a warm day.",
+    "The grass was wet.",
+    "A soft wind blew.",
+    "The birds were singing.",
+    "It was getting late.",
+    "The road was long.",
+    "Leaves lay on the ground.",
+    "There was a smell of bread.",
+    "The clouds were high and thin.",
+    "Somebody laughed far away.",
+    "The trees were old.",
+    "A small stream ran by.",
+    "The light was golden.",
+    "Nobody was in a hurry.",
+    "The air was cold and fresh.",
+    "Far away a clock struck.",
+    "The flowers were open.",
+    "It had rained at night.",
+    "Everything was quiet.",
 )
 
 

@@ -1,0 +1,33 @@
+"""Makes the embedded model again, from nothing but this folder:
+
+    pip install .[train]
+    python -m rwkv_engine_weights.recipe.make --seed 1 --out my-model
+
+Vocabulary, training (hours on a laptop; it goes on where it stopped), export. Then `evaluate --model my-model/model.safetensors`.
+"""
+
+import argparse
+from pathlib import Path
+
+from .export import export
+from .train import DECAY, TOKENS, train
+from .vocabulary import train as train_vocabulary
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_vocabulary(options.seed)
+    tokenizer.save(str(options.out / "tokenizer.json"))
+    train(options.out / "run", tokenizer, options.seed, options.tokens, DECAY)
+    parameters = export(options.out / "run", options.out / "model.safetensors")
+    print(f"{options.out / 'model.safetensors'}: {parameters:,} parameters")
+
+
+if __name__ == "__main__":
+    main()
