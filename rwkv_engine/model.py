@@ -17,6 +17,7 @@ from rwkv_engine.families.family import Family
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.generate import Step, generate
 from rwkv_engine.sampling import Sampling
+from rwkv_engine.kernels.lanes import ROOM
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team
@@ -59,6 +60,7 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, weights: str | None, threads: int | None) -> None:
         family = families.detect(checkpoint.tensors)
         config = family.infer(checkpoint.tensors)
+        _fits_scratch(config)
         loader = Loader(checkpoint.tensors, config.layers, weights)
         prepared = family.prepare(loader, config)
         team = Team(cpu.physical_cores() if threads is None else threads)
@@ -227,6 +229,13 @@ def embedded() -> Path:
     if not path.is_file():
         raise CheckpointError(f"the embedded model is not installed ({path} is missing); give a model of your own")
     return path
+
+
+def _fits_scratch(config: ModelConfig) -> None:
+    """WrongShape for sizes that no RWKV has and that the lanes' private scratch could not hold."""
+    largest = max(config.width, config.ffn, 8 * config.head_size if config.family != "v4" else 0)
+    if largest > ROOM:
+        raise WrongShape(f"width {config.width}, channel mix {config.ffn}, head size {config.head_size}: this engine runs up to {ROOM}")
 
 
 def _initial_state(checkpoint: Checkpoint, family: Family, config: ModelConfig, layout: StateLayout) -> State:

@@ -185,6 +185,7 @@ def note(key: bytes, kind: int, value: bytes) -> bytes:
         (struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"general.alignment", 4, struct.pack("<I", 0)), "alignment"),
         (struct.pack("<4sIQQQ1sIQIQ", b"GGUF", 3, 1, 0, 1, b"a", 1, 1 << 60, 0, 0), "impossible axis"),
         (struct.pack("<4sIQQQ1sI", b"GGUF", 3, 1, 0, 1, b"a", 99), "99 axes"),
+        (struct.pack("<4sIQQQ1sIIQ", b"GGUF", 3, 1, 0, 1, b"a", 0, 8, 0), "0 axes"),
     ],
 )
 def test_a_header_that_lies_is_one_clear_sentence(tmp_path, content, words):

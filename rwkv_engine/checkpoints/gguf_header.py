@@ -126,7 +126,7 @@ def _rows(cursor: _Cursor, count: int) -> list[tuple[str, tuple[int, ...], int, 
     rows = []
     for _ in range(count):
         name, axes = cursor.text(), cursor.count("I")
-        if axes > AXES_LIMIT:
+        if not 0 < axes <= AXES_LIMIT:
             raise ValueError(f"a tensor of {axes} axes")
         shape = tuple(cursor.count() for _ in range(axes))[::-1]
         if not all(0 < length < 1 << 40 for length in shape):

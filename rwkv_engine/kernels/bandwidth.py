@@ -5,7 +5,7 @@ from rwkv_engine.kernels._jit import program
 from rwkv_engine.kernels.lanes import share
 from rwkv_engine.kernels.pointers import address_of
 
-_sum = simd.dot_tile(simd.load_f32, 4, 1, 1)
+_sum = simd.dot_row(simd.in_order(simd.load_f32, 4), 4)
 #: bytes read by one call of the vector loop; a weight matrix's rows are of this order
 PIECE = 8192
 
@@ -17,4 +17,4 @@ def read_all(lane, data, ones):
     start, stop = share(lane, pieces)
     for piece in range(start, stop):
         at = address_of(data) + piece * PIECE
-        _sum(at, 0, address_of(ones), 0, PIECE // 4, address_of(lane.room), 0)
+        lane.room[0] += _sum(at, address_of(ones), PIECE // 4)

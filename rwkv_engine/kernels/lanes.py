@@ -24,7 +24,7 @@ TURN, ARRIVED, TICKETS = 0, 1, 2
 SLOTS = 16
 SHARED_BYTES = STRIDE * (TICKETS + SLOTS)
 #: float32 numbers of a lane's private scratch
-ROOM = 16384
+ROOM = 32768
 #: polls of the barrier before a lane offers its core to somebody else (some 20 microseconds)
 PATIENCE = 1000
 

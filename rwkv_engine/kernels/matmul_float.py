@@ -4,7 +4,6 @@ Decode (one token) takes a row at a time, in the order of memory. A chunk of tok
 a weight that was read is used for every token while it is in the first-level cache.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,17 +67,28 @@ def f32_of_f16(bits):
     return -size if bits & 0x8000 else size
 
 
+@kernel
+def arrange(room, x):
+    """Address of a copy of x [cols], at most ROOM, in `room`: in each whole STEP the elements of even places, then those of odd ones."""
+    for start in range(0, x.shape[0] - x.shape[0] % simd.STEP, simd.STEP):
+        for i in range(simd.LANES):
+            room[start + i] = x[start + 2 * i]
+            room[start + simd.LANES + i] = x[start + 2 * i + 1]
+    return address_of(room)
+
+
 def _is(W: Any, rows: type) -> bool:
     return isinstance(W, types.NamedTuple) and W.instance_class is rows
 
 
-def _register(rows: type, load: Callable[..., Any], size: int, view: Any, number: Any) -> None:
+def _register(rows: type, load: simd.Load, size: int, view: Any, number: Any, paired: bool) -> None:
     """Overload `matmul`, `read_row` and `expand` for one float format.
 
-    load, size as in simd.dot_tile; view  typed view of an address; number  one stored element to float32.
+    load, size  as in simd.dot_tile.      view    typed view of an address.
+    number      one stored element to float32.    paired  whether rows are read by `simd.bf16_pairs`.
     """
-    one, tile = simd.dot_tile(load, size, 1, 1), simd.dot_tile(load, size, TILE, TILE)
-    strip = simd.dot_tile(load, size, TILE, 1)
+    dot = simd.dot_row(simd.bf16_pairs if paired else simd.in_order(load, size), size)
+    tile, strip, single = (simd.dot_tile(load, size, r, t) for r, t in ((TILE, TILE), (TILE, 1), (1, 1)))
 
     @register_jitable(fastmath=FASTMATH)
     def tail(at, x, start, cols):
@@ -90,27 +100,41 @@ def _register(rows: type, load: Callable[..., Any], size: int, view: Any, number
         return total
 
     @register_jitable
-    def products(out, at, cols, rows_here, x):
-        """out [T, TILE] <- x [T, cols] times up to TILE rows that follow one another from address `at`."""
-        tokens, pitch = x.shape[0], cols * size
+    def one_token(lane, y, at, first, last, x, inputs, finish):
+        """y [rows] <- rows [first, last) of the matrix at address `at`, for one token; `inputs` is the address of x as `dot` wants it."""
+        cols = x.shape[0]
         body = cols - cols % simd.STEP
-        o, i = address_of(out), address_of(x)
-        for t in range(0, tokens, TILE):
-            if body == 0:
-                out[t : t + TILE] = np.float32(0)
-            elif rows_here == TILE and t + TILE <= tokens:
-                tile(at, pitch, i + t * cols * 4, cols * 4, body, o + t * TILE * 4, TILE * 4)
-            else:
-                for u in range(t, min(t + TILE, tokens)):
-                    if rows_here == TILE and tokens > 1:
-                        strip(at, pitch, i + u * cols * 4, 0, body, o + u * TILE * 4, 0)
-                    else:
-                        for r in range(rows_here):
-                            one(at + r * pitch, 0, i + u * cols * 4, 0, body, o + (u * TILE + r) * 4, 0)
-        if body < cols:
+        for row in range(first, last):
+            here = at + row * cols * size
+            p = dot(here, inputs, body) if body > 0 else np.float32(0)
+            if body < cols:
+                p += tail(here, x, body, cols)
+            y[row] = y[row] + p if finish == ADD else finished(p, finish)
+
+    @register_jitable
+    def many_tokens(lane, y, at, first, last, x, finish):
+        """y [T, rows] <- rows [first, last) of the matrix at address `at`, for all tokens x [T, cols], tile by tile."""
+        tokens, cols = x.shape[0], x.shape[1]
+        pitch, body = cols * size, cols - cols % simd.STEP
+        out = lane.room[: tokens * TILE].reshape(tokens, TILE)
+        for row in range(first, last, TILE):
+            rows_here, here = min(TILE, last - row), at + row * pitch
+            out[:] = np.float32(0)
+            for t in range(0, tokens if body > 0 else 0, TILE):
+                x_at, out_at = address_of(x) + t * cols * 4, address_of(out) + t * TILE * 4
+                if rows_here == TILE and t + TILE <= tokens:
+                    tile(here, pitch, x_at, cols * 4, body, out_at, TILE * 4)
+                else:
+                    for u in range(min(TILE, tokens - t)):
+                        if rows_here == TILE:
+                            strip(here, pitch, x_at + u * cols * 4, 0, body, out_at + u * TILE * 4, 0)
+                        else:
+                            for r in range(rows_here):
+                                single(here + r * pitch, 0, x_at + u * cols * 4, 0, body, out_at + (u * TILE + r) * 4, 0)
             for t in range(tokens):
                 for r in range(rows_here):
-                    out[t, r] += tail(at + r * pitch, x[t], body, cols)
+                    p = out[t, r] + (tail(here + r * pitch, x[t], body, cols) if body < cols else np.float32(0))
+                    y[t, row + r] = y[t, row + r] + p if finish == ADD else finished(p, finish)
 
     @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
     def matmul_float(lane, slot, y, W, layer, x, finish):
@@ -118,20 +142,16 @@ def _register(rows: type, load: Callable[..., Any], size: int, view: Any, number
             return None
 
         def implementation(lane, slot, y, W, layer, x, finish):
-            tokens, cols = x.shape[0], W.cols
-            block = max(TILE, TICKET_BYTES // (cols * size) // TILE * TILE)
-            out = lane.room[: tokens * TILE].reshape(tokens, TILE)
+            at, single_token = W.at[layer], x.shape[0] == 1
+            inputs = arrange(lane.room, x[0]) if paired and single_token else address_of(x)
+            block = max(TILE, TICKET_BYTES // (W.cols * size) // TILE * TILE)
             ticket = take(lane, slot, -1)
             while ticket * block < W.rows:
-                for row in range(ticket * block, min((ticket + 1) * block, W.rows), TILE):
-                    here = min(TILE, W.rows - row)
-                    products(out, W.at[layer] + row * cols * size, cols, here, x)
-                    for t in range(tokens):
-                        for r in range(here):
-                            if finish == ADD:
-                                y[t, row + r] += out[t, r]
-                            else:
-                                y[t, row + r] = finished(out[t, r], finish)
+                first, last = ticket * block, min((ticket + 1) * block, W.rows)
+                if single_token:
+                    one_token(lane, y[0], at, first, last, x[0], inputs, finish)
+                else:
+                    many_tokens(lane, y, at, first, last, x, finish)
                 ticket = take(lane, slot, ticket)
 
         return implementation
@@ -166,6 +186,6 @@ def _register(rows: type, load: Callable[..., Any], size: int, view: Any, number
         return implementation
 
 
-_register(F32Rows, simd.load_f32, 4, floats, f32_of_f32)
-_register(BF16Rows, simd.load_bf16, 2, halves, f32_of_bf16)
-_register(F16Rows, simd.load_f16, 2, halves, f32_of_f16)
+_register(F32Rows, simd.load_f32, 4, floats, f32_of_f32, paired=False)
+_register(BF16Rows, simd.load_bf16, 2, halves, f32_of_bf16, paired=True)
+_register(F16Rows, simd.load_f16, 2, halves, f32_of_f16, paired=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 def parse(text: str) -> list[bytes]:
     """The tokens' bytes in the order of their ids, which must be 1, 2, 3 ..."""
-    tokens = []
+    tokens: list[bytes] = []
     for line in text.splitlines():
         number, rest = line.split(" ", 1)
         literal, length = rest.rsplit(" ", 1)
