@@ -16,8 +16,8 @@ from rwkv_engine.errors import CheckpointError, StateError, TokenError, WrongSha
 from rwkv_engine.families.family import Family
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.generate import Step, generate
-from rwkv_engine.sampling import Sampling
 from rwkv_engine.kernels.lanes import ROOM
+from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team

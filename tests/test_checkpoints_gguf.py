@@ -31,7 +31,7 @@ def llama_names(arrays: Arrays, own: Callable[[str], str]) -> Arrays:
             _, block, tail = name.split(".", 2)
             tail = own(tail)
             prefix = next(ours for ours in NORMS if tail.startswith(ours))
-            name = f"blk.{block}.{NORMS[prefix]}{tail[len(prefix):]}"
+            name = f"blk.{block}.{NORMS[prefix]}{tail[len(prefix) :]}"
         result[name if name.endswith(("weight", "bias")) else name + ".weight"] = array
     return result
 

@@ -1,0 +1,60 @@
+"""The house: imports go down only, files stay small, nothing outside the recipe needs torch."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "rwkv_engine"
+LEVELS = (
+    ("errors", "shapes", "tensor", "cpu", "files"),
+    ("kernels",),
+    ("team", "formats", "text", "sampling"),
+    ("state",),
+    ("families", "checkpoints", "generate"),
+    ("model",),
+)
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+SOURCES = sorted(p for folder in ("rwkv_engine", "cli", "weights", "benchmarks", "tests") for p in (ROOT / folder).rglob("*.py"))
+
+
+def imports(path):
+    """Full names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_and_never_sideways(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # the door names everything, and imports it when it is asked for
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "rwkv_engine" and len(parts) > 1 and parts[1] != own:
+            assert LEVEL[parts[1]] < LEVEL[own], f"{path.name} ({own}) imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_has_at_most_350_lines(path):
+    assert len(path.read_text().splitlines()) <= 350
+
+
+def test_torch_is_only_used_by_the_recipe_and_tests():
+    users = {p.relative_to(ROOT).parts[0] for p in SOURCES if any(n.split(".")[0] == "torch" for n in imports(p))}
+    assert users <= {"weights", "tests"}
+
+
+def test_every_public_thing_says_what_it_does():
+    silent = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        things = [tree, *(node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))]
+        silent += [
+            f"{path.name}: {getattr(t, 'name', 'module')}" for t in things if not ast.get_docstring(t) and getattr(t, "name", "")[:1] != "_"
+        ]
+    assert not silent
