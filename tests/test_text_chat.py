@@ -1,0 +1,47 @@
+"""Chat templates, to the letter."""
+
+import pytest
+
+from rwkv_engine import OptionError
+from rwkv_engine.text.chat import Message, template_for, template_named
+
+WORLD = template_named("world")
+
+
+def test_a_world_prompt_ends_right_behind_the_assistants_colon():
+    assert WORLD.render([Message("user", "Hi")]) == "User: Hi\n\nAssistant:"
+
+
+def test_a_world_prompt_has_the_system_text_and_earlier_turns_in_front():
+    messages = [Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Who?")]
+    assert WORLD.render(messages) == "System: Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant:"
+
+
+def test_blank_lines_inside_a_message_become_one_line_end():
+    assert WORLD.turn("  a\n\n\nb \n \n c\nd\n") == "User: a\nb\n c\nd\n\nAssistant:"
+
+
+@pytest.mark.parametrize(("think", "end"), [("off", "Assistant:"), ("on", "Assistant: <think"), ("fast", "Assistant: <think>\n</think")])
+def test_a_think_mode_is_how_the_answer_begins(think, end):
+    assert WORLD.turn("Why?", think) == f"User: Why?\n\n{end}"
+
+
+def test_turns_said_one_by_one_are_the_talk_rendered_at_once():
+    whole = WORLD.render([Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")])
+    assert WORLD.opening("S") + WORLD.turn("A") + " B" + WORLD.between + WORLD.turn("C") == whole
+    assert WORLD.opening(None) == WORLD.opening("  ") == ""
+
+
+def test_the_pile_models_get_ravens_form():
+    assert template_for(50277).turn("Hi") == "Bob: Hi\n\nAlice:"
+    assert template_for(65536) is template_for(2048) is WORLD
+
+
+def test_templates_refuse_what_they_do_not_have():
+    with pytest.raises(OptionError, match="world, raven"):
+        template_named("llama")
+    with pytest.raises(OptionError, match="think"):
+        template_named("raven").turn("Hi", "on")
+    for messages in ([], [Message("assistant", "Hi")]):
+        with pytest.raises(OptionError, match="last"):
+            WORLD.render(messages)
