@@ -57,7 +57,7 @@ class Model:
 
     __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery", "_one_pass")
 
-    def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, weights: str | None, threads: int | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None) -> None:
         family = families.detect(checkpoint.tensors)
         config = family.infer(checkpoint.tensors)
         _fits_scratch(config)
@@ -68,7 +68,8 @@ class Model:
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
         self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
         self._one_pass = threading.Lock()
-        self.checkpoint, self.config, self.tokenizer, self.format = checkpoint, config, tokenizer, loader.format.NAME
+        self.checkpoint, self.config, self.format = checkpoint, config, loader.format.NAME
+        self.tokenizer: Tokenizer = find_tokenizer(config.vocab, checkpoint.files, tokenizer)
         self.fingerprint = fingerprint(checkpoint)
         self._initial = _initial_state(checkpoint, family, config, StateLayout(family.planes(config), self.fingerprint))
 
@@ -213,8 +214,7 @@ def load(
     path = embedded() if source is None else Path(source)
     checkpoint = open_checkpoint(path)
     try:
-        vocab = families.detect(checkpoint.tensors).infer(checkpoint.tensors).vocab
-        return Model(checkpoint, find_tokenizer(vocab, checkpoint.files, tokenizer), weights, threads)
+        return Model(checkpoint, weights, threads, tokenizer)
     except CheckpointError as error:
         if str(path) in str(error):
             raise

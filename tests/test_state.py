@@ -1,0 +1,102 @@
+"""States: forks, files, and what is refused."""
+
+import os
+
+import numpy as np
+import pytest
+
+from rwkv_engine import StateError
+from rwkv_engine import state as states
+from rwkv_engine.state import Plane, State, StateLayout
+
+LAYOUT = StateLayout((Plane("att_prev", (2, 3)), Plane("pp", (2, 3), -1e30), Plane("wkv", (2, 1, 3, 3))), "f" * 64)
+
+
+def filled(seed=0, layout=LAYOUT):
+    state = State.fresh(layout)
+    state.block[:] = np.random.default_rng(seed).standard_normal(layout.size)
+    state.position = 17 + seed
+    return state
+
+
+def test_a_fresh_state_holds_each_planes_fill():
+    state = State.fresh(LAYOUT)
+    assert state.names == ("att_prev", "pp", "wkv")
+    assert not state["att_prev"].any() and not state["wkv"].any() and (state["pp"] == np.float32(-1e30)).all()
+    assert state.position == 0 and state.nbytes == 30 * 4
+    with pytest.raises(KeyError):
+        state["none"]
+
+
+def test_a_fork_is_equal_and_independent():
+    state = filled()
+    fork = state.fork()
+    assert fork == state and fork is not state
+    fork["wkv"][1, 0, 2, 2] += 1
+    assert fork != state
+    fork.copy_from(state)
+    assert fork == state
+    fork.position += 1
+    assert fork != state
+
+
+def test_a_saved_state_comes_back_bit_for_bit(tmp_path):
+    state = filled(3)
+    state.save(tmp_path / "s.safetensors")
+    assert states.load(tmp_path / "s.safetensors", LAYOUT) == state
+    assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    filled().save(tmp_path / "s.safetensors")
+    other = StateLayout(LAYOUT.planes, "e" * 64)
+    with pytest.raises(StateError, match="another model"):
+        states.load(tmp_path / "s.safetensors", other)
+    with pytest.raises(StateError, match="another model"):
+        filled().copy_from(filled(layout=other))
+
+
+def test_a_damaged_file_is_refused_wherever_a_bit_flips(tmp_path):
+    path, rng = tmp_path / "s.safetensors", np.random.default_rng(1)
+    filled().save(path)
+    good = path.read_bytes()
+    for at in rng.integers(0, len(good), 300):
+        bad = bytearray(good)
+        bad[at] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(bad)
+        with pytest.raises(StateError) as refused:
+            states.load(path, LAYOUT)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 8, b"not a state at all", b"\xff" * 100])
+def test_a_file_that_is_no_state_is_refused(tmp_path, content):
+    path = tmp_path / "s.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(StateError, match="not a"):
+        states.load(path, LAYOUT)
+
+
+def test_a_truncated_or_missing_file_is_refused(tmp_path):
+    path = tmp_path / "s.safetensors"
+    filled().save(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(StateError, match="not a readable state file"):
+        states.load(path, LAYOUT)
+    with pytest.raises(StateError, match="FileNotFoundError"):
+        states.load(tmp_path / "none", LAYOUT)
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, broken):
+    path = tmp_path / "s.safetensors"
+    filled(1).save(path)
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(OSError, match="disk full"):
+        filled(2).save(path)
+    assert states.load(path, LAYOUT) == filled(1)
+    assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]

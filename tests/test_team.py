@@ -1,0 +1,142 @@
+"""Lanes: shares, tickets, barriers; threads that sleep, fork and end."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from rwkv_engine import OptionError
+from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels.lanes import barrier, share, take
+from rwkv_engine.team import Team
+
+
+@kernel
+def count_tickets(lane, taken, rounds):
+    """Every piece of work is done once in each round, and seen by all after the barrier."""
+    for r in range(rounds):
+        ticket = take(lane, 3, -1)
+        while ticket < taken.shape[0]:
+            taken[ticket] += 1
+            ticket = take(lane, 3, ticket)
+        barrier(lane)
+        for i in range(taken.shape[0]):
+            if taken[i] != r + 1:
+                taken[0] = -1000
+        barrier(lane)
+
+
+@kernel
+def mark_share(lane, out):
+    """out <- number of the lane whose share it is."""
+    start, stop = share(lane, out.shape[0])
+    for i in range(start, stop):
+        out[i] += lane.number + 1
+
+
+@kernel
+def pause(lane, rounds):
+    """Meet again and again."""
+    for _ in range(rounds):
+        barrier(lane)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 8])
+def test_every_ticket_is_taken_once_whatever_the_lanes(lanes):
+    taken = np.zeros(37, np.int64)
+    Team(lanes).run(count_tickets, taken, 200)
+    assert (taken == 200).all()
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_shares_are_contiguous_and_cover_everything_once(lanes):
+    for total in (0, 1, 3, 100):
+        out = np.zeros(total, np.int64)
+        Team(lanes).run(mark_share, out)
+        assert (np.diff(out) >= 0).all() and (out >= 1).all() and (out <= lanes).all()
+
+
+def test_fewer_lanes_can_be_asked_for():
+    out = np.zeros(10, np.int64)
+    Team(4).run(mark_share, out, lanes=1)
+    assert (out == 1).all()
+
+
+@pytest.mark.parametrize("lanes", [0, -1, 1025, 1.5, "two"])
+def test_a_lane_count_that_cannot_be_meant_is_refused(lanes):
+    with pytest.raises(OptionError, match="threads"):
+        Team(lanes)
+
+
+def test_a_lanes_failure_reaches_the_caller_and_the_team_lives_on():
+    team, seen = Team(2), []
+
+    def fails(lane):
+        seen.append(lane.number)
+        if lane.number == 1:
+            raise ValueError("broken lane")
+
+    with pytest.raises(ValueError, match="broken lane"):
+        team.run(fails)
+    assert sorted(seen) == [0, 1]
+    out = np.zeros(4, np.int64)
+    team.run(mark_share, out)
+    assert out.tolist() == [1, 1, 2, 2]
+
+
+def test_parked_lanes_use_no_processor_time():
+    team = Team(4)
+    team.run(pause, 10)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05
+
+
+def test_calls_from_many_threads_queue_up():
+    team, taken = Team(2), [np.zeros(11, np.int64) for _ in range(6)]
+    threads = [threading.Thread(target=team.run, args=(count_tickets, t, 50)) for t in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((t == 50).all() for t in taken)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_lanes_of_its_own():
+    program = """
+import os, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+from test_team import Team, mark_share
+team = Team(2)
+team.run(mark_share, np.zeros(4, np.int64))
+child = os.fork()
+out = np.zeros(4, np.int64)
+team.run(mark_share, out)
+assert out.tolist() == [1, 1, 2, 2]
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    print("both")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=os.path.dirname(__file__), capture_output=True, text=True, timeout=100)
+    assert done.stdout == "both\n", done.stderr
+
+
+def test_a_teams_threads_end_with_it():
+    def lanes():
+        return sum(thread.name.startswith("rwkv-lane") for thread in threading.enumerate())
+
+    before = lanes()
+    team = Team(3)
+    team.run(pause, 1)
+    assert lanes() == before + 2
+    del team
+    deadline = time.monotonic() + 5
+    while lanes() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lanes() == before
