@@ -50,14 +50,14 @@ def generate(
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
     engine = o.load_model(model, weights, threads, tokenizer)
     memory = engine.load_state(state) if state else engine.new_state()
-    if not json_lines:
-        print(text, end="", flush=True)
+    shown = "" if json_lines else text  # the prompt goes in front of the first step: compiling may have a word before it
     for step in engine.generate(text, max_tokens=max_tokens, sampling=sampling, state=memory, stop=stop or ()):
         if json_lines:
             line = {"token": step.token, "text": step.text, "logprob": round(step.logprob, 6), "stop": step.stop}
             print(json.dumps(line, ensure_ascii=False), flush=True)
         else:
-            print(step.text, end="", flush=True)
+            print(shown + step.text, end="", flush=True)
+            shown = ""
     if not json_lines:
         print()
     if save_state:

@@ -15,6 +15,7 @@ def write_whole(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.chmod(temporary, 0o666 & ~_umask())
             for part in parts:
                 file.write(part)
             file.flush()
@@ -23,3 +24,10 @@ def write_whole(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _umask() -> int:
+    """Permission bits that this process takes away from new files (they can only be read by setting them)."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

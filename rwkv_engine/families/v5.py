@@ -19,7 +19,7 @@ from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, SILU, STORE, matmul
 from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
-from rwkv_engine.kernels.pointers import floats
+from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.kernels.wkv import wkv6_head
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.tensor import Tensor
@@ -154,7 +154,7 @@ def time_mix(lane, w, s, layer, x, spans, states):
     while ticket < w.heads * states.shape[0]:
         b, head = ticket // w.heads, ticket % w.heads
         block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
-        memory = floats(block, size * size).reshape(size, size)
+        memory = matrix(block, size, size)
         for t in range(spans[b], spans[b + 1]):
             one_head(memory, w, s, layer, t, head * size, (head + 1) * size)
         ticket = take(lane, 0, ticket)

@@ -15,7 +15,7 @@ from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, STORE, TANH, expand, matmul
 from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
-from rwkv_engine.kernels.pointers import floats
+from rwkv_engine.kernels.pointers import address_of, matrix
 from rwkv_engine.kernels.wkv import wkv7_head
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.tensor import Tensor
@@ -169,9 +169,9 @@ def time_mix(lane, w, s, layer, x, spans, states):
     while ticket < heads * states.shape[0]:
         b, head = ticket // heads, ticket % heads
         block = states[b] + (2 * layers * width + (layer * heads + head) * size * size) * 4
-        memory = floats(block, size * size).reshape(size, size)
+        memory = matrix(block, size, size)
         for t in range(spans[b], spans[b + 1]):
-            one_head(lane.room[: 8 * size].reshape(8, size), memory, w, s, layer, t, head, size)
+            one_head(matrix(address_of(lane.room), 8, size), memory, w, s, layer, t, head, size)
         ticket = take(lane, 0, ticket)
     barrier(lane)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
@@ -190,7 +190,8 @@ def one_head(room, memory, w, s, layer, t, head, size):
     first, w0, a0, v0 = s.v_first[t, lo:hi], w.w0[layer, lo:hi], w.a0[layer, lo:hi], w.v0[layer, lo:hi]
     k_k, k_a, r_k = w.k_k[layer, lo:hi], w.k_a[layer, lo:hi], w.r_k[layer, lo:hi]
     if layer == 0:
-        first[:] = v
+        for j in range(size):
+            first[j] = v[j]
     else:
         expand(mixing, w.v2, layer - 1, head, s.vv[t])
         for j in range(size):

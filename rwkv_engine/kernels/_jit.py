@@ -1,9 +1,10 @@
 """The one place with compile flags, and with the rules of the compile cache.
 
 `kernel`   compiles a function for use inside other compiled code.
-`program`  the same for the functions that Python calls; their machine code is kept on disk.
+`ordered`  the same for formulas whose sums must not be reordered.
+`program`  `kernel` for the functions that Python calls; their machine code is kept on disk.
 
-Both release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into fused
+All release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into fused
 multiply-adds; NaN and infinity keep their meaning, because masks and guards rely on them (so never `fastmath=True`).
 
 Numba's own cache looks only at the file of the cached function, so a change in a kernel that it calls would go unseen.
@@ -30,6 +31,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def kernel(function: Function) -> Function:
     """Compile `function` with numba, in nopython mode, for other compiled functions and for tests."""
     return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy", boundscheck=False)(function)
+
+
+def ordered(function: Function) -> Function:
+    """`kernel` for formulas whose sums must stay in the order in which they are written, because rounding errors cancel in it."""
+    return numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy", boundscheck=False)(function)
 
 
 def program(function: Function) -> Function:

@@ -1,13 +1,13 @@
 """Element functions that vectorise: numba calls the C library one number at a time, LLVM does not vectorise that.
 
-Accuracy (test_kernels_activations): exp within 2e-7 relative over its range, sigmoid within 2e-7. NaN stays NaN.
+Accuracy (tests/test_kernels.py): exp within 1.5e-7 relative over its range, sigmoid within 4e-7. NaN stays NaN.
 """
 
 import math
 
 import numpy as np
 
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels._jit import kernel, ordered
 from rwkv_engine.kernels.pointers import float32_of_bits
 
 _LOG2E = np.float32(math.log2(math.e))
@@ -19,7 +19,7 @@ _HIGHEST, _LOWEST = np.float32(88.0), np.float32(-87.0)
 _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 
 
-@kernel
+@ordered
 def exp(x):
     """e^x for float32; below -87 it stays at e^-87 (1.6e-38), above 88 at e^88 (1.7e38)."""
     x = _HIGHEST if x > _HIGHEST else x

@@ -15,7 +15,7 @@ from rwkv_engine.kernels import simd
 from rwkv_engine.kernels._jit import FASTMATH, kernel
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, expand, finished, matmul, read_row
-from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves
+from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves, matrix
 
 
 class F32Rows(NamedTuple):
@@ -116,10 +116,13 @@ def _register(rows: type, load: simd.Load, size: int, view: Any, number: Any, pa
         """y [T, rows] <- rows [first, last) of the matrix at address `at`, for all tokens x [T, cols], tile by tile."""
         tokens, cols = x.shape[0], x.shape[1]
         pitch, body = cols * size, cols - cols % simd.STEP
-        out = lane.room[: tokens * TILE].reshape(tokens, TILE)
+        out = matrix(address_of(lane.room), tokens, TILE)
         for row in range(first, last, TILE):
             rows_here, here = min(TILE, last - row), at + row * pitch
-            out[:] = np.float32(0)
+            if body == 0:
+                for t in range(tokens):
+                    for r in range(TILE):
+                        out[t, r] = np.float32(0)
             for t in range(0, tokens if body > 0 else 0, TILE):
                 x_at, out_at = address_of(x) + t * cols * 4, address_of(out) + t * TILE * 4
                 if rows_here == TILE and t + TILE <= tokens:

@@ -62,6 +62,12 @@ def floats(address, count):
 
 
 @kernel
+def matrix(address, rows, cols):
+    """[rows, cols] float32 at `address`; a reshape would compile numba's error texts along with it."""
+    return numba.carray(_pointer(address, np.float32), (rows, cols))
+
+
+@kernel
 def halves(address, count):
     """[count] uint16 at `address` (the bits of BF16 or F16 numbers), as an array that owns nothing."""
     return numba.carray(_pointer(address, np.uint16), (count,))

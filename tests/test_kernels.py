@@ -1,0 +1,134 @@
+"""Kernels one by one, against plain numpy: element functions, norms, dot products of every length, matrix products."""
+
+import formats_used
+import numpy as np
+import pytest
+
+from rwkv_engine.formats import FORMATS, format_named, own_format
+from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels.activations import exp, sigmoid
+from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
+from rwkv_engine.kernels.norm import EPSILON, layer_norm
+from rwkv_engine.team import Team
+
+RNG = np.random.default_rng(0)
+FINISH = {
+    STORE: lambda p, y: p,
+    ADD: lambda p, y: y + p,
+    RELU2: lambda p, y: np.maximum(p, 0) ** 2,
+    SIGMOID: lambda p, y: 1 / (1 + np.exp(-p)),
+    TANH: lambda p, y: np.tanh(p),
+    SILU: lambda p, y: p / (1 + np.exp(-p)),
+}
+
+
+@kernel
+def all_of(function, out, x):
+    """out <- function(x), element by element."""
+    for i in range(x.shape[0]):
+        out[i] = function(x[i])
+
+
+@kernel
+def product(lane, y, W, layer, x, finish):
+    """One matrix product on all lanes."""
+    matmul(lane, 0, y, W, layer, x, finish)
+
+
+@kernel
+def row(out, W, layer, number):
+    """One row."""
+    read_row(out, W, layer, number)
+
+
+@kernel
+def spread(out, W, layer, head, hidden):
+    """One head's expansion."""
+    expand(out, W, layer, head, hidden)
+
+
+def test_exp_and_sigmoid_are_accurate_and_keep_nan():
+    x = np.concatenate([np.linspace(-87, 88, 200_001), [0.0, -0.0, 1e-30]]).astype(np.float32)
+    out = np.empty_like(x)
+    all_of(exp, out, x)
+    np.testing.assert_allclose(out, np.exp(x.astype(np.float64)), rtol=1.5e-7)
+    all_of(sigmoid, out, x)
+    np.testing.assert_allclose(out, 1 / (1 + np.exp(-x.astype(np.float64))), rtol=4e-7)
+    special = np.array([np.nan, np.inf, -np.inf, 1000, -1000], np.float32)
+    out = np.empty_like(special)
+    all_of(exp, out, special)
+    assert np.isnan(out[0]) and (out[[1, 3]] > 1e38).all() and (out[[2, 4]] < 2e-38).all() and (out[[2, 4]] >= 0).all()
+    all_of(sigmoid, out, special)
+    assert np.isnan(out[0]) and (out[[1, 3]] == 1).all() and (out[[2, 4]] < 1e-37).all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_a_layer_norm_is_the_formula(size):
+    x, weight, bias = (RNG.standard_normal(size).astype(np.float32) * 3 + 1 for _ in range(3))
+    out = np.empty_like(x)
+    layer_norm(out, x, weight, bias, EPSILON)
+    wide = x.astype(np.float64)
+    want = (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5) * weight + bias
+    np.testing.assert_allclose(out, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("tokens", [1, 2, 5, 64])
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (3, 31), (4, 32), (7, 33), (37, 100), (130, 768), (16, 4100)])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_product_is_numpys_whatever_the_shape(name, rows, cols, tokens, lanes):
+    tensors = [formats_used.tensor(RNG.standard_normal((rows, cols)) / cols**0.5, name) for _ in range(2)]
+    W, owners = format_named(name).pack(tensors)
+    x, y = (RNG.standard_normal(shape).astype(np.float32) for shape in ((tokens, cols), (tokens, rows)))
+    assert owners
+    for finish, after in FINISH.items():
+        out = y.copy()
+        Team(lanes).run(product, out, W, 1, x, finish)
+        want = after(x.astype(np.float64) @ tensors[1].float32().astype(np.float64).T, y)
+        np.testing.assert_allclose(out, want, atol=3e-5, rtol=3e-5)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_and_heads_are_what_was_packed(name):
+    tensors = [formats_used.tensor(RNG.standard_normal((12, 40)), name) for _ in range(2)]
+    W, owners = format_named(name).pack(tensors)
+    out = np.empty(40, np.float32)
+    row(out, W, 1, 7)
+    np.testing.assert_array_equal(out, tensors[1].float32()[7])
+    heads, more = format_named(name).pack_heads(tensors, 5)
+    hidden, out = RNG.standard_normal(12).astype(np.float32), np.empty(8, np.float32)
+    spread(out, heads, 0, 3, hidden)
+    np.testing.assert_allclose(out, hidden @ tensors[0].float32()[:, 24:32], atol=1e-5)
+    assert owners and more
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_keeps_its_own_numbers_bit_for_bit_and_where_they_lie(name):
+    tensor = formats_used.tensor(RNG.standard_normal((6, 10)), name)
+    W, owners = format_named(name).pack([tensor])
+    np.testing.assert_array_equal(format_named(name).unpack(W, 0), tensor.float32())
+    assert np.shares_memory(owners[0], tensor.bits())
+
+
+def test_half_precision_is_exact_down_to_its_smallest_numbers():
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(-1, 1)
+    W, owners = format_named("f16").pack([formats_used.stored(finite, "F16")])
+    out = np.empty((1, len(finite)), np.float32)
+    Team(1).run(product, out, W, 0, np.ones((1, 1), np.float32), STORE)
+    np.testing.assert_array_equal(out[0], finite[:, 0].astype(np.float32))
+    wide = np.repeat(finite[: len(finite) // 32 * 32].reshape(-1, 32), 1, axis=0)
+    W, more = format_named("f16").pack([formats_used.stored(np.ascontiguousarray(wide), "F16")])
+    out = np.empty((1, len(wide)), np.float32)
+    picks = np.zeros((1, 32), np.float32)
+    for column in range(32):
+        picks[:] = 0
+        picks[0, column] = 1
+        Team(1).run(product, out, W, 0, picks, STORE)
+        np.testing.assert_array_equal(out[0], wide[:, column].astype(np.float32))
+    assert owners and more
+
+
+def test_mixed_element_types_are_run_as_float32():
+    assert own_format({"BF16"}) == "bf16" and own_format({"F16"}) == "f16"
+    assert own_format({"BF16", "F32"}) == own_format({"F16", "BF16"}) == "f32"
