@@ -1,4 +1,4 @@
-"""Typed views of raw addresses, bit patterns and prefetch, inside compiled code.
+"""Typed views of raw addresses, and bit patterns, inside compiled code.
 
 Weights stay where the file is mapped and states where their owners keep them, so kernels receive addresses. An address
 is an int64; whoever passes it keeps the memory alive for the length of the call.
@@ -34,17 +34,6 @@ def float32_of_bits(typingctx: Any, bits: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.uint32), codegen
-
-
-@intrinsic
-def prefetch(typingctx: Any, address: Any) -> Any:
-    """Ask for the cache line at `address` (int64); harmless for any address."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        prefetch_line(builder, arguments[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
 
 
 def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
