@@ -1,9 +1,34 @@
 """The two ends of every family's program: embedding rows in, logits out."""
 
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rwkv_engine.families.loader import Loader
 from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import STORE, matmul, read_row
 from rwkv_engine.kernels.norm import EPSILON, layer_norm
+from rwkv_engine.shapes import ModelConfig
+
+
+class Ends(NamedTuple):
+    """Read only. emb, head [V, C] in the model's format; ln0, ln_out [2, C] float32 (weight, bias)."""
+
+    emb: Any
+    head: Any
+    ln0: np.ndarray
+    ln_out: np.ndarray
+
+
+def prepare_ends(load: Loader, config: ModelConfig) -> Ends:
+    """Check and format the tensors."""
+    return Ends(
+        emb=load.embedding(config.vocab, config.width),
+        head=load.matrix("head.weight", config.vocab, config.width),
+        ln0=load.norm("blocks.0.ln0", config.width),
+        ln_out=load.norm("ln_out", config.width),
+    )
 
 
 @kernel

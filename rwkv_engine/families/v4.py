@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rwkv_engine.families.ends import embed, project
+from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
 from rwkv_engine.families.family import Family, zeros
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
 from rwkv_engine.families.receptance_ffn import channel_mix
@@ -27,10 +27,7 @@ K, V, R = range(3)
 class Weights(NamedTuple):
     """Read only. Vectors [L, C] float32: `decay` is -exp(time_decay), `first` is time_first; matrices in the model's format."""
 
-    emb: Any
-    head: Any
-    ln0: np.ndarray
-    ln_out: np.ndarray
+    ends: Ends
     ln1: np.ndarray
     ln2: np.ndarray
     att_mix: np.ndarray
@@ -82,10 +79,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
     """Stack, check and format the tensors."""
     c = config.width
     return Weights(
-        emb=load.embedding(config.vocab, c),
-        head=load.matrix("head.weight", config.vocab, c),
-        ln0=load.norm("blocks.0.ln0", c),
-        ln_out=load.norm("ln_out", c),
+        ends=prepare_ends(load, config),
         ln1=load.norms("ln1", c),
         ln2=load.norms("ln2", c),
         att_mix=load.mixes([f"att.time_mix_{letter}" for letter in "kvr"], c, complement=True),
@@ -144,11 +138,11 @@ def time_mix(lane, w, s, layer, x, spans, states):
 def step(lane, w, s, tokens, spans, states, wanted, logits):
     """All layers for all tokens of a call; see Family.step."""
     x = s.x[: tokens.shape[0]]
-    embed(lane, x, w, tokens)
+    embed(lane, x, w.ends, tokens)
     for layer in range(w.first.shape[0]):
         time_mix(lane, w, s, layer, x, spans, states)
         channel_mix(lane, w, s, layer, x, spans, states)
-    project(lane, logits, w, s.h, x, wanted)
+    project(lane, logits, w.ends, s.h, x, wanted)
 
 
 FAMILY = Family("v4", marks, infer, planes, prepare, scratch, step)

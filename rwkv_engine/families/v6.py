@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rwkv_engine.errors import WrongShape
-from rwkv_engine.families.ends import embed, project
+from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
 from rwkv_engine.families.family import Family, heads_planes, zeros
 from rwkv_engine.families.loader import Loader, cut, find, layers_of, matrix_shape
 from rwkv_engine.families.receptance_ffn import channel_mix
@@ -32,10 +32,7 @@ class Weights(NamedTuple):
     matrices a layer.
     """
 
-    emb: Any
-    head: Any
-    ln0: np.ndarray
-    ln_out: np.ndarray
+    ends: Ends
     ln1: np.ndarray
     ln2: np.ndarray
     ln_x: np.ndarray
@@ -94,10 +91,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
     """Stack, check and format the tensors."""
     c, h = config.width, config.heads
     weights = Weights(
-        emb=load.embedding(config.vocab, c),
-        head=load.matrix("head.weight", config.vocab, c),
-        ln0=load.norm("blocks.0.ln0", c),
-        ln_out=load.norm("ln_out", c),
+        ends=prepare_ends(load, config),
         ln1=load.norms("ln1", c),
         ln2=load.norms("ln2", c),
         ln_x=load.norms("att.ln_x", c),
@@ -215,11 +209,11 @@ def one_head(decay, memory, w, s, layer, t, head):
 def step(lane, w, s, tokens, spans, states, wanted, logits):
     """All layers for all tokens of a call; see Family.step."""
     x = s.x[: tokens.shape[0]]
-    embed(lane, x, w, tokens)
+    embed(lane, x, w.ends, tokens)
     for layer in range(w.first.shape[0]):
         time_mix(lane, w, s, layer, x, spans, states)
         channel_mix(lane, w, s, layer, x, spans, states)
-    project(lane, logits, w, s.h, x, wanted)
+    project(lane, logits, w.ends, s.h, x, wanted)
 
 
 FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch, step, transposed_time_state=True)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rwkv_engine.errors import WrongShape
-from rwkv_engine.families.ends import embed, project
+from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
 from rwkv_engine.families.family import Family, heads_planes, zeros
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
 from rwkv_engine.kernels._jit import kernel, program
@@ -28,10 +28,7 @@ R, W, K, V, A, G = range(6)
 class Weights(NamedTuple):
     """Read only. Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own."""
 
-    emb: Any
-    head: Any
-    ln0: np.ndarray
-    ln_out: np.ndarray
+    ends: Ends
     ln1: np.ndarray
     ln2: np.ndarray
     ln_x: np.ndarray
@@ -98,10 +95,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
     later = config.layers > 1
     v0 = [load.vector(f"blocks.{n}.att.v0", c) for n in range(1, config.layers)]
     weights = Weights(
-        emb=load.embedding(config.vocab, c),
-        head=load.matrix("head.weight", config.vocab, c),
-        ln0=load.norm("blocks.0.ln0", c),
-        ln_out=load.norm("ln_out", c),
+        ends=prepare_ends(load, config),
         ln1=load.norms("ln1", c),
         ln2=load.norms("ln2", c),
         ln_x=load.norms("att.ln_x", c),
@@ -238,11 +232,11 @@ def channel_mix(lane, w, s, layer, x, spans, states):
 def step(lane, w, s, tokens, spans, states, wanted, logits):
     """All layers for all tokens of a call; see Family.step."""
     x = s.x[: tokens.shape[0]]
-    embed(lane, x, w, tokens)
+    embed(lane, x, w.ends, tokens)
     for layer in range(w.w0.shape[0]):
         time_mix(lane, w, s, layer, x, spans, states)
         channel_mix(lane, w, s, layer, x, spans, states)
-    project(lane, logits, w, s.h, x, wanted)
+    project(lane, logits, w.ends, s.h, x, wanted)
 
 
 FAMILY = Family("v7", marks, infer, heads_planes, prepare, scratch, step)
