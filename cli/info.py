@@ -43,7 +43,7 @@ def info(
         "weight bytes": sum(prod(tensor.shape) * BITS[tensor.dtype].itemsize for tensor in tensors.values()),
         "state bytes": state,
         "tokenizer": find_tokenizer(config.vocab, checkpoint.files, tokenizer).name,
-        "processor": f"{cpu.name()}, {cpu.physical_cores()} cores",
+        "processor": f"{cpu.name()}, {cpu.physical_cores()} cores, integer kernels: {cpu.level()}",
     }
     if as_json:
         typer.echo(json.dumps(rows))

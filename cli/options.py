@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rwkv_engine import Model, Sampling, State
 
 Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file or folder; default: the embedded model.")]
-Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16 or f16; default: the checkpoint's own.")]
+Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")]
 Threads = Annotated[int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")]
 TokenizerOption = Annotated[
     str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")

@@ -50,3 +50,20 @@ def wide_vectors() -> bool:
     import llvmlite.binding
 
     return bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+
+
+def level() -> str:
+    """The instruction set that integer kernels are compiled for: "vnni" (AVX-512 VNNI) or "portable".
+
+    RWKV_ENGINE_LEVEL asks for another; whoever compiles the kernels says whether there is such a one here.
+    """
+    return os.environ.get("RWKV_ENGINE_LEVEL", "vnni" if has_vnni() else "portable")
+
+
+def has_vnni() -> bool:
+    """Whether kernels may use AVX-512 VNNI."""
+    if not wide_vectors():
+        return False
+    import llvmlite.binding
+
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512vnni", False))

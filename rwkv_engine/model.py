@@ -16,7 +16,7 @@ from rwkv_engine.errors import CheckpointError, StateError, TokenError, WrongSha
 from rwkv_engine.families.family import Family
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.generate import Step, generate
-from rwkv_engine.kernels.lanes import ROOM
+from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.state import State, StateLayout
@@ -60,10 +60,9 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None) -> None:
         family = families.detect(checkpoint.tensors)
         config = family.infer(checkpoint.tensors)
-        _fits_scratch(config)
         loader = Loader(checkpoint.tensors, config.layers, weights)
         prepared = family.prepare(loader, config)
-        team = Team(cpu.physical_cores() if threads is None else threads)
+        team = Team(cpu.physical_cores() if threads is None else threads, _room(config))
         owners = tuple(loader.owners)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
         self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
@@ -206,7 +205,7 @@ def load(
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
     source     a checkpoint file or folder (see `open_checkpoint`); None: the model that comes with the engine.
-    weights    name of a weight format ("f32", "bf16", "f16"); None: the one that keeps the file's numbers as they are.
+    weights    name of a weight format ("f32", "bf16", "f16", "int8"); None: the one that keeps the file's numbers as they are.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
     Raises     CheckpointError, OptionError, MissingExtra.
@@ -231,11 +230,10 @@ def embedded() -> Path:
     return path
 
 
-def _fits_scratch(config: ModelConfig) -> None:
-    """WrongShape for sizes that no RWKV has and that the lanes' private scratch could not hold."""
-    largest = max(config.width, config.ffn, 8 * config.head_size if config.family != "v4" else 0)
-    if largest > ROOM:
-        raise WrongShape(f"width {config.width}, channel mix {config.ffn}, head size {config.head_size}: this engine runs up to {ROOM}")
+def _room(config: ModelConfig) -> int:
+    """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
+    widest = max(config.width, config.ffn)
+    return max(widest, room_for(widest, CHUNK), 8 * config.head_size)
 
 
 def _initial_state(checkpoint: Checkpoint, family: Family, config: ModelConfig, layout: StateLayout) -> State:

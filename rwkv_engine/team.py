@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rwkv_engine.errors import OptionError
-from rwkv_engine.kernels.lanes import ROOM, SHARED_BYTES, STRIDE, Lane
+from rwkv_engine.kernels.lanes import SHARED_BYTES, STRIDE, Lane
 
 #: more lanes than this is a typing error, not a machine
 MOST_LANES = 1024
@@ -57,18 +57,19 @@ class Team:
     """Up to `lanes` threads for SPMD functions `function(lane, *arguments)`.
 
     lanes   1 or more; more than the machine has cores works, slower.
+    room    float32 numbers of private scratch for each lane.
     Raises  OptionError for a lane count that cannot be meant.
     Safe to use from several threads (calls queue up) and after os.fork (the child starts threads of its own).
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, room: int = 4096) -> None:
         if not isinstance(lanes, int) or not 1 <= lanes <= MOST_LANES:
             raise OptionError(f"threads: got {lanes!r}, want a whole number from 1 to {MOST_LANES}")
         self.lanes = lanes
         self._one_call = threading.Lock()
         # one page-aligned block of words for all lanes, one private scratch for each
         self._shared = np.zeros(SHARED_BYTES + STRIDE, np.uint8)
-        self._rooms = [np.zeros(ROOM, np.float32) for _ in range(lanes)]
+        self._rooms = [np.zeros(room, np.float32) for _ in range(lanes)]
         self._desks: list[_Desk] = []
         self._owner = 0
 

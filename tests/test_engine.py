@@ -88,13 +88,15 @@ def test_the_unused_value_residual_of_layer_0_is_ignored(load, layer0):
     close(model.feed(TOKENS[:9], model.new_state(), every=True), want)
 
 
-@pytest.mark.parametrize("weights", ["f32", "bf16", "f16"])
-def test_another_weight_format_can_be_chosen(load, weights):
-    model, tensors = load("7", weights=weights)
-    want, _ = reference.forward("7", tensors, TOKENS)
+@pytest.mark.parametrize(("version", "weights"), [("7", "f32"), ("7", "bf16"), ("7", "f16"), ("7", "int8"), ("6", "int8")])
+def test_another_weight_format_can_be_chosen(load, version, weights):
+    model, tensors = load(version, weights=weights, **SHAPES["3 x 24"])
+    want, _ = reference.forward(version, tensors, TOKENS)
     got = model.feed(TOKENS, model.new_state(), every=True)
     assert model.format == weights
-    assert np.abs(got - want).max() < {"f32": 1e-4, "bf16": 0.1, "f16": 0.02}[weights] * np.abs(want).max()
+    single = model.new_state()
+    close(np.array([model.feed([token], single) for token in TOKENS]), got)
+    assert np.abs(got - want).max() < {"f32": 1e-4, "bf16": 0.1, "f16": 0.02, "int8": 0.1}[weights] * np.abs(want).max()
 
 
 def test_a_time_state_is_where_a_conversation_starts(checkpoints, tokenizer_file, tmp_path):

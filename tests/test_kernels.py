@@ -4,7 +4,8 @@ import formats_used
 import numpy as np
 import pytest
 
-from rwkv_engine.formats import FORMATS, format_named, own_format
+from rwkv_engine.formats import OWN, format_named, own_format
+from rwkv_engine.kernels import matmul_int8
 from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.activations import exp, sigmoid
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
@@ -75,7 +76,7 @@ def test_a_layer_norm_is_the_formula(size):
 @pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("tokens", [1, 2, 5, 64])
 @pytest.mark.parametrize(("rows", "cols"), [(1, 1), (3, 31), (4, 32), (7, 33), (37, 100), (130, 768), (16, 4100)])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", OWN.values())
 def test_a_product_is_numpys_whatever_the_shape(name, rows, cols, tokens, lanes):
     tensors = [formats_used.tensor(RNG.standard_normal((rows, cols)) / cols**0.5, name) for _ in range(2)]
     W, owners = format_named(name).pack(tensors)
@@ -83,12 +84,12 @@ def test_a_product_is_numpys_whatever_the_shape(name, rows, cols, tokens, lanes)
     assert owners
     for finish, after in FINISH.items():
         out = y.copy()
-        Team(lanes).run(product, out, W, 1, x, finish)
+        Team(lanes, 8192).run(product, out, W, 1, x, finish)
         want = after(x.astype(np.float64) @ tensors[1].float32().astype(np.float64).T, y)
         np.testing.assert_allclose(out, want, atol=3e-5, rtol=3e-5)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", OWN.values())
 def test_rows_and_heads_are_what_was_packed(name):
     tensors = [formats_used.tensor(RNG.standard_normal((12, 40)), name) for _ in range(2)]
     W, owners = format_named(name).pack(tensors)
@@ -102,7 +103,7 @@ def test_rows_and_heads_are_what_was_packed(name):
     assert owners and more
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", OWN.values())
 def test_a_format_keeps_its_own_numbers_bit_for_bit_and_where_they_lie(name):
     tensor = formats_used.tensor(RNG.standard_normal((6, 10)), name)
     W, owners = format_named(name).pack([tensor])
@@ -132,3 +133,71 @@ def test_half_precision_is_exact_down_to_its_smallest_numbers():
 def test_mixed_element_types_are_run_as_float32():
     assert own_format({"BF16"}) == "bf16" and own_format({"F16"}) == "f16"
     assert own_format({"BF16", "F32"}) == own_format({"F16", "BF16"}) == "f32"
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("tokens", [1, 3, 8, 21])
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (16, 64), (17, 65), (50, 200), (300, 768)])
+def test_an_int8_product_is_the_integers_product(rows, cols, tokens, lanes):
+    tensors = [formats_used.tensor(RNG.standard_normal((rows, cols)), "f32") for _ in range(2)]
+    W, owners = format_named("int8").pack(tensors)
+    x, y = (RNG.standard_normal(shape).astype(np.float32) for shape in ((tokens, cols), (tokens, rows)))
+    x[0, :: cols // 3 + 1] *= 50  # a few large inputs, as behind the squared ReLU
+    for finish, after in FINISH.items():
+        out = y.copy()
+        Team(lanes, matmul_int8.room_for(cols, tokens)).run(product, out, W, 1, x, finish)
+        want = after(by_groups(x) @ format_named("int8").unpack(W, 1).astype(np.float64).T, y)
+        np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5 * max(1, np.abs(want).max()))
+    assert owners
+
+
+def test_int8_is_at_most_half_a_step_off():
+    values = RNG.standard_normal((40, 300)).astype(np.float32)
+    values[3] = 0
+    W, owners = format_named("int8").pack([formats_used.tensor(values, "f32")])
+    off = np.abs(format_named("int8").unpack(W, 0) - values)
+    for lo in range(0, 300, 64):
+        step = np.abs(values[:, lo : lo + 64]).max(axis=1) / 127
+        assert (off[:, lo : lo + 64] <= step[:, None] * 0.5001).all()
+    assert owners
+
+
+def by_groups(x):
+    """Inputs as they are after quantization, float64: each group of 64 rounded to 127 steps of its largest number."""
+    out = np.zeros(x.shape)
+    for lo in range(0, x.shape[1], 64):
+        part = x[:, lo : lo + 64]
+        largest = np.abs(part).max(axis=1, keepdims=True)
+        inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+        out[:, lo : lo + 64] = np.rint(part * inverse).astype(np.float64) * (largest / np.float32(127))
+    return out
+
+
+def test_every_level_of_this_machine_gives_the_same_integers():
+    integers = RNG.integers(-127, 128, (16, 256)).astype(np.float32)
+    integers[:, ::64] = 127  # so that every group's scale is 1
+    integers[1], integers[2] = 127, -127
+    W, owners = format_named("int8").pack([formats_used.tensor(integers, "f32")])
+    q = RNG.integers(-127, 128, (8, 256)).astype(np.int8)
+    q[0], q[1] = 127, -127  # the extremes
+    start = (-128 * q.reshape(8, -1, 64).astype(np.int32).sum(2)).astype(np.int32)
+    results = {}
+    for name, (maker, here) in matmul_int8.LEVELS.items():
+        if here:
+            results[name] = np.zeros((8, 16), np.float32)
+            call_tile(maker(8))(W.at[0], q, start, np.ones(start.shape, np.float32), results[name])
+    want = (q.astype(np.int64) @ integers.astype(np.int64).T).astype(np.float32)
+    assert "portable" in results and owners
+    for name, out in results.items():
+        np.testing.assert_array_equal(out, want, err_msg=name)
+
+
+def call_tile(tile):
+    """A tile as a function of arrays."""
+
+    @kernel
+    def call(at, q, start, scale, out):
+        groups = start.shape[1]
+        tile(at, q.ctypes.data, start.ctypes.data, scale.ctypes.data, groups, q.shape[1], groups * 4, out.ctypes.data)
+
+    return call

@@ -85,12 +85,6 @@ def test_weights_that_are_not_finite_are_named_when_logits_stop_being_finite(tmp
         model.feed([1, 2, 3], model.new_state())
 
 
-def test_sizes_that_no_model_has_are_refused(tmp_path, tokenizer_file):
-    path = models.write(tmp_path / "m.safetensors", models.random_model("7", ffn=40_000, layers=1))
-    with pytest.raises(WrongShape, match="40000"):
-        rwkv_engine.load(path, tokenizer=tokenizer_file)
-
-
 @pytest.mark.parametrize("options", [{"weights": "int3"}, {"threads": 0}, {"tokenizer": "klingon"}])
 def test_options_that_cannot_be_meant_are_refused(options):
     with pytest.raises(OptionError, match=next(iter(options))):

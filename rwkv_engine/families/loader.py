@@ -76,8 +76,8 @@ class Loader:
         return np.float32(1) - stacked if complement else stacked
 
     def embedding(self, rows: int, cols: int) -> Any:
-        """The embedding [V, C] in the model's format."""
-        packed = self.matrix("emb.weight", rows, cols)
+        """The embedding [V, C], read row by row as the checkpoint has it."""
+        packed = self.small([self._checked("emb.weight", rows, cols)])
         self.unread_bytes = self.owners[-1].nbytes
         return packed
 
@@ -95,13 +95,17 @@ class Loader:
         rank = tensors[0].shape[1] if len(tensors[0].shape) == 2 else 0
         names = [f"blocks.{n}.{suffix}" for n in range(first, self.layers)]
         turned = [transposed(self._checked(name, width, rank)) for name in names]
-        return self._keep(self._small(turned).pack(turned))
+        return self.small(turned)
 
     def low_rank_out(self, suffix: str, width: int, heads: int, first: int = 0) -> Any:
         """Second halves [R, C] of low-rank pairs, cut by heads; layers from `first` on."""
         tensors = self._pair(suffix, first)
         rank = tensors[0].shape[0] if tensors[0].shape else 0
         return self.heads([self._checked(f"blocks.{n}.{suffix}", rank, width) for n in range(first, self.layers)], heads)
+
+    def small(self, tensors: Sequence[Tensor]) -> Any:
+        """Matrices that keep the checkpoint's own precision."""
+        return self._keep(self._small(tensors).pack(tensors))
 
     def heads(self, tensors: Sequence[Tensor], heads: int) -> Any:
         """Second halves [R, C] that a family cut out itself, cut by heads."""

@@ -1,15 +1,16 @@
 """Weight formats: how the elements of a matrix are laid out in memory. Each row of FORMATS is one file.
 
-A format is a module with NAME, `pack(tensors)`, `pack_heads(tensors, heads)` and `unpack(rows, layer)`; the type that `pack` makes
-chooses the kernels when a family's program is compiled.
+A format is a module with NAME, `pack(tensors)` and `unpack(rows, layer)`; the type that `pack` makes chooses the kernels when a
+family's program is compiled. The float formats, of which one is every checkpoint's own, also have `pack_heads(tensors, heads)` and
+can be read by rows: embeddings and low-rank pairs are always in one of them.
 """
 
 from types import ModuleType
 
 from rwkv_engine.errors import OptionError
-from rwkv_engine.formats import bf16, f16, f32
+from rwkv_engine.formats import bf16, f16, f32, int8
 
-FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (f32, bf16, f16)}
+FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (f32, bf16, f16, int8)}
 #: element type in a file -> the format that keeps it as it is
 OWN = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
 

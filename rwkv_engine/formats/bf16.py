@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwkv_engine.formats.rows import aligned, packed, packed_heads, view
+from rwkv_engine.formats.rows import aligned, packed, packed_heads, view_matrix
 from rwkv_engine.kernels.matmul_float import BF16Rows
 from rwkv_engine.tensor import Tensor, bf16_to_float32, float32_to_bf16
 
@@ -29,4 +29,4 @@ def pack_heads(tensors: Sequence[Tensor], heads: int) -> tuple[BF16Rows, list[np
 
 def unpack(rows: BF16Rows, layer: int) -> np.ndarray:
     """One layer's matrix [rows, cols] as float32."""
-    return bf16_to_float32(view(rows, layer, np.uint16))
+    return bf16_to_float32(view_matrix(rows, layer, np.uint16))

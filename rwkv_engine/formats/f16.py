@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwkv_engine.formats.rows import aligned, packed, packed_heads, view
+from rwkv_engine.formats.rows import aligned, packed, packed_heads, view_matrix
 from rwkv_engine.kernels.matmul_float import F16Rows
 from rwkv_engine.tensor import Tensor
 
@@ -28,4 +28,4 @@ def pack_heads(tensors: Sequence[Tensor], heads: int) -> tuple[F16Rows, list[np.
 
 def unpack(rows: F16Rows, layer: int) -> np.ndarray:
     """One layer's matrix [rows, cols] as float32."""
-    return view(rows, layer, np.float16).astype(np.float32)
+    return view_matrix(rows, layer, np.float16).astype(np.float32)

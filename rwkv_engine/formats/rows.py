@@ -1,5 +1,6 @@
 """What the float formats share: matrices stay where the file is mapped, and are copied only if they must change."""
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,10 +40,12 @@ def aligned(array: np.ndarray) -> np.ndarray:
     return array if array.flags.c_contiguous and array.flags.aligned else np.ascontiguousarray(array).copy()
 
 
-def view(rows: Any, layer: int, dtype: type) -> np.ndarray:
-    """One layer's matrix [rows, cols] as the stored elements; a view, for tests and tools."""
-    count = rows.rows * rows.cols
-    import ctypes
+def view(address: int, count: int, dtype: type) -> np.ndarray:
+    """[count] elements of `dtype` at an address, as a view that owns nothing; for tests and tools."""
+    buffer = memoryview((ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(int(address)))
+    return np.frombuffer(buffer, dtype)
 
-    buffer = (ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(int(rows.at[layer]))
-    return np.frombuffer(buffer, dtype).reshape(rows.rows, rows.cols)
+
+def view_matrix(rows: Any, layer: int, dtype: type) -> np.ndarray:
+    """One layer's matrix [rows, cols] of a float format as the stored elements."""
+    return view(rows.at[layer], rows.rows * rows.cols, dtype).reshape(rows.rows, rows.cols)

@@ -23,8 +23,6 @@ STRIDE = 128
 TURN, ARRIVED, TICKETS = 0, 1, 2
 SLOTS = 16
 SHARED_BYTES = STRIDE * (TICKETS + SLOTS)
-#: float32 numbers of a lane's private scratch
-ROOM = 32768
 #: polls of the barrier before a lane offers its core to somebody else (some 20 microseconds)
 PATIENCE = 1000
 
@@ -35,7 +33,7 @@ class Lane(NamedTuple):
     number  0 <= number < lanes.
     lanes   how many take part in this call.
     shared  address of SHARED_BYTES zeroed bytes, the same for all lanes of the team.
-    room    [ROOM] float32 of this lane alone, for what a stage keeps from one line to the next.
+    room    float32 numbers of this lane alone, for what a stage keeps from one line to the next.
     """
 
     number: int

@@ -69,7 +69,7 @@ def f32_of_f16(bits):
 
 @kernel
 def arrange(room, x):
-    """Address of a copy of x [cols], at most ROOM, in `room`: in each whole STEP the elements of even places, then those of odd ones."""
+    """Address of a copy of x [cols] in `room`, which holds as many: in each whole STEP first the elements of even places."""
     for start in range(0, x.shape[0] - x.shape[0] % simd.STEP, simd.STEP):
         for i in range(simd.LANES):
             room[start + i] = x[start + 2 * i]

@@ -57,6 +57,18 @@ def matrix(address, rows, cols):
 
 
 @kernel
+def integers(address, count):
+    """[count] int32 at `address`."""
+    return numba.carray(_pointer(address, np.int32), (count,))
+
+
+@kernel
+def bytes_at(address, count):
+    """[count] int8 at `address`."""
+    return numba.carray(_pointer(address, np.int8), (count,))
+
+
+@kernel
 def halves(address, count):
     """[count] uint16 at `address` (the bits of BF16 or F16 numbers), as an array that owns nothing."""
     return numba.carray(_pointer(address, np.uint16), (count,))

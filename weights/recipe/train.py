@@ -136,7 +136,7 @@ def _step(network: Network, optimizer: torch.optim.Optimizer, data: tuple, lr: f
     optimizer.step()
     with torch.no_grad():
         answers = weight == ANSWER_WEIGHT
-        right = (logits[answers].argmax(-1) == wanted[answers]).float().mean()
+        right = (logits[answers].argmax(-1) == wanted[answers]).float().mean() if answers.any() else torch.ones(())
     return loss.item(), right.item()
 
 
