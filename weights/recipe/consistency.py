@@ -117,11 +117,11 @@ class _Reader:
             self.found.append(f"{name} does not have the {thing}: {sentence}")
 
 
-def count_contradicting(count: int, temperature: float) -> tuple[int, list[str]]:
-    """(how many of `count` stories of the embedded model contradict themselves, what they say wrong); seeds 0, 1, 2 ..."""
+def count_contradicting(count: int, temperature: float, source: str | None = None) -> tuple[int, list[str]]:
+    """(how many of `count` stories contradict themselves, what they say wrong); seeds 0, 1, 2 ..."""
     import rwkv_engine
 
-    model = rwkv_engine.load()
+    model = rwkv_engine.load(source)
     bad, found = 0, []
     for seed in range(count):
         sampling = rwkv_engine.Sampling(temperature=temperature, top_p=1.0, seed=seed)
@@ -135,10 +135,11 @@ def count_contradicting(count: int, temperature: float) -> tuple[int, list[str]]
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a checkpoint; default: the embedded model")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=0.8)
     options = parser.parse_args()
-    bad, found = count_contradicting(options.count, options.temperature)
+    bad, found = count_contradicting(options.count, options.temperature, options.model)
     print(*found, sep="\n")
     print(f"{bad} of {options.count} stories contradict themselves at temperature {options.temperature}")
 

@@ -22,7 +22,7 @@ Piece = tuple[str, float]
 ANSWER_WEIGHT, TEXT_WEIGHT, SAID_WEIGHT = 5.0, 1.0, 0.3
 END = 0  # the token that ends a document
 #: share of documents that are plain prose; they are shorter than talks, most of all than long ones
-PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.5}
+PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.3}
 
 
 def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
@@ -78,7 +78,7 @@ def document(rng: Random, mix: str) -> list[Piece]:
             return far_chat(rng, rng.randint(5, 40), rng.randint(2, 6))
         return chat(rng, rng.randint(2, 16), rng.randint(2, 4))
     if kind < 0.7:
-        return far_chat(rng, rng.randint(20, 180), rng.randint(4, 12))
+        return far_chat(rng, rng.randint(20, 150), rng.randint(4, 16))
     return chat(rng, rng.randint(20, 60), 3)
 
 

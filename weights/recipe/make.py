@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from .export import export
-from .train import DECAY, TOKENS, train
+from .train import TOKENS, train
 from .vocabulary import train as train_vocabulary
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_vocabulary(options.seed)
     tokenizer.save(str(options.out / "tokenizer.json"))
-    train(options.out / "run", tokenizer, options.seed, options.tokens, DECAY)
+    train(options.out / "run", tokenizer, options.seed, options.tokens)
     parameters = export(options.out / "run", options.out / "model.safetensors")
     print(f"{options.out / 'model.safetensors'}: {parameters:,} parameters")
 

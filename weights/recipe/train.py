@@ -1,9 +1,9 @@
 """Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
 
-    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 14500000
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 36000000
 
-The schedule is by tokens: a warm-up, a constant rate, and a linear decay to zero over the last `--decay` of them. Called again with
-the same folder it goes on where it stopped (the order of the batches then starts from a new seed).
+The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order of the batches then
+starts from a new seed).
 """
 
 import argparse
@@ -23,14 +23,26 @@ from torch.nn import functional as F
 from .corpus import ANSWER_WEIGHT, Encoder, batch
 from .network import Network, Sizes
 
-#: (share of the tokens up to which it holds, how often each (mix, rows, length) is drawn); 1,536 tokens a step
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the training: until how many tokens, the learning rate at its start and end, how often each (mix, rows, length) is drawn."""
+
+    until: float
+    rates: tuple[float, float]
+    shapes: dict[tuple[str, int, int], int]
+
+
+SHORT, MIXED, LONG = ("short", 12, 128), ("mixed", 4, 384), ("long", 1, 1536)  # 1,536 tokens a step each
 STAGES = (
-    (0.12, {("short", 12, 128): 1}),
-    (0.30, {("short", 12, 128): 6, ("mixed", 4, 384): 3, ("long", 1, 1536): 1}),
-    (1.01, {("short", 12, 128): 3, ("mixed", 4, 384): 4, ("long", 1, 1536): 3}),
+    Stage(1.92e6, (2e-3, 2e-3), {SHORT: 1}),
+    Stage(4.80e6, (2e-3, 2e-3), {SHORT: 6, MIXED: 3, LONG: 1}),
+    Stage(9.44e6, (2e-3, 2e-3), {SHORT: 3, MIXED: 4, LONG: 3}),
+    Stage(11.84e6, (2e-3, 1.27e-3), {SHORT: 3, MIXED: 4, LONG: 3}),
+    Stage(16.0e6, (1.27e-3, 0), {SHORT: 3, MIXED: 3, LONG: 5}),
+    Stage(36.0e6, (1.5e-3, 0), {SHORT: 3, MIXED: 4, LONG: 4}),
 )
-PEAK_RATE, WARM_UP_STEPS, CLIP = 2e-3, 100, 1.0
-TOKENS, DECAY = 14_500_000, 0.3
+TOKENS = int(STAGES[-1].until)
+WARM_UP_STEPS, CLIP = 100, 1.0
 REPORT_STEPS, KEEP_SECONDS = 50, 180
 
 
@@ -52,11 +64,16 @@ def keep_memory() -> None:
         libc.mallopt(trim_threshold, 1 << 31 - 1)
 
 
-def rate(progress: Progress, tokens: int, decay: float) -> float:
-    """The learning rate of the next step."""
+def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
+    """(the stage of the next step, its learning rate) when the stages are stretched to `tokens` in all."""
+    place, start = progress.tokens * TOKENS / tokens, 0.0
+    for stage in STAGES:
+        if place < stage.until:
+            break
+        start = stage.until
+    first, last = stage.rates
     warm = min(1.0, (progress.steps + 1) / WARM_UP_STEPS)
-    left = max(0.0, 1 - progress.tokens / tokens)
-    return PEAK_RATE * warm * min(1.0, left / decay)
+    return stage, warm * (first + (last - first) * min(1.0, (place - start) / (stage.until - start)))
 
 
 def groups(network: Network) -> list[dict[str, object]]:
@@ -74,15 +91,15 @@ def save(path: Path, network: Network, optimizer: torch.optim.Optimizer, progres
     os.replace(part, path)
 
 
-def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, decay: float) -> Network:
-    """Train in `folder` until `tokens` have been seen; `plan.json` there ({"tokens": ..., "decay": ...}) overrides both at any time."""
+def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int) -> Network:
+    """Train in `folder` until `tokens` have been seen."""
     keep_memory()
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    kept, plan = folder / "checkpoint.pt", folder / "plan.json"
+    kept = folder / "checkpoint.pt"
     network, progress = Network(Sizes()), Progress()
-    optimizer = torch.optim.AdamW(groups(network), lr=PEAK_RATE, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.AdamW(groups(network), betas=(0.9, 0.99), fused=True)
     if kept.exists():
         found = torch.load(kept, weights_only=True)
         network.load_state_dict(found["network"])
@@ -93,10 +110,9 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, decay: flo
     rights: list[float] = []
     clock = saved = time.monotonic()
     while progress.tokens < tokens:
-        share = progress.tokens / tokens
-        shapes = next(shapes for until, shapes in STAGES if share < until)
-        mix, rows, length = rng.choices(list(shapes), list(shapes.values()))[0]
-        loss, right = _step(network, optimizer, batch(rng, encode, rows, length, mix), rate(progress, tokens, decay))
+        stage, rate = stage_of(progress, tokens)
+        mix, rows, length = rng.choices(list(stage.shapes), list(stage.shapes.values()))[0]
+        loss, right = _step(network, optimizer, batch(rng, encode, rows, length, mix), rate)
         losses.append(loss)
         rights.append(right)
         progress.steps += 1
@@ -105,12 +121,9 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, decay: flo
         progress.seconds += now - clock
         clock = now
         if progress.steps % REPORT_STEPS == 0:
-            if plan.exists():
-                changed = json.loads(plan.read_text())
-                tokens, decay = changed.get("tokens", tokens), changed.get("decay", decay)
             print(
                 f"step {progress.steps} tokens {progress.tokens / 1e6:.2f}M of {tokens / 1e6:.0f}M loss {sum(losses) / len(losses):.4f} "
-                f"answer tokens right {sum(rights) / len(rights):.4f} rate {rate(progress, tokens, decay):.2e} "
+                f"answer tokens right {sum(rights) / len(rights):.4f} rate {rate:.2e} "
                 f"{progress.tokens / progress.seconds:.0f} tokens/s",
                 flush=True,
             )
@@ -147,9 +160,8 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=TOKENS)
-    parser.add_argument("--decay", type=float, default=DECAY)
     options = parser.parse_args()
-    train(options.folder, Tokenizer.from_file(str(options.tokenizer)), options.seed, options.tokens, options.decay)
+    train(options.folder, Tokenizer.from_file(str(options.tokenizer)), options.seed, options.tokens)
 
 
 if __name__ == "__main__":
