@@ -8,7 +8,6 @@ starts from a new seed).
 
 import argparse
 import ctypes
-import json
 import os
 import sys
 import time
@@ -23,9 +22,10 @@ from torch.nn import functional as F
 from .corpus import ANSWER_WEIGHT, Encoder, batch
 from .network import Network, Sizes
 
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: until how many tokens, the learning rate at its start and end, how often each (mix, rows, length) is drawn."""
+    """A part of the training: the tokens at its end, learning rates at start and end, how often each (mix, rows, length) is drawn."""
 
     until: float
     rates: tuple[float, float]
