@@ -17,6 +17,7 @@ def info(
     from rwkv_engine import cpu, families
     from rwkv_engine.checkpoints import open_checkpoint
     from rwkv_engine.errors import CheckpointError
+    from rwkv_engine.kernels.int8_levels import chosen
     from rwkv_engine.model import embedded
     from rwkv_engine.tensor import BITS
     from rwkv_engine.text import find_tokenizer
@@ -43,7 +44,7 @@ def info(
         "weight bytes": sum(prod(tensor.shape) * BITS[tensor.dtype].itemsize for tensor in tensors.values()),
         "state bytes": state,
         "tokenizer": find_tokenizer(config.vocab, checkpoint.files, tokenizer).name,
-        "processor": f"{cpu.name()}, {cpu.physical_cores()} cores, integer kernels: {cpu.level()}",
+        "processor": f"{cpu.name()}, {cpu.physical_cores()} cores, integer kernels: {chosen()}",
     }
     if as_json:
         typer.echo(json.dumps(rows))

@@ -13,7 +13,7 @@ from rwkv_engine import state as states
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError, WrongShape
-from rwkv_engine.families.family import Family
+from rwkv_engine.families.family import HEAD_VECTORS, Family
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.generate import Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
@@ -233,11 +233,11 @@ def embedded() -> Path:
 def _room(config: ModelConfig) -> int:
     """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
     widest = max(config.width, config.ffn)
-    return max(widest, room_for(widest, CHUNK), 8 * config.head_size)
+    return max(widest, room_for(widest, CHUNK), HEAD_VECTORS * config.head_size)
 
 
 def _initial_state(checkpoint: Checkpoint, family: Family, config: ModelConfig, layout: StateLayout) -> State:
-    """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, N, N] where there is one."""
+    """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key] where there is one."""
     state = State.fresh(layout)
     for layer in range(config.layers):
         tensor = checkpoint.tensors.get(f"blocks.{layer}.att.time_state")
@@ -246,6 +246,5 @@ def _initial_state(checkpoint: Checkpoint, family: Family, config: ModelConfig, 
         memory = state["wkv"][layer]
         if tensor.shape != memory.shape:
             raise WrongShape(f"tensor {tensor.name}: got shape {list(tensor.shape)}, want {list(memory.shape)}")
-        values = tensor.float32()
-        memory[...] = values.transpose(0, 2, 1) if family.transposed_time_state else values
+        memory[...] = tensor.float32().transpose(0, 2, 1)
     return state

@@ -8,8 +8,10 @@ from rwkv_engine.formats import OWN, format_named, own_format
 from rwkv_engine.kernels import matmul_int8
 from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.activations import exp, sigmoid
+from rwkv_engine.kernels.int8_levels import LEVELS, tile
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
 from rwkv_engine.kernels.norm import EPSILON, layer_norm
+from rwkv_engine.kernels.wkv import wkv7_head, wkv7_rest
 from rwkv_engine.team import Team
 
 RNG = np.random.default_rng(0)
@@ -97,10 +99,31 @@ def test_rows_and_heads_are_what_was_packed(name):
     row(out, W, 1, 7)
     np.testing.assert_array_equal(out, tensors[1].float32()[7])
     heads, more = format_named(name).pack_heads(tensors, 5)
-    hidden, out = RNG.standard_normal(12).astype(np.float32), np.empty(8, np.float32)
-    spread(out, heads, 0, 3, hidden)
-    np.testing.assert_allclose(out, hidden @ tensors[0].float32()[:, 24:32], atol=1e-5)
     assert owners and more
+
+
+@pytest.mark.parametrize("size", [8, 32, 64, 88, 128])
+@pytest.mark.parametrize("tokens", [1, 3, 9])
+@pytest.mark.parametrize("name", OWN.values())
+def test_an_expansion_is_a_product_with_one_heads_channels(name, tokens, size):
+    tensors = [formats_used.tensor(RNG.standard_normal((12, 3 * size)), name) for _ in range(2)]
+    heads, owners = format_named(name).pack_heads(tensors, 3)
+    hidden, out = RNG.standard_normal((tokens, 20)).astype(np.float32)[:, 4:16], np.zeros((tokens, size + 5), np.float32)
+    spread(out[:, 2 : size + 2], heads, 1, 2, hidden)
+    np.testing.assert_allclose(out[:, 2 : size + 2], hidden @ tensors[1].float32()[:, 2 * size :], atol=2e-5)
+    assert not out[:, :2].any() and not out[:, size + 2 :].any() and owners
+
+
+@pytest.mark.parametrize("size", [8, 24, 32, 64, 96, 128])
+def test_the_v7_recurrence_in_strips_is_its_slow_twin(size):
+    r, w, k, v, a, b = RNG.standard_normal((6, size)).astype(np.float32)
+    fast, slow = (np.full(size, 7, np.float32) for _ in range(2))
+    S = RNG.standard_normal((size, size)).astype(np.float32)
+    twin = S.copy()
+    wkv7_head(S, r, w, k, v, a, b, fast)
+    wkv7_rest(twin, r, w, k, v, a, b, slow, 0)
+    np.testing.assert_allclose(fast, slow, atol=1e-4 * np.abs(slow).max())
+    np.testing.assert_allclose(S, twin, atol=1e-5 * np.abs(twin).max())
 
 
 @pytest.mark.parametrize("name", OWN.values())
@@ -146,7 +169,7 @@ def test_an_int8_product_is_the_integers_product(rows, cols, tokens, lanes):
     for finish, after in FINISH.items():
         out = y.copy()
         Team(lanes, matmul_int8.room_for(cols, tokens)).run(product, out, W, 1, x, finish)
-        want = after(by_groups(x) @ format_named("int8").unpack(W, 1).astype(np.float64).T, y)
+        want = after(rounded(x) @ format_named("int8").unpack(W, 1).astype(np.float64).T, y)
         np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5 * max(1, np.abs(want).max()))
     assert owners
 
@@ -156,48 +179,55 @@ def test_int8_is_at_most_half_a_step_off():
     values[3] = 0
     W, owners = format_named("int8").pack([formats_used.tensor(values, "f32")])
     off = np.abs(format_named("int8").unpack(W, 0) - values)
-    for lo in range(0, 300, 64):
-        step = np.abs(values[:, lo : lo + 64]).max(axis=1) / 127
-        assert (off[:, lo : lo + 64] <= step[:, None] * 0.5001).all()
+    for lo in range(0, 300, 32):
+        step = np.abs(values[:, lo : lo + 32]).max(axis=1) / 127 * (1 + 2**-7)  # a BF16 scale is rounded up
+        assert (off[:, lo : lo + 32] <= step[:, None] * 0.5001).all()
     assert owners
 
 
-def by_groups(x):
-    """Inputs as they are after quantization, float64: each group of 64 rounded to 127 steps of its largest number."""
-    out = np.zeros(x.shape)
-    for lo in range(0, x.shape[1], 64):
-        part = x[:, lo : lo + 64]
-        largest = np.abs(part).max(axis=1, keepdims=True)
-        inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
-        out[:, lo : lo + 64] = np.rint(part * inverse).astype(np.float64) * (largest / np.float32(127))
-    return out
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_int8_loses_no_nan_and_no_infinity(bad):
+    values, x = np.ones((20, 100), np.float32), np.ones((1, 100), np.float32)
+    y = np.zeros((1, 20), np.float32)
+    values[3, 50] = bad
+    W, owners = format_named("int8").pack([formats_used.tensor(values, "f32")])
+    Team(1, matmul_int8.room_for(100, 1)).run(product, y, W, 0, x, STORE)
+    assert np.flatnonzero(~np.isfinite(y[0])).tolist() == [3]
+    values[3, 50], x[0, 70] = 1, bad
+    W, owners = format_named("int8").pack([formats_used.tensor(values, "f32")])
+    Team(1, matmul_int8.room_for(100, 1)).run(product, y, W, 0, x, STORE)
+    assert not np.isfinite(y).any() and owners
 
 
-def test_every_level_of_this_machine_gives_the_same_integers():
-    integers = RNG.integers(-127, 128, (16, 256)).astype(np.float32)
-    integers[:, ::64] = 127  # so that every group's scale is 1
+def rounded(x):
+    """Inputs as they are after quantization, float64: each token rounded to steps of its largest number / LARGEST."""
+    largest = np.abs(x).max(axis=1, keepdims=True)
+    return np.rint(x * (np.float32(matmul_int8.LARGEST) / largest)).astype(np.float64) * (largest / np.float32(matmul_int8.LARGEST))
+
+
+@pytest.mark.parametrize("name", [name for name, level in LEVELS.items() if level.has])
+@pytest.mark.parametrize(("strips", "tokens"), [(1, 1), (1, 2), (2, 1), (1, 8)])
+def test_every_level_of_this_machine_gives_the_exact_integers(name, strips, tokens):
+    integers = RNG.integers(-127, 128, (16 * strips, 256)).astype(np.float32)
+    integers[:, ::32] = 127  # so that every group's scale is 1
     integers[1], integers[2] = 127, -127
     W, owners = format_named("int8").pack([formats_used.tensor(integers, "f32")])
-    q = RNG.integers(-127, 128, (8, 256)).astype(np.int8)
-    q[0], q[1] = 127, -127  # the extremes
-    start = (-128 * q.reshape(8, -1, 64).astype(np.int32).sum(2)).astype(np.int32)
-    results = {}
-    for name, (maker, here) in matmul_int8.LEVELS.items():
-        if here:
-            results[name] = np.zeros((8, 16), np.float32)
-            call_tile(maker(8))(W.at[0], q, start, np.ones(start.shape, np.float32), results[name])
-    want = (q.astype(np.int64) @ integers.astype(np.int64).T).astype(np.float32)
-    assert "portable" in results and owners
-    for name, out in results.items():
-        np.testing.assert_array_equal(out, want, err_msg=name)
-
-
-def call_tile(tile):
-    """A tile as a function of arrays."""
+    numbers = RNG.integers(-matmul_int8.LARGEST, matmul_int8.LARGEST + 1, (tokens, 256)).astype(np.int16)
+    numbers[:, 64:96], numbers[:, 96:128] = matmul_int8.LARGEST, -matmul_int8.LARGEST  # the extremes
+    start = (-LEVELS[name].offset * numbers.reshape(tokens, -1, 32).sum(2, dtype=np.int32)).astype(np.int32)
+    planes = np.concatenate([(numbers.astype(np.int32) + 128) >> 8, numbers], axis=1).astype(np.int8)
+    inputs = planes if LEVELS[name].split else np.ascontiguousarray(numbers)
+    out = np.zeros((tokens, 16 * strips), np.float32)
+    multiply = tile(LEVELS[name], strips, tokens)
 
     @kernel
-    def call(at, q, start, scale, out):
-        groups = start.shape[1]
-        tile(at, q.ctypes.data, start.ctypes.data, scale.ctypes.data, groups, q.shape[1], groups * 4, out.ctypes.data)
+    def call(at, inputs, start, out):
+        multiply(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data)
 
-    return call
+    call(W.at[0], inputs, start, out)
+    groups = numbers.reshape(tokens, -1, 32).astype(np.int64)
+    want = np.zeros((tokens, 16 * strips), np.float32)
+    for g in range(8):  # exact integers, added up as float32 in this order
+        want += (groups[:, g] @ integers[:, 32 * g : 32 * g + 32].astype(np.int64).T).astype(np.float32)
+    np.testing.assert_array_equal(out, want)
+    assert owners

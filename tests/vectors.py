@@ -39,4 +39,6 @@ def logits(name, text, variant=""):
 
 
 def state(name, variant=""):
-    return {PLANES[k]: v for k, v in load_file(FOLDER / f"{name}{variant}.prompt.state.safetensors").items()}
+    """Planes as the engine has them: wkv [..., key, value], which v7's files have the other way round."""
+    planes = {PLANES[k]: v for k, v in load_file(FOLDER / f"{name}{variant}.prompt.state.safetensors").items()}
+    return planes | {"wkv": planes["wkv"].swapaxes(-1, -2)} if "-7v0" in name else planes

@@ -12,6 +12,9 @@ from rwkv_engine.state import Plane
 from rwkv_engine.tensor import Tensor
 
 Tensors = Mapping[str, Tensor]
+#: tokens of a head whose low-rank pairs are expanded together, and how many vectors [N] of work space a lane then has
+HEAD_TOKENS = 8
+HEAD_VECTORS = 4 * HEAD_TOKENS + 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,6 @@ class Family:
     step     the compiled program: step(lane, weights, scratch, tokens, spans, states, wanted, logits). Tokens [T] int64 of B
              sequences one after another, sequence b at [spans[b], spans[b+1]), its state block at address states[b];
              wanted [W] are the tokens whose logits [W, V] are computed.
-    transposed_time_state  whether a state-tuned checkpoint stores [H, value, key] where the state has [H, key, value].
     """
 
     name: str
@@ -37,11 +39,10 @@ class Family:
     prepare: Callable[[Loader, ModelConfig], Any]
     scratch: Callable[[ModelConfig, Any, int], Any]
     step: Callable[..., None]
-    transposed_time_state: bool = False
 
 
 def heads_planes(config: ModelConfig) -> tuple[Plane, ...]:
-    """The planes of every family with matrix-valued heads (v5, v6, v7)."""
+    """The planes of every family with matrix-valued heads (v5, v6, v7); wkv [L, H, key channel, value channel]."""
     shift = (config.layers, config.width)
     matrix = (config.layers, config.heads, config.head_size, config.head_size)
     return Plane("att_prev", shift), Plane("ffn_prev", shift), Plane("wkv", matrix)

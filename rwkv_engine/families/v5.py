@@ -179,4 +179,4 @@ def step(lane, w, s, tokens, spans, states, wanted, logits):
     project(lane, logits, w.ends, s.h, x, wanted)
 
 
-FAMILY = Family("v5", marks, infer, heads_planes, prepare, scratch, step, transposed_time_state=True)
+FAMILY = Family("v5", marks, infer, heads_planes, prepare, scratch, step)

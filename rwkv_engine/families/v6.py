@@ -7,7 +7,7 @@ import numpy as np
 
 from rwkv_engine.errors import WrongShape
 from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
-from rwkv_engine.families.family import Family, heads_planes, zeros
+from rwkv_engine.families.family import HEAD_TOKENS, Family, heads_planes, zeros
 from rwkv_engine.families.loader import Loader, cut, find, layers_of, matrix_shape
 from rwkv_engine.families.receptance_ffn import channel_mix
 from rwkv_engine.kernels._jit import kernel, program
@@ -16,7 +16,7 @@ from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, SILU, STORE, TANH, expand, matmul
 from rwkv_engine.kernels.mix import keep_last, norm_tokens, previous, shift_tokens
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
-from rwkv_engine.kernels.pointers import matrix
+from rwkv_engine.kernels.pointers import address_of, matrix
 from rwkv_engine.kernels.wkv import wkv6_head
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.tensor import Tensor
@@ -162,8 +162,12 @@ def time_mix(lane, w, s, layer, x, spans, states):
         b, head = ticket // w.heads, ticket % w.heads
         block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
         memory = matrix(block, size, size)
-        for t in range(spans[b], spans[b + 1]):
-            one_head(lane.room[:size], memory, w, s, layer, t, head)
+        for first in range(spans[b], spans[b + 1], HEAD_TOKENS):
+            last = min(first + HEAD_TOKENS, spans[b + 1])
+            decay = matrix(address_of(lane.room), HEAD_TOKENS, size)[: last - first]
+            expand(decay, w.decay_w2, layer, head, s.w[first:last])
+            for t in range(first, last):
+                one_head(decay[t - first], memory, w, s, layer, t, head)
         ticket = take(lane, 0, ticket)
     barrier(lane)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
@@ -175,27 +179,27 @@ def mix_by_data(lane, w, s, layer, mixed, h, spans, states):
     """mixed [5, T, C] <- h + (previous - h) * (maa + low-rank part), head by head."""
     width = h.shape[1]
     size, rank = width // w.heads, w.maa_w1.rows // 5
-    extra = lane.room[:size]
     head = take(lane, 1, -1)
     while head < w.heads:
         lo = head * size
         for b in range(states.shape[0]):
-            for t in range(spans[b], spans[b + 1]):
-                prev = previous(h, t, spans[b], states[b], layer * width)
-                for m in range(5):
-                    expand(extra, w.maa_w2, layer * 5 + m, head, s.low[t, m * rank : (m + 1) * rank])
+            start, stop = spans[b], spans[b + 1]
+            for m in range(5):
+                extra = mixed[m, start:stop, lo : lo + size]
+                expand(extra, w.maa_w2, layer * 5 + m, head, s.low[start:stop, m * rank : (m + 1) * rank])
+                for t in range(start, stop):
+                    prev = previous(h, t, start, states[b], layer * width)
                     for c in range(size):
                         now = h[t, lo + c]
-                        mixed[m, t, lo + c] = now + (prev[lo + c] - now) * (w.maa[layer, m, lo + c] + extra[c])
+                        mixed[m, t, lo + c] = now + (prev[lo + c] - now) * (w.maa[layer, m, lo + c] + mixed[m, t, lo + c])
         head = take(lane, 1, head)
 
 
 @kernel
 def one_head(decay, memory, w, s, layer, t, head):
-    """One head, one token: the decay, the recurrence, group norm, gate. decay [N] is work space."""
+    """One head, one token: the decay, whose low-rank part comes in `decay` [N]; the recurrence, group norm, gate."""
     size = decay.shape[0]
     lo, hi = head * size, (head + 1) * size
-    expand(decay, w.decay_w2, layer, head, s.w[t])
     for c in range(size):
         decay[c] = exp(-exp(w.decay[layer, lo + c] + decay[c]))
     y = s.out[t, lo:hi]
@@ -216,4 +220,4 @@ def step(lane, w, s, tokens, spans, states, wanted, logits):
     project(lane, logits, w.ends, s.h, x, wanted)
 
 
-FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch, step, transposed_time_state=True)
+FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch, step)

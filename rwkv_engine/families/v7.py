@@ -7,7 +7,7 @@ import numpy as np
 
 from rwkv_engine.errors import WrongShape
 from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
-from rwkv_engine.families.family import Family, heads_planes, zeros
+from rwkv_engine.families.family import HEAD_TOKENS, Family, heads_planes, zeros
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
 from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.activations import exp, sigmoid
@@ -164,8 +164,8 @@ def time_mix(lane, w, s, layer, x, spans, states):
         b, head = ticket // heads, ticket % heads
         block = states[b] + (2 * layers * width + (layer * heads + head) * size * size) * 4
         memory = matrix(block, size, size)
-        for t in range(spans[b], spans[b + 1]):
-            one_head(matrix(address_of(lane.room), 8, size), memory, w, s, layer, t, head, size)
+        for t in range(spans[b], spans[b + 1], HEAD_TOKENS):
+            one_head(address_of(lane.room), memory, w, s, layer, t, min(t + HEAD_TOKENS, spans[b + 1]), head)
         ticket = take(lane, 0, ticket)
     barrier(lane)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
@@ -173,13 +173,28 @@ def time_mix(lane, w, s, layer, x, spans, states):
 
 
 @kernel
-def one_head(room, memory, w, s, layer, t, head, size):
-    """One head, one token: decay, learning rate, value residual and gate; the recurrence; group norm, bonus, gate."""
+def one_head(room, memory, w, s, layer, first, last, head):
+    """One head, tokens [first, last), HEAD_TOKENS at most: the low-rank pairs of all, then token by token. room: address of work space."""
+    size, tokens = memory.shape[0], last - first
+    part = HEAD_TOKENS * size * 4
+    decay, rate = matrix(room, tokens, size), matrix(room + part, tokens, size)
+    gate, mixing = matrix(room + 2 * part, tokens, size), matrix(room + 3 * part, tokens, size)
+    work = matrix(room + 4 * part, 3, size)
+    expand(decay, w.w2, layer, head, s.w[first:last])
+    expand(rate, w.a2, layer, head, s.a[first:last])
+    expand(gate, w.g2, layer, head, s.g[first:last])
+    if layer > 0:
+        expand(mixing, w.v2, layer - 1, head, s.vv[first:last])
+    for i in range(tokens):
+        one_token(work, memory, w, s, layer, first + i, head, decay[i], rate[i], gate[i], mixing[i])
+
+
+@kernel
+def one_token(work, memory, w, s, layer, t, head, decay, rate, gate, mixing):
+    """One head, one token: decay, learning rate, value residual; the recurrence; group norm, bonus, gate."""
+    size = memory.shape[0]
     lo, hi = head * size, (head + 1) * size
-    decay, rate, gate, mixing, removed, added, key = room[0], room[1], room[2], room[3], room[4], room[5], room[6]
-    expand(decay, w.w2, layer, head, s.w[t])
-    expand(rate, w.a2, layer, head, s.a[t])
-    expand(gate, w.g2, layer, head, s.g[t])
+    removed, added, key = work[0], work[1], work[2]
     r, k, v, y = s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], s.out[t, lo:hi]
     first, w0, a0, v0 = s.v_first[t, lo:hi], w.w0[layer, lo:hi], w.a0[layer, lo:hi], w.v0[layer, lo:hi]
     k_k, k_a, r_k = w.k_k[layer, lo:hi], w.k_a[layer, lo:hi], w.r_k[layer, lo:hi]
@@ -187,7 +202,6 @@ def one_head(room, memory, w, s, layer, t, head, size):
         for j in range(size):
             first[j] = v[j]
     else:
-        expand(mixing, w.v2, layer - 1, head, s.vv[t])
         for j in range(size):
             v[j] += (first[j] - v[j]) * sigmoid(v0[j] + mixing[j])
     square = np.float32(0)

@@ -2,6 +2,7 @@
 
 `kernel`   compiles a function for use inside other compiled code.
 `ordered`  the same for formulas whose sums must not be reordered.
+`exact`    the same for roundings that must come out alike on every machine: nothing is fused either.
 `program`  `kernel` for the functions that Python calls; their machine code is kept on disk.
 
 All release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into fused
@@ -21,6 +22,8 @@ from typing import Any, TypeVar
 import numba
 from numba.core import caching, event
 
+from rwkv_engine import cpu
+
 FASTMATH = {"reassoc", "contract", "nsz"}
 #: folders of the package whose sources end in compiled code
 COMPILED = ("kernels", "formats", "families")
@@ -38,6 +41,14 @@ def ordered(function: Function) -> Function:
     return numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy", boundscheck=False)(function)
 
 
+def exact(function: Function) -> Function:
+    """`kernel` without any freedom: each operation rounds on its own, as written.
+
+    The False must be said: a function that says nothing about it takes its caller's `fastmath`.
+    """
+    return numba.njit(nogil=True, fastmath=False, error_model="numpy", boundscheck=False)(function)
+
+
 def program(function: Function) -> Function:
     """Compile `function` as `kernel` does, on its first call with each set of argument types, and keep the result on disk."""
     compiled: Any = kernel(function)
@@ -50,12 +61,13 @@ def program(function: Function) -> Function:
 
 @functools.cache
 def sources_stamp() -> str:
-    """Digest of all sources that compiled code comes from."""
+    """Digest of all that compiled code comes from besides the processor: the sources, and a level that was asked for."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     sources = [package / "cpu.py", *(source for folder in COMPILED for source in (package / folder).glob("*.py"))]
     for source in sorted(sources):
         digest.update(str(source.relative_to(package)).encode() + b"\0" + source.read_bytes())
+    digest.update(str(cpu.wanted_level()).encode())
     return digest.hexdigest()
 
 

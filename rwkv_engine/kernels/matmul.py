@@ -30,9 +30,10 @@ def read_row(out: Any, W: Any, layer: int, row: int) -> None:
 
 
 def expand(out: Any, W: Any, layer: int, head: int, hidden: Any) -> None:
-    """out [N] <- hidden [R] @ W[layer][head] [R, N]: one head's channels of a low-rank pair's second half.
+    """out [T, N] <- hidden [T, R] @ W[layer][head] [R, N]: one head's channels of a low-rank pair's second half.
 
-    Stored head by head, so the products run along the channels: a dot of 32 to 128 would be too short to pay.
+    Stored head by head, so the products run along the channels: a dot of 32 to 128 would be too short to pay. Rows of `out` and of
+    `hidden` may lie apart. Cost: the head's weights are read once for every EXPAND_TOKENS tokens.
     """
     raise TypeError(f"no expansion kernel for weights of type {type(W).__name__}")
 

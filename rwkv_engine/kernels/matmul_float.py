@@ -16,6 +16,7 @@ from rwkv_engine.kernels._jit import FASTMATH, kernel
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, expand, finished, matmul, read_row
 from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves, matrix
+from rwkv_engine.kernels.simd_channels import expand_tile
 
 
 class F32Rows(NamedTuple):
@@ -46,6 +47,8 @@ class F16Rows(NamedTuple):
 TICKET_BYTES = 131072
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
+#: strips of 16 channels x tokens of an expansion, by the same count of registers
+_EXPAND_STRIPS, EXPAND_TOKENS = (4, 4) if wide_vectors() else (2, 2)
 
 
 @kernel
@@ -171,20 +174,35 @@ def _register(rows: type, load: simd.Load, size: int, view: Any, number: Any, pa
 
         return implementation
 
+    wide = _EXPAND_STRIPS * simd.LANES
+    spread_many, spread_one = (expand_tile(load, size, _EXPAND_STRIPS, tokens) for tokens in (EXPAND_TOKENS, 1))
+
     @overload(expand, jit_options={"fastmath": FASTMATH}, strict=False)
     def expand_float(out, W, layer, head, hidden):
         if not _is(W, rows):
             return None
 
         def implementation(out, W, layer, head, hidden):
-            rank, n = hidden.shape[0], out.shape[0]
-            w = view(W.at[layer] + head * rank * n * size, rank * n)
-            for j in range(n):
-                out[j] = np.float32(0)
-            for r in range(rank):
-                h = hidden[r]
-                for j in range(n):
-                    out[j] += h * number(w[r * n + j])
+            tokens, rank, n = hidden.shape[0], hidden.shape[1], out.shape[1]
+            at, pitch = W.at[layer] + head * rank * n * size, n * size
+            whole = n - n % wide
+            for j in range(0, whole, wide):
+                t = 0
+                while t < tokens:
+                    here, there = address_of(hidden) + t * hidden.strides[0], address_of(out) + t * out.strides[0] + 4 * j
+                    if t + EXPAND_TOKENS <= tokens:
+                        spread_many(at + j * size, pitch, rank, here, hidden.strides[0], there, out.strides[0])
+                        t += EXPAND_TOKENS
+                    else:
+                        spread_one(at + j * size, pitch, rank, here, 0, there, 0)
+                        t += 1
+            w = view(at, rank * n)
+            for t in range(tokens if whole < n else 0):
+                for j in range(whole, n):
+                    total = np.float32(0)
+                    for r in range(rank):
+                        total += hidden[t, r] * number(w[r * n + j])
+                    out[t, j] = total
 
         return implementation
 

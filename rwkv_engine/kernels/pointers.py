@@ -36,6 +36,16 @@ def float32_of_bits(typingctx: Any, bits: Any) -> Any:
     return types.float32(types.uint32), codegen
 
 
+@intrinsic
+def bits_of_float32(typingctx: Any, number: Any) -> Any:
+    """float32 -> uint32 bit pattern."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), codegen
+
+
 def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
     """Emit llvm.prefetch of a line that will be read once: for reading, kept in all caches, data."""
     i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -66,6 +76,12 @@ def integers(address, count):
 def bytes_at(address, count):
     """[count] int8 at `address`."""
     return numba.carray(_pointer(address, np.int8), (count,))
+
+
+@kernel
+def words_at(address, count):
+    """[count] int16 at `address`."""
+    return numba.carray(_pointer(address, np.int16), (count,))
 
 
 @kernel

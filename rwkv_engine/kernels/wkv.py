@@ -2,8 +2,17 @@
 
 import numpy as np
 
+from rwkv_engine.cpu import wide_vectors
 from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.activations import exp
+from rwkv_engine.kernels.pointers import address_of
+from rwkv_engine.kernels.simd_channels import wkv7_strips
+from rwkv_engine.kernels.vectors import LANES
+
+#: value channels that the registers hold at once; head sizes are mostly 64
+_STRIPS = 4 if wide_vectors() else 2
+CHANNELS = _STRIPS * LANES
+_strips = wkv7_strips(_STRIPS)
 
 
 @kernel
@@ -51,19 +60,29 @@ def wkv6_head(S, r, k, v, u, w, y):
 def wkv7_head(S, r, w, k, v, a, b, y):
     """One head, one token of the RWKV-7 recurrence: updates S in place, writes y.
 
-    S [N, N] f32, a row per value channel;  r w k v a b y [N] f32.
-        S <- S diag(w) + (S a) b' + v k'          y <- S r
+    S [N, N] f32, a row per key channel (BlinkDL's matrix transposed, so that nothing is summed across a vector);
+    r w k v a b y [N] f32.
+        S <- diag(w) S + b (a' S) + k v'          y <- r' S
     Cost: S moves in and out of memory once. Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_numpy.py, a = -kk, b = kk * iclr.
     """
     n = y.shape[0]
-    for i in range(n):
-        row = S[i]
-        removed = np.float32(0)
+    whole = n - n % CHANNELS
+    for i in range(0, whole, CHANNELS):
+        here = address_of(S) + 4 * i
+        vectors = address_of(r), address_of(w), address_of(k), address_of(a), address_of(b)
+        _strips(here, 4 * n, n, *vectors, address_of(v) + 4 * i, address_of(y) + 4 * i)
+    wkv7_rest(S, r, w, k, v, a, b, y, whole)
+
+
+@kernel
+def wkv7_rest(S, r, w, k, v, a, b, y, first):
+    """`wkv7_head` for the value channels from `first` on, one by one; with 0, its slow twin."""
+    n = y.shape[0]
+    for i in range(first, n):
+        removed, total = np.float32(0), np.float32(0)
         for j in range(n):
-            removed += row[j] * a[j]
-        vi, total = v[i], np.float32(0)
+            removed += S[j, i] * a[j]
         for j in range(n):
-            s = row[j] * w[j] + removed * b[j] + vi * k[j]
-            row[j] = s
-            total += s * r[j]
+            S[j, i] = S[j, i] * w[j] + removed * b[j] + v[i] * k[j]
+            total += S[j, i] * r[j]
         y[i] = total

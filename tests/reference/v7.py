@@ -9,7 +9,7 @@ def _time_mix(eps):
     def time_mix(z, i, x, state, carried):
         p, previous = f"blocks.{i}.att.", state["att_prev"][i].copy()
         state["att_prev"][i] = x
-        S = state["wkv"][i]
+        S = state["wkv"][i].transpose(0, 2, 1)  # [H, value, key], as BlinkDL writes it
         heads, n, _ = S.shape
         xr, xw, xk, xv, xa, xg = (x + (previous - x) * z[f"{p}x_{letter}"].reshape(-1) for letter in "rwkvag")
         r, k, v = (z[f"{p}{name}.weight"] @ m for name, m in (("receptance", xr), ("key", xk), ("value", xv)))
@@ -25,7 +25,7 @@ def _time_mix(eps):
             v = v + (carried["v_first"] - v) * sigmoid(z[p + "v0"].reshape(-1) + xv @ z[p + "v1"] @ z[p + "v2"])
         r, w, k, v, a = (m.reshape(heads, n) for m in (r, w, k, v, a))
         S = S * w[:, None, :] - np.einsum("hij,hj->hi", S, kk)[:, :, None] * (kk * a)[:, None, :] + v[:, :, None] * k[:, None, :]
-        state["wkv"][i] = S
+        state["wkv"][i] = S.transpose(0, 2, 1)
         y = group_norm(z, p + "ln_x", np.einsum("hij,hj->hi", S, r).reshape(-1), heads, eps)
         bonus = (r * k * z[p + "r_k"].reshape(heads, n)).sum(1, keepdims=True) * v
         return z[p + "output.weight"] @ ((y + bonus.reshape(-1)) * g)

@@ -1,0 +1,84 @@
+"""Sums along channels, as explicit vector code: strips of channels stay in registers while a loop runs over what is summed.
+
+Numba's own loops keep such sums in memory, because it cannot know that the arrays do not overlap.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from rwkv_engine.kernels.vectors import F32, FLOATS, I64, LANES, ZERO, Loop, fma, load, splat, store
+
+Address = ir.Value
+
+
+def expand_tile(read: Callable[[ir.IRBuilder, Address], ir.Value], size: int, strips: int, tokens: int) -> Any:
+    """Compile-time maker of an intrinsic: out [tokens][strips * 16] <- hidden [tokens][rank] @ w [rank][strips * 16].
+
+    read    how 16 weights are read; size  bytes of one weight.
+    Arguments, all int64: weights, bytes to the next row; rank (1 or more); hidden, bytes to the next token; out, bytes to the next
+    token. Weights are read once for all tokens.
+    """
+
+    @intrinsic
+    def expand(typingctx, weights, pitch, rank, hidden, hidden_pitch, out, out_pitch):
+        def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            weights, pitch, rank, hidden, hidden_pitch, out, out_pitch = arguments
+            loop = Loop(b, rank, [ZERO] * (strips * tokens))
+            here = b.add(weights, b.mul(loop.number, pitch))
+            row = [read(b, b.add(here, I64(LANES * size * s))) for s in range(strips)]
+            running = []
+            for t in range(tokens):
+                at = b.add(b.add(hidden, b.mul(hidden_pitch, I64(t))), b.mul(loop.number, I64(4)))
+                h = splat(b, load(b, at, F32, 4))
+                running += [fma(b, h, row[s], loop.sums[t * strips + s]) for s in range(strips)]
+            for place, total in enumerate(loop.close(running)):
+                t, s = divmod(place, strips)
+                store(b, total, b.add(b.add(out, b.mul(out_pitch, I64(t))), I64(4 * LANES * s)))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), codegen
+
+    return expand
+
+
+def wkv7_strips(strips: int) -> Any:
+    """Compile-time maker of an intrinsic: `kernels.wkv.wkv7_head` for strips * 16 value channels.
+
+    Arguments, all int64: the state's first row at these channels, bytes to the next row; N; r, w, k, a, b [N]; v, y at these
+    channels. Two passes over the state's N rows, which lie in the first-level cache by then: what is removed, then the update.
+    """
+
+    @intrinsic
+    def update(typingctx, state, pitch, n, r, w, k, a, b_, v, y):
+        def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            state, pitch, n, r, w, k, a, b_, v, y = arguments
+
+            def scalar(vector: Address, loop: Loop) -> ir.Value:
+                return splat(b, load(b, b.add(vector, b.mul(loop.number, I64(4))), F32, 4))
+
+            def places(start: Address) -> list[Address]:
+                return [b.add(start, I64(4 * LANES * s)) for s in range(strips)]
+
+            loop = Loop(b, n, [ZERO] * strips)
+            factor = scalar(a, loop)
+            row = places(b.add(state, b.mul(loop.number, pitch)))
+            removed = loop.close([fma(b, load(b, at, FLOATS, 4), factor, total) for at, total in zip(row, loop.sums, strict=True)])
+            values = [load(b, at, FLOATS, 4) for at in places(v)]
+            loop = Loop(b, n, [ZERO] * strips)
+            keep, add, key, ask = (scalar(vector, loop) for vector in (w, b_, k, r))
+            running = []
+            for s, at in enumerate(places(b.add(state, b.mul(loop.number, pitch)))):
+                new = fma(b, load(b, at, FLOATS, 4), keep, fma(b, removed[s], add, b.fmul(values[s], key)))
+                store(b, new, at)
+                running.append(fma(b, new, ask, loop.sums[s]))
+            for total, at in zip(loop.close(running), places(y), strict=True):
+                store(b, total, at)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 10), codegen
+
+    return update
