@@ -7,6 +7,7 @@ import typer
 from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
+from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.tokenize import tokenize
 
 from rwkv_engine import __version__
@@ -37,7 +38,7 @@ def _options(
     """Options before the verb."""
 
 
-for verb in (generate, chat, info, tokenize):
+for verb in (generate, chat, info, tokenize, quantize):
     app.command()(verb)
 
 

@@ -19,7 +19,6 @@ def info(
     from rwkv_engine.errors import CheckpointError
     from rwkv_engine.kernels.int8_levels import chosen
     from rwkv_engine.model import embedded
-    from rwkv_engine.tensor import BITS
     from rwkv_engine.text import find_tokenizer
 
     checkpoint = open_checkpoint(model if model is not None else embedded())
@@ -29,6 +28,7 @@ def info(
         config = family.infer(tensors)
     except CheckpointError as error:
         raise type(error)(f"{checkpoint.path}: {error}") from None
+    inside = checkpoint.packing.tokenizer if checkpoint.packing else None
     state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
     rows = {
         "path": str(checkpoint.path),
@@ -41,9 +41,9 @@ def info(
         "vocabulary": config.vocab,
         "parameters": sum(prod(tensor.shape) for tensor in tensors.values()),
         "types": ", ".join(sorted({tensor.dtype for tensor in tensors.values()})),
-        "weight bytes": sum(prod(tensor.shape) * BITS[tensor.dtype].itemsize for tensor in tensors.values()),
+        "weight bytes": sum(tensor.nbytes for tensor in tensors.values()),
         "state bytes": state,
-        "tokenizer": find_tokenizer(config.vocab, checkpoint.files, tokenizer).name,
+        "tokenizer": find_tokenizer(config.vocab, checkpoint.files, tokenizer, inside).name,
         "processor": f"{cpu.name()}, {cpu.physical_cores()} cores, integer kernels: {chosen()}",
     }
     if as_json:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from rwkv_engine.generate import Step
     from rwkv_engine.model import Model, load
+    from rwkv_engine.quantizing import quantize
     from rwkv_engine.sampling import Sampling
     from rwkv_engine.shapes import ModelConfig
     from rwkv_engine.state import State
@@ -46,6 +47,7 @@ _HOME = {
     "UnknownLayout": "errors",
     "WrongShape": "errors",
     "load": "model",
+    "quantize": "quantizing",
 }
 __all__ = [  # noqa: F822  (they come through __getattr__)
     "CheckpointError",
@@ -63,6 +65,7 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "UnknownLayout",
     "WrongShape",
     "load",
+    "quantize",
 ]
 
 

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 def write_whole(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write `parts` one after another to a temporary file beside `path`, sync it, then rename it into place.
 
-    Whatever goes wrong, `path` holds either its old content or all of the new. Raises OSError; nothing stays behind.
+    Whatever goes wrong, `path` holds either its old content or all of the new. Raises OSError; nothing stays behind, except by a
+    process that is killed: then the next `remove_leftovers` clears up.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.{os.getpid()}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             os.chmod(temporary, 0o666 & ~_umask())
@@ -24,6 +26,40 @@ def write_whole(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+    _sync_folder(path.parent)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Delete the temporary files that writers of `path` left behind when they were killed; those at work are left alone."""
+    path = Path(path)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\..*\.part")
+    for file in path.parent.iterdir() if path.parent.is_dir() else ():
+        found = pattern.fullmatch(file.name)
+        if found and not _runs(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this number runs."""
+    if os.name != "posix":
+        return True  # there is no harmless way to ask
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

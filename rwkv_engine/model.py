@@ -15,8 +15,10 @@ from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError, WrongShape
 from rwkv_engine.families.family import HEAD_VECTORS, Family
 from rwkv_engine.families.loader import Loader
+from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.generate import Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
+from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.state import State, StateLayout
@@ -68,7 +70,8 @@ class Model:
         self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
         self._one_pass = threading.Lock()
         self.checkpoint, self.config, self.format = checkpoint, config, loader.format.NAME
-        self.tokenizer: Tokenizer = find_tokenizer(config.vocab, checkpoint.files, tokenizer)
+        inside = checkpoint.packing.tokenizer if checkpoint.packing else None
+        self.tokenizer: Tokenizer = find_tokenizer(config.vocab, checkpoint.files, tokenizer, inside)
         self.fingerprint = fingerprint(checkpoint)
         self._initial = _initial_state(checkpoint, family, config, StateLayout(family.planes(config), self.fingerprint))
 
@@ -200,7 +203,12 @@ class Model:
 
 
 def load(
-    source: str | Path | None = None, weights: str | None = None, threads: int | None = None, *, tokenizer: str | Path | None = None
+    source: str | Path | None = None,
+    weights: str | None = None,
+    threads: int | None = None,
+    *,
+    tokenizer: str | Path | None = None,
+    cache: bool = True,
 ) -> Model:
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
@@ -208,11 +216,14 @@ def load(
     weights    name of a weight format ("f32", "bf16", "f16", "int8"); None: the one that keeps the file's numbers as they are.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
+    cache      keep what weights="int8" makes of a float checkpoint in the user's cache folder, and take it from there next time.
     Raises     CheckpointError, OptionError, MissingExtra.
     """
     path = embedded() if source is None else Path(source)
     checkpoint = open_checkpoint(path)
     try:
+        if cache and weights in QUANTIZED and checkpoint.packing is None:
+            checkpoint = cached(checkpoint, weights)
         return Model(checkpoint, weights, threads, tokenizer)
     except CheckpointError as error:
         if str(path) in str(error):

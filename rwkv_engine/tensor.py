@@ -5,23 +5,16 @@ Readers (`checkpoints`) make them, families and formats consume them; neither ne
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 
+from rwkv_engine import int8_layout
+from rwkv_engine.bf16 import bf16_to_float32
+
 #: element type in a file -> numpy dtype of its bits (BF16 has none of its own: its upper 16 bits of a float32)
-BITS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
-
-
-def bf16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """Widen BF16 bits (uint16, any shape) to float32; exact."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
-def float32_to_bf16(values: np.ndarray) -> np.ndarray:
-    """Round float32 values (any shape) to BF16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+BITS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +23,10 @@ class Tensor:
 
     name    its name in the file, for error messages.
     shape   axis lengths.
-    dtype   "F32", "F16" or "BF16".
-    bits    returns the elements as float32, float16, or uint16 (the bits of BF16), of that shape. Where the file
-            stores exactly these elements it is a view of the mapped file (possibly strided), so it costs no memory.
+    dtype   "F32", "F16", "BF16", or "INT8" for a packed matrix.
+    bits    returns the elements as float32, float16, or uint16 (the bits of BF16), of that shape; a packed matrix as
+            `int8_layout` says. Where the file stores exactly these it is a view of the mapped file (possibly strided), so it
+            costs no memory.
     """
 
     name: str
@@ -40,7 +34,19 @@ class Tensor:
     dtype: str
     bits: Callable[[], np.ndarray]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the elements take as they are stored."""
+        return prod(int8_layout.shape_of(*self.shape)) if self.dtype == "INT8" else prod(self.shape) * BITS[self.dtype].itemsize
+
+    def rows(self) -> Callable[[int, int], np.ndarray]:
+        """read(first, last): some of a float matrix's rows as float32, so that a large one need never be widened as a whole."""
+        bits = self.bits()
+        return lambda first, last: bf16_to_float32(bits[first:last]) if self.dtype == "BF16" else np.asarray(bits[first:last], np.float32)
+
     def float32(self) -> np.ndarray:
         """The elements as a float32 array of `shape`: C-contiguous, and never a view of the file."""
         bits = self.bits()
+        if self.dtype == "INT8":
+            return int8_layout.unpacked(bits, *self.shape)
         return np.ascontiguousarray(bf16_to_float32(bits)) if self.dtype == "BF16" else np.array(bits, np.float32)

@@ -6,10 +6,10 @@ import pytest
 import safetensors.numpy
 from checkpoint_files import canonical, safetensors_bytes
 
+from rwkv_engine.bf16 import float32_to_bf16
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.safetensors_file import open_safetensors
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.tensor import float32_to_bf16
 
 ROW = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

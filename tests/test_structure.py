@@ -8,11 +8,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
-    ("errors", "shapes", "tensor", "cpu", "files"),
+    ("errors", "shapes", "cpu", "files", "bf16"),
+    ("int8_layout",),
+    ("tensor",),
     ("kernels",),
     ("team", "formats", "text", "sampling"),
     ("state",),
     ("families", "checkpoints", "generate"),
+    ("quantizing",),
     ("model",),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

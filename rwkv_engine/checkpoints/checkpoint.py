@@ -8,17 +8,33 @@ from rwkv_engine.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Packing:
+    """What a packed file of the engine's own (`packed_file`) knows besides its tensors.
+
+    fingerprint  of the checkpoint that it was made of.
+    tokenizer    "world", "bytes", the text of a tokenizer.json, or None: found as for the checkpoint that it was made of.
+    template     name of the chat template.
+    """
+
+    fingerprint: str
+    tokenizer: str | None
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """What one container holds, under the names in the file.
 
-    container  "safetensors", "torch zip" or "gguf".
+    container  "safetensors", "torch zip", "gguf", or "packed".
     tensors    name in the file -> Tensor; nothing is read yet but headers.
     metadata   text notes of the file; empty where the container has none.
+    packing    None for every file that the engine has not packed itself.
     """
 
     container: str
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +42,12 @@ class Checkpoint:
     """A model as stored, its tensors under BlinkDL's names and in BlinkDL's shapes and orientation.
 
     path       the file or folder that was asked for.
-    container  "safetensors", "torch zip" or "gguf".
+    container  "safetensors", "torch zip", "gguf", or "packed".
     layout     whose naming the file follows: "BlinkDL", "web-rwkv", "Hugging Face v5", "fla", "GGUF" ...
     tensors    canonical name (`blocks.0.att.key.weight`) -> Tensor; `tensor.name` keeps the name in the file.
     metadata   text notes of the file.
     files      the folder in which a tokenizer.json may lie beside the weights.
+    packing    of a packed file.
     """
 
     path: Path
@@ -39,6 +56,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
     files: Path
+    packing: Packing | None = None
 
 
 def shown(name: object) -> str:

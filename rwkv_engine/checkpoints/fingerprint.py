@@ -6,9 +6,10 @@ from math import prod
 
 import numpy as np
 
+from rwkv_engine.bf16 import bf16_to_float32
 from rwkv_engine.checkpoints.checkpoint import Checkpoint
 from rwkv_engine.checkpoints.gguf_file import Quantized
-from rwkv_engine.tensor import Tensor, bf16_to_float32
+from rwkv_engine.tensor import Tensor
 
 SAMPLE = 1024  #: values taken of each tensor, 4096 bytes as float32
 
@@ -19,11 +20,14 @@ UNUSED = re.compile(r"blocks\.0\.att\.v[012]|blocks\.\d+\.att\.time_state")
 def fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256, as 64 hexadecimal digits, of what tells this model from others.
 
-    Covered, in order of the canonical names: name, shape without axes of length 1, element type, and the first 1,024
-    values in C order as little-endian float32. So the same elements in another container or layout give the same
-    fingerprint; another model, another fine-tuning or another precision gives another one. Not covered: metadata,
-    tokenizer, `time_state`, and v0, v1, v2 of block 0. It reads about 4 KiB a tensor.
+        Covered, in order of the canonical names: name, shape without axes of length 1, element type, and the first 1,024
+        values in C order as little-endian float32. So the same elements in another container or layout give the same
+        fingerprint; another model, another fine-tuning or another precision gives another one. Not covered: metadata,
+        tokenizer, `time_state`, and v0, v1, v2 of block 0. It reads about 4 KiB a tensor. A packed file has its source's fingerprint: the
+    same model in another format, whose states are of use to both.
     """
+    if checkpoint.packing:
+        return checkpoint.packing.fingerprint
     digest = hashlib.sha256(b"rwkv_engine fingerprint 1\n")
     for name in sorted(checkpoint.tensors):
         if UNUSED.fullmatch(name):

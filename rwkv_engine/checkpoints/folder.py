@@ -63,7 +63,7 @@ def merged(path: Path, parts: Sequence[Contents], wanted: frozenset[str]) -> Con
     missing = sorted(wanted - tensors.keys())
     if missing:
         raise MissingTensor(f"{path}: the index names tensor {shown(missing[0])}, but no shard has it; download it again.")
-    return Contents(parts[0].container, tensors, metadata)
+    return Contents(parts[0].container, tensors, metadata, parts[0].packing if len(parts) == 1 else None)
 
 
 def _shards(index: Path) -> tuple[list[Path], frozenset[str]]:

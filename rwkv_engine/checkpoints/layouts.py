@@ -32,6 +32,8 @@ def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]
     """(the layout's name, tensors under BlinkDL's names). Raises UnknownLayout, WrongShape, CheckpointError."""
     tensors = _bare(path, contents.tensors)
     _refuse_relatives(path, tensors)
+    if contents.packing is not None:
+        return BLINKDL.name, tensors
     for layout in LAYOUTS:
         if layout.marks(tensors):
             folder = path if path.is_dir() else path.parent

@@ -8,12 +8,23 @@ from rwkv_engine.checkpoints.folder import files_of, merged
 from rwkv_engine.checkpoints.gguf_file import open_gguf
 from rwkv_engine.checkpoints.layouts import canonical
 from rwkv_engine.checkpoints.mapping import map_file
-from rwkv_engine.checkpoints.safetensors_file import open_safetensors
+from rwkv_engine.checkpoints.packed_file import KEY, packed_contents
+from rwkv_engine.checkpoints.safetensors_file import float_contents, read_header
 from rwkv_engine.checkpoints.torch_zip import open_torch_zip
 from rwkv_engine.errors import CheckpointError, UnknownLayout
 
+
+def _open_safetensors(path: Path) -> Contents:
+    """A safetensors file, of float tensors or packed."""
+    data = map_file(path)
+    entries, metadata = read_header(path, data)
+    if KEY in metadata:
+        return packed_contents(path, data, entries, metadata)
+    return float_contents(path, data, entries, metadata)
+
+
 OPENERS: dict[str, Callable[[Path], Contents]] = {
-    "safetensors": open_safetensors,
+    "safetensors": _open_safetensors,
     "torch zip": open_torch_zip,
     "gguf": open_gguf,
 }
@@ -32,7 +43,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     contents = merged(path, [_open_file(file) for file in files], wanted)
     layout, tensors = canonical(path, contents)
     folder = path if path.is_dir() else path.parent
-    return Checkpoint(path, contents.container, layout, tensors, contents.metadata, folder)
+    return Checkpoint(path, contents.container, layout, tensors, contents.metadata, folder, contents.packing)
 
 
 def _open_file(path: Path) -> Contents:

@@ -48,7 +48,11 @@ def open_safetensors(path: Path) -> Contents:
     JSON, an element type other than F32, F16 and BF16.
     """
     data = map_file(path)
-    entries, metadata = read_header(path, data)
+    return float_contents(path, data, *read_header(path, data))
+
+
+def float_contents(path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: dict[str, str]) -> Contents:
+    """`open_safetensors` of a mapped file whose header has been checked. Raises CheckpointError for an element type it cannot run."""
     for name, entry in entries.items():
         require_dtype(path, name, entry.dtype)
     tensors = {n: mapped_tensor(data, n, e.dtype, e.start, e.shape) for n, e in entries.items()}

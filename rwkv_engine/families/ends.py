@@ -25,7 +25,7 @@ def prepare_ends(load: Loader, config: ModelConfig) -> Ends:
     """Check and format the tensors."""
     return Ends(
         emb=load.embedding(config.vocab, config.width),
-        head=load.matrix("head.weight", config.vocab, config.width),
+        head=load.head(config.vocab, config.width),
         ln0=load.norm("blocks.0.ln0", config.width),
         ln_out=load.norm("ln_out", config.width),
     )

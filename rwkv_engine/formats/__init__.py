@@ -13,6 +13,8 @@ from rwkv_engine.formats import bf16, f16, f32, int8
 FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (f32, bf16, f16, int8)}
 #: element type in a file -> the format that keeps it as it is
 OWN = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
+#: formats that lose precision, which a packed file stores
+QUANTIZED = ("int8",)
 
 
 def format_named(name: str) -> ModuleType:
@@ -23,5 +25,7 @@ def format_named(name: str) -> ModuleType:
 
 
 def own_format(dtypes: set[str]) -> str:
-    """Name of the format that loses nothing of tensors of these element types: f32 where they are mixed."""
+    """Name of the format that loses nothing of tensors of these element types: f32 where floats are mixed, int8 where some are packed."""
+    if "INT8" in dtypes:
+        return "int8"
     return OWN[next(iter(dtypes))] if len(dtypes) == 1 else "f32"

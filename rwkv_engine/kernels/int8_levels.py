@@ -2,7 +2,7 @@
 
 A tile multiplies strips of 16 rows of INT8 weights by a few tokens' 16-bit inputs. The loop is the same everywhere; a `Level`
 says how a line of 64 bytes, the weights of 4 inputs for 16 rows, is multiplied and added up. All sums inside a group of 32
-inputs are exact integers, so every level gives the same ones; between groups, they are float32. Twin: `formats.int8.unpack`.
+inputs are exact integers, so every level gives the same ones; between groups, they are float32. Twin: `int8_layout.unpacked`.
 
 vnni       AVX-512: one instruction multiplies 64 unsigned by signed bytes. Weights become unsigned by flipping their sign bit
            (w + 128); what that adds, 128 times the sum of the inputs, is taken off where the sum starts. Inputs are split into
@@ -24,15 +24,11 @@ from numba.extending import intrinsic
 
 from rwkv_engine import cpu
 from rwkv_engine.errors import OptionError
+from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
 from rwkv_engine.kernels.pointers import prefetch_line
 from rwkv_engine.kernels.vectors import FLOATS, I8, I16, I32, I64, WORDS, ZERO, Loop, fma, load, splat, store
 
-#: rows of a strip, inputs of a group, groups of a block
-STRIP, GROUP, GROUPS = 16, 32, 2
-#: inputs of a block; its bytes: integers, and a line of scales
-BLOCK = GROUP * GROUPS
-LINE = 4 * STRIP
-BLOCK_BYTES = BLOCK // 4 * LINE + LINE
+#: bytes by which the reading is ahead of the multiplying
 AHEAD = 4096
 
 Values = list[ir.Value]

@@ -2,7 +2,7 @@
 
 Inputs become 16-bit integers on the fly, all numbers of a token by one scale: with 8 bits they would lose as much as the weights
 do, and in decoding the second byte costs nothing, because memory is what is waited for. Weights lie in strips of 16 rows and
-are read as one stream; see `formats.int8` for the layout and `int8_levels` for the instructions. Twin: `formats.int8.unpack`.
+are read as one stream; see `int8_layout` for the layout and `int8_levels` for the instructions. Twin: `int8_layout.unpacked`.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,9 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, STRIP
 from rwkv_engine.kernels._jit import FASTMATH, exact, kernel
-from rwkv_engine.kernels.int8_levels import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LEVELS, STRIP, chosen, tile
+from rwkv_engine.kernels.int8_levels import LEVELS, chosen, tile
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, STORE, finished, matmul
 from rwkv_engine.kernels.pointers import address_of, bits_of_float32, bytes_at, float32_of_bits, floats, integers, words_at
@@ -31,7 +32,7 @@ _one, _many = tile(LEVELS[LEVEL], 1, 1), tile(LEVELS[LEVEL], STRIPS, TOKENS)
 class Int8Rows(NamedTuple):
     """INT8 matrices of one kind, a layer each.
 
-    at     [L] addresses of strips [ceil(rows / 16)][blocks][BLOCK_BYTES], laid out as formats.int8 says.
+    at     [L] addresses of strips [ceil(rows / 16)][blocks][BLOCK_BYTES], laid out as int8_layout says.
     rows, cols  as the matrices are seen from outside.
     """
 

@@ -12,10 +12,8 @@ from numba.extending import intrinsic
 
 from rwkv_engine.kernels.vectors import F32, FLOATS, I64, LANES, ZERO, Loop, fma, load, splat, store
 
-Address = ir.Value
 
-
-def expand_tile(read: Callable[[ir.IRBuilder, Address], ir.Value], size: int, strips: int, tokens: int) -> Any:
+def expand_tile(read: Callable[[ir.IRBuilder, ir.Value], ir.Value], size: int, strips: int, tokens: int) -> Any:
     """Compile-time maker of an intrinsic: out [tokens][strips * 16] <- hidden [tokens][rank] @ w [rank][strips * 16].
 
     read    how 16 weights are read; size  bytes of one weight.
@@ -57,10 +55,10 @@ def wkv7_strips(strips: int) -> Any:
         def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             state, pitch, n, r, w, k, a, b_, v, y = arguments
 
-            def scalar(vector: Address, loop: Loop) -> ir.Value:
+            def scalar(vector: ir.Value, loop: Loop) -> ir.Value:
                 return splat(b, load(b, b.add(vector, b.mul(loop.number, I64(4))), F32, 4))
 
-            def places(start: Address) -> list[Address]:
+            def places(start: ir.Value) -> list[ir.Value]:
                 return [b.add(start, I64(4 * LANES * s)) for s in range(strips)]
 
             loop = Loop(b, n, [ZERO] * strips)

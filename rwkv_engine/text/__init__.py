@@ -11,16 +11,23 @@ from rwkv_engine.text.world import World
 WORLD_SIZES, BYTES_SIZE, NEOX_SIZE = (65536, 65529, 65530), 256, 50277
 
 
-def find_tokenizer(vocab: int, folder: Path | None = None, choice: str | Path | None = None) -> Tokenizer:
+def find_tokenizer(vocab: int, folder: Path | None = None, choice: str | Path | None = None, inside: str | None = None) -> Tokenizer:
     """The tokenizer of a model.
 
     vocab   the model's vocabulary size.
     folder  where its files lie: a tokenizer.json there is taken unless the size says World or bytes.
+    inside  what a packed file brings: "world", "bytes", or the text of a tokenizer.json.
     choice  "world", "bytes", or the path of a tokenizer.json or of a folder with one; None: by the two above.
     Raises  OptionError for a choice that is no tokenizer or has ids the model lacks; CheckpointError where none is found.
     """
     if choice is not None:
         return _chosen(vocab, choice)
+    if inside is not None and inside not in ("world", "bytes"):
+        from rwkv_engine.text.bpe import Json
+
+        return _checked(vocab, Json.of_text(inside, "tokenizer.json inside the packed file"))
+    if inside is not None:
+        return _chosen(vocab, inside)
     if vocab in WORLD_SIZES:
         return World()
     beside = folder / "tokenizer.json" if folder else None
@@ -32,6 +39,18 @@ def find_tokenizer(vocab: int, folder: Path | None = None, choice: str | Path | 
     raise CheckpointError(
         f"no tokenizer for a vocabulary of {vocab}: put the model's tokenizer.json{hint} beside the weights, or name one with --tokenizer"
     )
+
+
+def packable(tokenizer: Tokenizer) -> str:
+    """What `find_tokenizer` takes as `inside` to give this tokenizer back."""
+    if isinstance(tokenizer, World):
+        return "world"
+    if isinstance(tokenizer, Bytes):
+        return "bytes"
+    from rwkv_engine.text.bpe import Json
+
+    assert isinstance(tokenizer, Json)
+    return tokenizer.text
 
 
 def _chosen(vocab: int, choice: str | Path) -> Tokenizer:
@@ -49,7 +68,7 @@ def _chosen(vocab: int, choice: str | Path) -> Tokenizer:
 def _json(path: Path) -> Tokenizer:
     from rwkv_engine.text.bpe import Json
 
-    return Json(path)
+    return Json.of_file(path)
 
 
 def _checked(vocab: int, tokenizer: Tokenizer) -> Tokenizer:
@@ -59,4 +78,4 @@ def _checked(vocab: int, tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-__all__ = ["Bytes", "Tokenizer", "World", "find_tokenizer"]
+__all__ = ["Bytes", "Tokenizer", "World", "find_tokenizer", "packable"]

@@ -24,13 +24,28 @@ def _byte_of_letter() -> dict[str, int]:
 class Json:
     """A tokenizer.json. Special tokens inside a text are only text; the end of a document is never read out of what a user typed."""
 
-    def __init__(self, path: Path) -> None:
+    @classmethod
+    def of_file(cls, path: Path) -> "Json":
+        """Read a file. Raises CheckpointError."""
         try:
-            self._model = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for whatever is wrong with a file
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path}: not a readable tokenizer.json ({str(error)[:120]})") from None
+        return cls.of_text(text, f"tokenizer.json ({path.parent.name}/{path.name})", str(path))
+
+    @classmethod
+    def of_text(cls, text: str, name: str, path: str | None = None) -> "Json":
+        """Read the text of a tokenizer.json. Raises CheckpointError."""
+        try:
+            model = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception for whatever is wrong with it
+            raise CheckpointError(f"{path or name}: not a readable tokenizer.json ({str(error)[:120]})") from None
+        return cls(model, name, text)
+
+    def __init__(self, model: tokenizers.Tokenizer, name: str, text: str) -> None:
+        self._model = model
+        self.name, self.text = name, text
         self._model.encode_special_tokens = True
-        self.name = f"tokenizer.json ({path.parent.name}/{path.name})"
         self.size = self._model.get_vocab_size(with_added_tokens=True)
         self._special = {i for i, token in self._model.get_added_tokens_decoder().items() if token.special}
         known = (self._model.token_to_id(name) for name in END_NAMES)

@@ -1,0 +1,25 @@
+"""`rwkv quantize`: a checkpoint into a packed file that loads at once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rwkv_engine_cli import options as o
+
+
+def quantize(
+    source: Annotated[str, typer.Argument(help="Checkpoint file or folder.")],
+    target: Annotated[Path, typer.Argument(help="File to write, such as model-int8.safetensors.")],
+    format: Annotated[str, typer.Option("--format", help="Weight format: int8.")] = "int8",
+    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    tokenizer: o.TokenizerOption = None,
+) -> None:
+    """Pack a checkpoint: matrices in INT8 as the kernels read them, tokenizer inside; it then loads without copying."""
+    import rwkv_engine
+    from rwkv_engine.quantizing import packed_bytes
+
+    if target.exists() and not force:
+        raise rwkv_engine.OptionError(f"{target} exists; give another name, or --force to write over it")
+    with typer.progressbar(length=packed_bytes(source), label=target.name) as bar:
+        rwkv_engine.quantize(source, target, format, tokenizer=tokenizer, progress=bar.update)
+    typer.echo(f"{target}: {target.stat().st_size:,} bytes")
