@@ -40,6 +40,8 @@ def packed_contents(path: Path, data: np.ndarray, entries: Mapping[str, Entry], 
         else:
             require_dtype(path, name, entry.dtype)
             tensor = mapped_tensor(data, name, entry.dtype, entry.start, entry.shape)
+            if name in notes["turned"] and len(entry.shape) < 2:
+                raise CheckpointError(f"{path}: {shown(name)} is noted as turned, but is no matrix; pack the model again.")
             tensors[name] = turned(tensor) if name in notes["turned"] else tensor
     if tokenizer == TOKENIZER:
         raise CheckpointError(f"{path}: the packed file has lost its tokenizer; pack the model again.")
