@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rwkv_engine.errors import OptionError
-from rwkv_engine.kernels.lanes import SHARED_BYTES, STRIDE, Lane
+from rwkv_engine.kernels.lanes import STRIDE, Lane, shared_bytes
 
 #: more lanes than this is a typing error, not a machine
 MOST_LANES = 1024
@@ -68,7 +68,7 @@ class Team:
         self.lanes = lanes
         self._one_call = threading.Lock()
         # one page-aligned block of words for all lanes, one private scratch for each
-        self._shared = np.zeros(SHARED_BYTES + STRIDE, np.uint8)
+        self._shared = np.zeros(shared_bytes(lanes) + STRIDE, np.uint8)
         self._rooms = [np.zeros(room, np.float32) for _ in range(lanes)]
         self._desks: list[_Desk] = []
         self._owner = 0

@@ -19,10 +19,10 @@ from rwkv_engine.team import Team
 def count_tickets(lane, taken, rounds):
     """Every piece of work is done once in each round, and seen by all after the barrier."""
     for r in range(rounds):
-        ticket = take(lane, 3, -1)
+        ticket = take(lane, 3, taken.shape[0], -1)
         while ticket < taken.shape[0]:
             taken[ticket] += 1
-            ticket = take(lane, 3, ticket)
+            ticket = take(lane, 3, taken.shape[0], ticket)
         barrier(lane)
         for i in range(taken.shape[0]):
             if taken[i] != r + 1:

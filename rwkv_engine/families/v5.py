@@ -144,14 +144,15 @@ def time_mix(lane, w, s, layer, x, spans, states):
     keep_last(lane, h, spans, states, layer * width)
     barrier(lane)
     size = width // w.heads
-    ticket = take(lane, 0, -1)
-    while ticket < w.heads * states.shape[0]:
+    total = w.heads * states.shape[0]
+    ticket = take(lane, 0, total, -1)
+    while ticket < total:
         b, head = ticket // w.heads, ticket % w.heads
         block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
         memory = matrix(block, size, size)
         for t in range(spans[b], spans[b + 1]):
             one_head(memory, w, s, layer, t, head * size, (head + 1) * size)
-        ticket = take(lane, 0, ticket)
+        ticket = take(lane, 0, total, ticket)
     barrier(lane)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
     barrier(lane)

@@ -157,8 +157,9 @@ def time_mix(lane, w, s, layer, x, spans, states):
     keep_last(lane, h, spans, states, layer * width)
     barrier(lane)
     size = width // w.heads
-    ticket = take(lane, 0, -1)
-    while ticket < w.heads * states.shape[0]:
+    total = w.heads * states.shape[0]
+    ticket = take(lane, 0, total, -1)
+    while ticket < total:
         b, head = ticket // w.heads, ticket % w.heads
         block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
         memory = matrix(block, size, size)
@@ -168,7 +169,7 @@ def time_mix(lane, w, s, layer, x, spans, states):
             expand(decay, w.decay_w2, layer, head, s.w[first:last])
             for t in range(first, last):
                 one_head(decay[t - first], memory, w, s, layer, t, head)
-        ticket = take(lane, 0, ticket)
+        ticket = take(lane, 0, total, ticket)
     barrier(lane)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
     barrier(lane)
@@ -179,7 +180,7 @@ def mix_by_data(lane, w, s, layer, mixed, h, spans, states):
     """mixed [5, T, C] <- h + (previous - h) * (maa + low-rank part), head by head."""
     width = h.shape[1]
     size, rank = width // w.heads, w.maa_w1.rows // 5
-    head = take(lane, 1, -1)
+    head = take(lane, 1, w.heads, -1)
     while head < w.heads:
         lo = head * size
         for b in range(states.shape[0]):
@@ -192,7 +193,7 @@ def mix_by_data(lane, w, s, layer, mixed, h, spans, states):
                     for c in range(size):
                         now = h[t, lo + c]
                         mixed[m, t, lo + c] = now + (prev[lo + c] - now) * (w.maa[layer, m, lo + c] + mixed[m, t, lo + c])
-        head = take(lane, 1, head)
+        head = take(lane, 1, w.heads, head)
 
 
 @kernel

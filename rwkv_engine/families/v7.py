@@ -159,14 +159,15 @@ def time_mix(lane, w, s, layer, x, spans, states):
     barrier(lane)
     heads = w.w2.rows // w.w1.rows
     size = width // heads
-    ticket = take(lane, 0, -1)
-    while ticket < heads * states.shape[0]:
+    total = heads * states.shape[0]
+    ticket = take(lane, 0, total, -1)
+    while ticket < total:
         b, head = ticket // heads, ticket % heads
         block = states[b] + (2 * layers * width + (layer * heads + head) * size * size) * 4
         memory = matrix(block, size, size)
         for t in range(spans[b], spans[b + 1], HEAD_TOKENS):
             one_head(address_of(lane.room), memory, w, s, layer, t, min(t + HEAD_TOKENS, spans[b + 1]), head)
-        ticket = take(lane, 0, ticket)
+        ticket = take(lane, 0, total, ticket)
     barrier(lane)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
     barrier(lane)

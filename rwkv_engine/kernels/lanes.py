@@ -19,10 +19,9 @@ from rwkv_engine.kernels._jit import kernel
 
 #: bytes between two shared words: two cache lines, because x86 prefetches lines in pairs
 STRIDE = 128
-#: shared words: barrier generation, arrivals, and ticket counters
-TURN, ARRIVED, TICKETS = 0, 1, 2
-SLOTS = 16
-SHARED_BYTES = STRIDE * (TICKETS + SLOTS)
+#: shared lines: barrier generation, arrivals, and from COUNTERS on two lines of ticket counters for each lane
+TURN, ARRIVED, COUNTERS = 0, 1, 2
+SLOTS = STRIDE // 8
 #: polls of the barrier before a lane offers its core to somebody else (some 20 microseconds)
 PATIENCE = 1000
 
@@ -32,7 +31,7 @@ class Lane(NamedTuple):
 
     number  0 <= number < lanes.
     lanes   how many take part in this call.
-    shared  address of SHARED_BYTES zeroed bytes, the same for all lanes of the team.
+    shared  address of shared_bytes(lanes) zeroed bytes, the same for all lanes of the team.
     room    float32 numbers of this lane alone, for what a stage keeps from one line to the next.
     """
 
@@ -40,6 +39,11 @@ class Lane(NamedTuple):
     lanes: int
     shared: int
     room: np.ndarray
+
+
+def shared_bytes(lanes: int) -> int:
+    """Bytes that a call of so many lanes shares."""
+    return STRIDE * (COUNTERS + 2 * lanes)
 
 
 @intrinsic
@@ -107,14 +111,22 @@ def _offer_core(typingctx: Any) -> Any:
 
 
 @kernel
+def _counters(lane, turn, owner):
+    """Address of the SLOTS counters of lane `owner` in the stage that follows barrier `turn`; every other stage uses the same."""
+    return lane.shared + STRIDE * (COUNTERS + (turn & 1) * lane.lanes + owner)
+
+
+@kernel
 def barrier(lane):
     """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew."""
     if lane.lanes == 1:
         return
     turn = _load(lane.shared + TURN * STRIDE)
+    mine = _counters(lane, turn + 1, lane.number)  # last used before the barrier before this one
+    for slot in range(SLOTS):
+        _store(mine + 8 * slot, 0)
     if _add(lane.shared + ARRIVED * STRIDE, 1) == lane.lanes - 1:
-        for word in range(ARRIVED, TICKETS + SLOTS):
-            _store(lane.shared + word * STRIDE, 0)
+        _store(lane.shared + ARRIVED * STRIDE, 0)
         _store(lane.shared + TURN * STRIDE, turn + 1)
         return
     polls = 0
@@ -127,15 +139,25 @@ def barrier(lane):
 
 
 @kernel
-def take(lane, slot, before):
-    """The next ticket of counter `slot` (0 <= slot < SLOTS) in this stage; `before` is the lane's last one, -1 at first.
+def take(lane, slot, total, before):
+    """This lane's next ticket of `total`, for counter `slot` (0 <= slot < SLOTS) of the stage; `total` when none is left.
 
-    Tickets count 0, 1, 2 ... over all lanes together; the caller stops when its ticket lies past the end of the work.
-    Two loops of one stage use two slots.
+    before  the ticket that the lane took last, -1 at first.
+    Each lane has a contiguous share of the tickets and takes them in order, so that it reads one stream of memory; when it is
+    through, it takes from the others' shares, so that nobody waits for a lane that lost its core. Two loops of one stage use two slots.
     """
     if lane.lanes == 1:
         return before + 1
-    return _add(lane.shared + (TICKETS + slot) * STRIDE, 1)
+    turn = _load(lane.shared + TURN * STRIDE)
+    owner = lane.number if before < 0 else ((before + 1) * lane.lanes - 1) // total
+    for _ in range(lane.lanes):
+        first, last = total * owner // lane.lanes, total * (owner + 1) // lane.lanes
+        if first < last:
+            ticket = first + _add(_counters(lane, turn, owner) + 8 * slot, 1)
+            if ticket < last:
+                return ticket
+        owner = (owner + 1) % lane.lanes
+    return np.int64(total)
 
 
 @kernel

@@ -43,7 +43,7 @@ class F16Rows(NamedTuple):
     cols: int
 
 
-#: bytes of weights behind one ticket: 32 KiB costs a tenth of the speed of two lanes (each reads ahead into the other's part)
+#: bytes of weights behind one ticket
 TICKET_BYTES = 131072
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
@@ -151,14 +151,15 @@ def _register(rows: type, load: simd.Load, size: int, view: Any, number: Any, pa
             at, single_token = W.at[layer], x.shape[0] == 1
             inputs = arrange(lane.room, x[0]) if paired and single_token else address_of(x)
             block = max(TILE, TICKET_BYTES // (W.cols * size) // TILE * TILE)
-            ticket = take(lane, slot, -1)
-            while ticket * block < W.rows:
+            tickets = (W.rows + block - 1) // block
+            ticket = take(lane, slot, tickets, -1)
+            while ticket < tickets:
                 first, last = ticket * block, min((ticket + 1) * block, W.rows)
                 if single_token:
                     one_token(lane, y[0], at, first, last, x[0], inputs, finish)
                 else:
                     many_tokens(lane, y, at, first, last, x, finish)
-                ticket = take(lane, slot, ticket)
+                ticket = take(lane, slot, tickets, ticket)
 
         return implementation
 

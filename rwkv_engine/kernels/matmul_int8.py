@@ -20,8 +20,8 @@ from rwkv_engine.kernels.pointers import address_of, bits_of_float32, bytes_at, 
 
 #: largest input integer; its upper byte, rounded, still fits 8 bits
 LARGEST = 127 * 256 + 127
-#: bytes of weights behind one ticket, as in matmul_float
-TICKET_BYTES = 131072
+#: bytes of weights behind one ticket
+TICKET_BYTES = 65536
 _MAGIC = np.float32(1.5 * 2**23)
 LEVEL = chosen()
 STRIPS, TOKENS = LEVELS[LEVEL].shape
@@ -100,8 +100,9 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
         tokens, blocks = x.shape[0], (W.cols + BLOCK - 1) // BLOCK
         strips, strip_bytes = (W.rows + STRIP - 1) // STRIP, blocks * BLOCK_BYTES
         block = max(1, TICKET_BYTES // strip_bytes // STRIPS) * STRIPS
-        ticket = take(lane, slot, -1)
-        if ticket * block >= strips:
+        tickets = (strips + block - 1) // block
+        ticket = take(lane, slot, tickets, -1)
+        if ticket >= tickets:
             return
         out = address_of(lane.room)
         scale = floats(out + TOKENS * STRIPS * STRIP * 4, tokens)
@@ -109,7 +110,7 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
         q, plane, q_pitch = start + tokens * start_pitch, blocks * BLOCK, blocks * BLOCK * 2
         for t in range(tokens):
             scale[t] = quantize_inputs(q + t * q_pitch, integers(start + t * start_pitch, blocks * GROUPS), x[t])
-        while ticket * block < strips:
+        while ticket < tickets:
             last = min((ticket + 1) * block, strips)
             for strip in range(ticket * block, last, STRIPS):
                 at = W.at[layer] + strip * strip_bytes
@@ -123,7 +124,7 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
                         here = at + (s - strip) * strip_bytes
                         _one(here, strip_bytes, q + u * q_pitch, plane, q_pitch, start + u * start_pitch, start_pitch, blocks, out)
                         finish_tile(y, W.rows, s, 1, u, 1, out, scale, finish)
-            ticket = take(lane, slot, ticket)
+            ticket = take(lane, slot, tickets, ticket)
 
     return implementation
 
