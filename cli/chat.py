@@ -29,6 +29,7 @@ def chat(
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
+    no_cache: o.NoCache = False,
 ) -> None:
     """Talk to a model. Ctrl-C stops an answer and not the program; ctrl-D leaves."""
     from rwkv_engine.text.chat import template_for, template_named
@@ -45,7 +46,7 @@ def chat(
         decay=decay,
         seed=seed,
     )
-    engine = o.load_model(model, weights, threads, tokenizer)
+    engine = o.load_model(model, weights, threads, tokenizer, no_cache)
     form = template_named(template) if template else template_for(engine.config.vocab)
     state = engine.new_state()
     before = form.opening(system)

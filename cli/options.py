@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file or folder; default: the embedded model.")]
 Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")]
 Threads = Annotated[int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep what --weights int8 makes of the model.")]
 TokenizerOption = Annotated[
     str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")
 ]
@@ -29,13 +30,13 @@ Bias = Annotated[list[str] | None, typer.Option(help="ID=NUMBER added to a token
 Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible.")]
 
 
-def load_model(source: str | None, weights: str | None, threads: int | None, tokenizer: str | None) -> "Model":
+def load_model(source: str | None, weights: str | None, threads: int | None, tokenizer: str | None, no_cache: bool) -> "Model":
     """The model that the options name; says so, once, if code has to be compiled before the first token."""
     import rwkv_engine
     from rwkv_engine.kernels._jit import on_compile
 
     on_compile(_say_compiling)
-    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer)
+    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache)
 
 
 def _say_compiling() -> None:

@@ -22,7 +22,7 @@ Piece = tuple[str, float]
 ANSWER_WEIGHT, TEXT_WEIGHT, SAID_WEIGHT = 5.0, 1.0, 0.3
 END = 0  # the token that ends a document
 #: share of documents that are plain prose; they are shorter than talks, most of all than long ones
-PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.3}
+PROSE = {"short": 0.18, "talk": 0.05, "mixed": 0.45, "long": 0.3}
 
 
 def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
@@ -67,12 +67,14 @@ def prose(rng: Random) -> list[Piece]:
 
 
 def document(rng: Random, mix: str) -> list[Piece]:
-    """One document for a stage of the training: "short", "mixed" or "long"."""
+    """One document for a stage of the training: "short", "talk", "mixed" or "long"."""
     if rng.random() < PROSE[mix]:
         return prose(rng)
     kind = rng.random()
     if mix == "short":
         return chat(rng, rng.randint(2, 6), 2)
+    if mix == "talk":
+        return chat(rng, rng.randint(3, 10), 3)
     if mix == "mixed":
         if kind < 0.33:
             return far_chat(rng, rng.randint(5, 40), rng.randint(2, 6))
