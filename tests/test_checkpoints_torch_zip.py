@@ -18,11 +18,11 @@ from checkpoint_files import (
     zip_torch,
 )
 
+from rwkv_engine.bf16 import float32_to_bf16
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.torch_zip import open_torch_zip
 from rwkv_engine.errors import CheckpointError, UnknownLayout
-from rwkv_engine.tensor import float32_to_bf16
 
 SIX = np.arange(6, dtype="<f4")
 STORAGE = storage_op("FloatStorage", "0", 6)

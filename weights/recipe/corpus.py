@@ -22,7 +22,9 @@ Piece = tuple[str, float]
 ANSWER_WEIGHT, TEXT_WEIGHT, SAID_WEIGHT = 5.0, 1.0, 0.3
 END = 0  # the token that ends a document
 #: share of documents that are plain prose; they are shorter than talks, most of all than long ones
-PROSE = {"short": 0.18, "talk": 0.05, "mixed": 0.45, "long": 0.3}
+PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.3, "talk": 0.08, "far": 0.05}
+#: share of questions about facts that change, beyond their share among all tasks
+CHANGING = {"short": 0.0, "mixed": 0.0, "long": 0.0, "talk": 0.5, "far": 0.3}
 
 
 def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
@@ -35,18 +37,18 @@ def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece
     return [*opening, ("User:", TEXT_WEIGHT), *said, ("\n\n", SAID_WEIGHT), ("Assistant:", TEXT_WEIGHT), (" " + answer, ANSWER_WEIGHT)]
 
 
-def chat(rng: Random, turns: int, sentences: int) -> list[Piece]:
+def chat(rng: Random, turns: int, sentences: int, changing: float = 0.0) -> list[Piece]:
     """A talk of so many turns, each telling up to so many things and asking about all that was told so far."""
     world = World.drawn(rng, rng.randint(2, 4))
     pieces: list[Piece] = []
     for number in range(turns):
         told = [tell(world, quiet=0.1) for _ in range(rng.randint(1 if number == 0 else 0, sentences))]
-        _, question, answer = ask(world)
+        _, question, answer = ask(world, changing=changing)
         pieces += turn(told, question, answer, first=number == 0)
     return pieces
 
 
-def far_chat(rng: Random, filler: int, turns: int) -> list[Piece]:
+def far_chat(rng: Random, filler: int, turns: int, changing: float = 0.0) -> list[Piece]:
     """A talk that begins with some facts, goes on with `filler` sentences about other people, then asks about the facts."""
     people = rng.sample(GIRLS + BOYS, 6)
     world, others = World(rng, people[:3]), World(rng, people[3:])
@@ -55,7 +57,7 @@ def far_chat(rng: Random, filler: int, turns: int) -> list[Piece]:
         told.append(rng.choices((scenery, move, like, keep), (6, 2, 1, 1))[0](others) or scenery(others))
     pieces: list[Piece] = []
     for number in range(turns):
-        _, question, answer = ask(world if rng.random() < 0.8 else others, free=0.03)
+        _, question, answer = ask(world if rng.random() < 0.8 else others, free=0.03, changing=changing)
         pieces += turn(told if number == 0 else [], question, answer, first=number == 0)
     return pieces
 
@@ -67,21 +69,21 @@ def prose(rng: Random) -> list[Piece]:
 
 
 def document(rng: Random, mix: str) -> list[Piece]:
-    """One document for a stage of the training: "short", "talk", "mixed" or "long"."""
+    """One document for a stage of the training: a mix is one of the keys of PROSE."""
     if rng.random() < PROSE[mix]:
         return prose(rng)
-    kind = rng.random()
+    kind, changing = rng.random(), CHANGING[mix]
     if mix == "short":
         return chat(rng, rng.randint(2, 6), 2)
     if mix == "talk":
-        return chat(rng, rng.randint(3, 10), 3)
+        return chat(rng, rng.randint(3, 10), 3, changing)
     if mix == "mixed":
         if kind < 0.33:
             return far_chat(rng, rng.randint(5, 40), rng.randint(2, 6))
         return chat(rng, rng.randint(2, 16), rng.randint(2, 4))
     if kind < 0.7:
-        return far_chat(rng, rng.randint(20, 150), rng.randint(4, 16))
-    return chat(rng, rng.randint(20, 60), 3)
+        return far_chat(rng, rng.randint(20, 150), rng.randint(4, 16), changing)
+    return chat(rng, rng.randint(20, 60), 3, changing)
 
 
 class Encoder:

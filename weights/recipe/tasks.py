@@ -121,10 +121,20 @@ TASKS: dict[str, Callable[[World], Asked | None]] = {
 FREE_TASKS: dict[str, Callable[[Random], Asked]] = {"addition": addition, "backwards": backwards, "greeting": greeting}
 
 
-def ask(w: World, free: float = 0.12) -> tuple[str, str, str]:
-    """(task, question, answer): about the world, or with probability `free` about nothing that was told."""
+#: facts that change while a text goes on, which are the last to be learned
+CHANGING = ("where", "first place", "owner")
+
+
+def ask(w: World, free: float = 0.12, changing: float = 0.0) -> tuple[str, str, str]:
+    """(task, question, answer): about the world, or with probability `free` about nothing that was told.
+
+    With probability `changing` one of the CHANGING tasks is asked, if the world as told can answer one.
+    """
     if w.rng.random() >= free:
-        for task in w.rng.sample(list(TASKS), len(TASKS)):
+        order = w.rng.sample(list(TASKS), len(TASKS))
+        if changing and w.rng.random() < changing:
+            order.sort(key=lambda task: task not in CHANGING)
+        for task in order:
             asked = TASKS[task](w)
             if asked:
                 return task, *asked

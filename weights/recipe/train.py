@@ -1,6 +1,6 @@
 """Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
 
-    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 39500000
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 48000000
 
 The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order of the batches then
 starts from a new seed).
@@ -33,7 +33,7 @@ class Stage:
 
 
 # 1,536 tokens a step each
-SHORT, TALK, MIXED, LONG = ("short", 12, 128), ("talk", 6, 256), ("mixed", 4, 384), ("long", 1, 1536)
+SHORT, TALK, MIXED, LONG, FAR = ("short", 12, 128), ("talk", 6, 256), ("mixed", 4, 384), ("long", 1, 1536), ("far", 1, 1536)
 STAGES = (
     Stage(1.92e6, (2e-3, 2e-3), {SHORT: 1}),
     Stage(4.80e6, (2e-3, 2e-3), {SHORT: 6, MIXED: 3, LONG: 1}),
@@ -41,7 +41,8 @@ STAGES = (
     Stage(11.84e6, (2e-3, 1.27e-3), {SHORT: 3, MIXED: 4, LONG: 3}),
     Stage(16.0e6, (1.27e-3, 0), {SHORT: 3, MIXED: 3, LONG: 5}),
     Stage(36.0e6, (1.5e-3, 0), {SHORT: 3, MIXED: 4, LONG: 4}),
-    Stage(39.5e6, (1.0e-3, 0), {TALK: 6, LONG: 4}),
+    Stage(36.3e6, (0, 1.2e-3), {TALK: 7, FAR: 2}),
+    Stage(48.0e6, (1.2e-3, 0), {TALK: 7, FAR: 2}),
 )
 TOKENS = int(STAGES[-1].until)
 WARM_UP_STEPS, CLIP = 100, 1.0
