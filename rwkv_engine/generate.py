@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from rwkv_engine.errors import OptionError
-from rwkv_engine.sampling import History, Sampling, log_probability, pick
+from rwkv_engine.sampling import Chooser, History, Sampling, log_probability
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.stream import Characters, Stops
@@ -77,12 +77,13 @@ def generate(
 
 
 def _steps(model: Feeds, ids: list[int], limit: int | None, sampling: Sampling, state: State, stops: Stops) -> Iterator[Step]:
-    rng, history, characters = np.random.default_rng(sampling.seed), History(), Characters()
+    history, characters = History(), Characters()
     tail = _Tail(model, state)
     logits = model.feed(ids, state)
+    chooser = Chooser(sampling, len(logits))
     count = 0
     while True:
-        token = pick(logits, sampling, history, rng)
+        token = chooser.pick(logits, history)
         logprob = log_probability(logits, token)
         count += 1
         if token == model.tokenizer.end:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rwkv_engine.errors import OptionError
+from rwkv_engine.kernels.sample import FEW, PIECE, choose, log_share
 
 #: tokens that decode to a part of this do not count up
 UNCOUNTED = " \t0123456789"
-#: how many of the likeliest tokens are sorted before all of them are
-SORTED_FIRST = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +91,32 @@ PRESETS: Mapping[str, Sampling] = {
 class History:
     """Which tokens were written, and how often, fading: what the penalties look at."""
 
-    __slots__ = ("counts",)
+    __slots__ = ("_counts", "_ids", "_place")
 
     def __init__(self) -> None:
-        self.counts: dict[int, float] = {}
+        self._place: dict[int, int] = {}
+        self._ids, self._counts = np.empty(64, np.int64), np.empty(64, np.float64)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The different tokens that were written, [n] int64."""
+        return self._ids[: len(self._place)]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How often each of `ids` was written, [n] float64."""
+        return self._counts[: len(self._place)]
 
     def add(self, token: int, text: str, decay: float) -> None:
         """Fade all counts, then count `token`, which decodes to `text`."""
-        for known in self.counts:
-            self.counts[known] *= decay
-        self.counts[token] = self.counts.get(token, 0.0) + (0.0 if text in UNCOUNTED else 1.0)
+        self.counts[:] *= decay
+        place = self._place.get(token)
+        if place is None:
+            place = len(self._place)
+            if place == len(self._ids):
+                self._ids, self._counts = (np.resize(array, 2 * place) for array in (self._ids, self._counts))
+            self._place[token], self._ids[place], self._counts[place] = place, token, 0.0
+        self._counts[place] += 0.0 if text in UNCOUNTED else 1.0
 
 
 def adjust(logits: np.ndarray, sampling: Sampling, history: History) -> np.ndarray:
@@ -112,8 +127,7 @@ def adjust(logits: np.ndarray, sampling: Sampling, history: History) -> np.ndarr
     for token in sampling.banned:
         out[_inside(token, len(out), "banned")] = -np.inf
     if sampling.presence or sampling.frequency:
-        for token, count in history.counts.items():
-            out[token] -= sampling.presence + count * sampling.frequency
+        out[history.ids] -= (sampling.presence + history.counts * sampling.frequency).astype(np.float32)
     return out
 
 
@@ -123,54 +137,30 @@ def _inside(token: int, size: int, option: str) -> int:
     return token
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [V] float32."""
-    p: np.ndarray = np.exp(logits - logits.max())
-    return p / p.sum()
+class Chooser:
+    """Draws tokens, again and again: holds the work space for one vocabulary and the random generator of one text."""
 
+    __slots__ = ("_rng", "_sampling", "_work")
 
-def top_p_cutoff(p: np.ndarray, top_p: float) -> float:
-    """The probability of the last token that is needed to reach `top_p`, likeliest first; less likely ones go, equal ones stay."""
-    if len(p) > SORTED_FIRST:
-        likely = np.sort(np.partition(p, len(p) - SORTED_FIRST)[len(p) - SORTED_FIRST :])[::-1]
-        sums = np.cumsum(likely)
-        if sums[-1] >= top_p:
-            return float(likely[np.argmax(sums >= top_p)])
-    likely = np.sort(p)[::-1]
-    sums = np.cumsum(likely)
-    return float(likely[np.argmax(sums >= top_p)]) if sums[-1] >= top_p else 0.0
+    def __init__(self, sampling: Sampling, vocab: int) -> None:
+        self._sampling, self._rng = sampling, np.random.default_rng(sampling.seed)
+        self._work = np.empty(vocab, np.float32), np.empty(FEW, np.float32), np.empty(-(-vocab // PIECE), np.float64)
 
-
-def filtered(p: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """A copy of probabilities [V] with those at 0 that top-p, top-k and min-p remove; not normalised."""
-    out = p.copy()
-    if sampling.top_p < 1:
-        out[p < top_p_cutoff(p, sampling.top_p)] = 0
-    if 0 < sampling.top_k < len(p):
-        out[np.argpartition(p, len(p) - sampling.top_k)[: len(p) - sampling.top_k]] = 0
-    if sampling.min_p > 0:
-        out[p < sampling.min_p * p.max()] = 0
-    return out
-
-
-def pick(logits: np.ndarray, sampling: Sampling, history: History, rng: np.random.Generator) -> int:
-    """The next token for logits [V] float32: likeliest for temperature 0, else drawn with `rng`. Changes none of its arguments but rng."""
-    adjusted = adjust(logits, sampling, history)
-    if not np.isfinite(adjusted.max()):
-        raise OptionError("banned: every token is banned; leave one")
-    if sampling.temperature == 0:
-        return int(adjusted.argmax())
-    p = filtered(softmax(adjusted), sampling)
-    candidates = np.flatnonzero(p)
-    weights = p[candidates].astype(np.float64)
-    if sampling.temperature != 1:
-        # relative to the likeliest, so that a low temperature does not underflow
-        weights = (weights / weights.max()) ** (1 / sampling.temperature)
-    sums = np.cumsum(weights)
-    return int(candidates[np.searchsorted(sums, rng.random() * sums[-1], side="right").clip(0, len(candidates) - 1)])
+    def pick(self, logits: np.ndarray, history: History) -> int:
+        """The next token for logits [V] float32: the likeliest for temperature 0, else drawn. Raises OptionError if all are banned."""
+        s, adjusted = self._sampling, adjust(logits, self._sampling, history)
+        if s.temperature == 0:
+            token = int(adjusted.argmax())
+            token = token if np.isfinite(adjusted[token]) else -1
+        else:
+            # one type for each number, whatever the caller wrote: another would compile the program again
+            limits = float(s.top_p), int(s.top_k), float(s.min_p), float(s.temperature)
+            token = int(choose(adjusted, *limits, self._rng.random(), *self._work))
+        if token < 0:
+            raise OptionError("banned: every token is banned; leave one")
+        return token
 
 
 def log_probability(logits: np.ndarray, token: int) -> float:
-    """Natural logarithm of the probability that unchanged logits [V] give to `token`."""
-    highest = logits.max()
-    return float(logits[token] - highest - np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+    """Natural logarithm of the probability that unchanged logits [V] float32 give to `token`."""
+    return float(log_share(logits, token))
