@@ -114,7 +114,7 @@ class History:
         if place is None:
             place = len(self._place)
             if place == len(self._ids):
-                self._ids, self._counts = (np.resize(array, 2 * place) for array in (self._ids, self._counts))
+                self._ids, self._counts = np.resize(self._ids, 2 * place), np.resize(self._counts, 2 * place)
             self._place[token], self._ids[place], self._counts[place] = place, token, 0.0
         self._counts[place] += 0.0 if text in UNCOUNTED else 1.0
 

@@ -1,6 +1,6 @@
 """Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
 
-    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 48000000
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 45000000
 
 The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order of the batches then
 starts from a new seed).
@@ -42,7 +42,7 @@ STAGES = (
     Stage(16.0e6, (1.27e-3, 0), {SHORT: 3, MIXED: 3, LONG: 5}),
     Stage(36.0e6, (1.5e-3, 0), {SHORT: 3, MIXED: 4, LONG: 4}),
     Stage(36.3e6, (0, 1.2e-3), {TALK: 7, FAR: 2}),
-    Stage(48.0e6, (1.2e-3, 0), {TALK: 7, FAR: 2}),
+    Stage(45.0e6, (1.2e-3, 0), {TALK: 7, FAR: 2}),
 )
 TOKENS = int(STAGES[-1].until)
 WARM_UP_STEPS, CLIP = 100, 1.0
