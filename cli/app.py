@@ -4,6 +4,7 @@ import os
 import sys
 
 import typer
+from rwkv_engine_cli.bench import bench
 from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
@@ -38,7 +39,7 @@ def _options(
     """Options before the verb."""
 
 
-for verb in (generate, chat, info, tokenize, quantize):
+for verb in (generate, chat, info, tokenize, quantize, bench):
     app.command()(verb)
 
 

@@ -64,7 +64,7 @@ class Model:
         config = family.infer(checkpoint.tensors)
         loader = Loader(checkpoint.tensors, config.layers, weights)
         prepared = family.prepare(loader, config)
-        team = Team(cpu.physical_cores() if threads is None else threads, _room(config))
+        team = Team(cpu.physical_cores() if threads is None else threads, room_for_model(config))
         owners = tuple(loader.owners)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
         self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
@@ -241,7 +241,7 @@ def embedded() -> Path:
     return path
 
 
-def _room(config: ModelConfig) -> int:
+def room_for_model(config: ModelConfig) -> int:
     """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
     widest = max(config.width, config.ffn)
     return max(widest, room_for(widest, CHUNK), HEAD_VECTORS * config.head_size)

@@ -17,6 +17,7 @@ LEVELS = (
     ("families", "checkpoints", "generate"),
     ("quantizing",),
     ("model",),
+    ("bench",),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 SOURCES = sorted(p for folder in ("rwkv_engine", "cli", "weights", "benchmarks", "tests") for p in (ROOT / folder).rglob("*.py"))

@@ -1,0 +1,40 @@
+"""`rwkv bench`: measure a model on this machine."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rwkv_engine_cli import options as o
+
+
+def bench(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")] = None,
+    weights: o.Weights = None,
+    threads: o.Threads = None,
+    tokens: Annotated[int, typer.Option(help="Tokens decoded in each trial.")] = 64,
+    prompt: Annotated[list[int] | None, typer.Option(help="Length of a prompt to read; may be given again.")] = None,
+    trials: Annotated[int, typer.Option(help="Trials of each figure; medians are shown.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="Show the figures beside those of an earlier --json run.")] = None,
+) -> None:
+    """Measure memory bandwidth, speed, start and memory of a model on this machine. Leave the machine alone meanwhile."""
+    import rwkv_engine
+    from rwkv_engine.bench import Report, compared, measure, table
+
+    if as_json and compare is not None:
+        raise rwkv_engine.OptionError("got --json and --compare; give one of them")
+    other = Report.of_file(compare) if compare else None
+    report = measure(model, weights, threads, tokens=tokens, prompts=prompt or (16, 64, 256, 512), trials=trials, tell=_tell)
+    typer.echo(report.json() if as_json else compared(report, other) if other else table(report))
+    if plot is not None:
+        from rwkv_engine.bench.plot import plot as draw
+
+        draw(report, plot)
+
+
+def _tell(line: str) -> None:
+    """Say on a terminal what is being done, each line over the one before."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line} ...", end="\r", file=sys.stderr, flush=True)

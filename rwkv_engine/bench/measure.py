@@ -1,0 +1,112 @@
+"""`measure`: one run of everything, the trials of all figures taking turns so that they see the same machine."""
+
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from rwkv_engine import cpu
+from rwkv_engine.bench.bandwidth import block, read_rates
+from rwkv_engine.bench.memory import available
+from rwkv_engine.bench.process import start_of
+from rwkv_engine.bench.report import FORMAT, Report
+from rwkv_engine.bench.sparsity import ffn_zeros
+from rwkv_engine.bench.speed import Runner
+from rwkv_engine.errors import OptionError
+from rwkv_engine.kernels.int8_levels import chosen
+from rwkv_engine.model import CHUNK, Model, load
+
+#: what the channel mix is fed to count its zeros: plain English, whatever the model
+TEXT = (
+    "The river came down from the hills in spring, brown and quick, and carried branches, leaves and once a small blue boat. "
+    "Nobody knew whose it was. The children tied it to a post by the bridge, and every morning they went to see if it was there."
+)
+Tell = Callable[[str], None]
+
+
+def measure(
+    source: str | None = None,
+    weights: str | None = None,
+    threads: int | None = None,
+    *,
+    tokens: int = 64,
+    prompts: Sequence[int] = (16, 64, 256, 512),
+    trials: int = 5,
+    tell: Tell = lambda line: None,
+) -> Report:
+    """Measure a model on this machine.
+
+    source, weights, threads  as for `load`.
+    tokens    decoded in each trial.       prompts   lengths of prompts to read.
+    trials    of each figure, after a warm-up; figures are medians over them.
+    tell      is told, in a word, what is being measured.
+    Raises    OptionError, and what `load` raises.
+    """
+    if tokens < 1 or trials < 1 or not prompts or min(prompts) < 1:
+        raise OptionError("bench: want at least one token, one trial, and prompts of one token or more")
+    tell("loading")
+    model = load(source, weights, threads)
+    tell("compiling and warming up")
+    runner, data = Runner(model), block(available())
+    rates: list[float] = []
+    decodes, prefills = [], {length: [] for length in prompts}  # type: ignore[var-annotated]
+    for trial in range(trials):
+        tell(f"trial {trial + 1} of {trials}")
+        rates += read_rates(model.lanes, data, 3)
+        decodes.append(runner.decode(tokens))
+        for length in prompts:
+            prefills[length].append(length / runner.prefill(length))
+    latencies = sorted(seconds for decode in decodes for seconds in decode.latencies)
+    tell("zeros of the channel mix")
+    zeros = ffn_zeros(model.checkpoint, weights, model.tokenizer.encode(TEXT)[:CHUNK])
+    tell("starting the engine again")
+    start = start_of(source, weights, threads, min(trials, 3))
+    return Report(
+        format=FORMAT,
+        machine=_machine(model),
+        model=_model(model),
+        bandwidth=statistics.median(rates),
+        bandwidth_spread=(max(rates) - min(rates)) / statistics.median(rates),
+        decode=statistics.median(decode.speed for decode in decodes),
+        decode_trials=[decode.speed for decode in decodes],
+        latency_p50=_at(latencies, 0.5),
+        latency_p95=_at(latencies, 0.95),
+        latencies=decodes[-1].latencies,
+        prefill={str(length): statistics.median(speeds) for length, speeds in prefills.items()},
+        first_token=start.first_token,
+        load=start.load,
+        peak=start.peak,
+        private=start.private,
+        ffn_zeros=zeros,
+    )
+
+
+def _at(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _machine(model: Model) -> dict[str, str | int]:
+    return {
+        "processor": cpu.name(),
+        "architecture": platform.machine(),
+        "cores": cpu.physical_cores(),
+        "lanes": model.lanes,
+        "level": chosen(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("rwkv-engine", "numba", "llvmlite", "numpy")},
+    }
+
+
+def _model(model: Model) -> dict[str, str | int]:
+    c = model.config
+    return {
+        "name": model.checkpoint.path.name,
+        "family": f"RWKV-{c.version}",
+        "layers": c.layers,
+        "width": c.width,
+        "vocabulary": c.vocab,
+        "format": model.format,
+        "bytes_per_token": model.weight_bytes,
+        "state_bytes": model.new_state().block.nbytes,
+    }

@@ -1,0 +1,38 @@
+"""How many hidden units of the channel mix are zero after relu^2, layer by layer: what skipping them could save."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from rwkv_engine import families
+from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.families.loader import Loader
+from rwkv_engine.model import room_for_model
+from rwkv_engine.state import State, StateLayout
+from rwkv_engine.team import Team
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+
+
+def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) -> list[float]:
+    """For each layer, the share [0, 1] of hidden units that are zero, over all `tokens` (at most a chunk), from an empty state.
+
+    The program is run once for each layer, on a model that ends there: its work array then holds that layer's hidden units.
+    """
+    family = families.detect(checkpoint.tensors)
+    whole = family.infer(checkpoint.tensors)
+    ids, spans = np.array(tokens, np.int64), np.array([0, len(tokens)], np.int64)
+    nothing, no_logits = np.empty(0, np.int64), np.empty((0, whole.vocab), np.float32)
+    shares = []
+    for layers in range(1, whole.layers + 1):
+        part = {name: t for name, t in checkpoint.tensors.items() if not (m := _BLOCK.match(name)) or int(m[1]) < layers}
+        config = dataclasses.replace(whole, layers=layers)
+        loader = Loader(part, layers, weights)
+        prepared = family.prepare(loader, config)
+        scratch = family.scratch(config, prepared, len(tokens))
+        state = State.fresh(StateLayout(family.planes(config), ""))
+        addresses = np.array([state.block.ctypes.data], np.int64)
+        Team(1, room_for_model(config)).run(family.step, prepared, scratch, ids, spans, addresses, nothing, no_logits)
+        shares.append(float((scratch.f[: len(tokens)] == 0).mean()))
+    return shares
