@@ -17,7 +17,7 @@ import numpy as np
 from rwkv_engine import cpu
 from rwkv_engine.bench.bandwidth import block, read_rates
 from rwkv_engine.formats import format_named
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.lanes import Lane, barrier
 from rwkv_engine.kernels.matmul import STORE, matmul
 from rwkv_engine.kernels.matmul_int8 import room_for
@@ -28,7 +28,7 @@ from rwkv_engine.tensor import Tensor
 MANY = 64
 
 
-@kernel
+@standalone
 def products(lane, y, w, x, times):
     """All matrices of w, one after another, `times` times."""
     for n in range(times * w.at.shape[0]):
@@ -36,7 +36,7 @@ def products(lane, y, w, x, times):
         barrier(lane)
 
 
-@kernel
+@standalone
 def own_products(lane, y, w, x, times):
     """As `products`, but every lane works for itself, on a y of its own [lanes, T, rows]."""
     alone = Lane(0, 1, lane.shared, lane.room)

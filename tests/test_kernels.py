@@ -5,13 +5,11 @@ import numpy as np
 import pytest
 
 from rwkv_engine.formats import OWN, format_named, own_format
-from rwkv_engine.kernels import matmul_int8
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels import matmul_int8, norm, wkv
+from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.activations import exp, sigmoid
 from rwkv_engine.kernels.int8_levels import LEVELS, tile
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
-from rwkv_engine.kernels.norm import EPSILON, layer_norm
-from rwkv_engine.kernels.wkv import wkv7_head, wkv7_rest
 from rwkv_engine.team import Team
 
 RNG = np.random.default_rng(0)
@@ -25,26 +23,29 @@ FINISH = {
 }
 
 
-@kernel
+layer_norm, wkv7_head, wkv7_rest = (standalone(f.py_func) for f in (norm.layer_norm, wkv.wkv7_head, wkv.wkv7_rest))
+
+
+@standalone
 def all_of(function, out, x):
     """out <- function(x), element by element."""
     for i in range(x.shape[0]):
         out[i] = function(x[i])
 
 
-@kernel
+@standalone
 def product(lane, y, W, layer, x, finish):
     """One matrix product on all lanes."""
     matmul(lane, 0, y, W, layer, x, finish)
 
 
-@kernel
+@standalone
 def row(out, W, layer, number):
     """One row."""
     read_row(out, W, layer, number)
 
 
-@kernel
+@standalone
 def spread(out, W, layer, head, hidden):
     """One head's expansion."""
     expand(out, W, layer, head, hidden)
@@ -69,7 +70,7 @@ def test_exp_and_sigmoid_are_accurate_and_keep_nan():
 def test_a_layer_norm_is_the_formula(size):
     x, weight, bias = (RNG.standard_normal(size).astype(np.float32) * 3 + 1 for _ in range(3))
     out = np.empty_like(x)
-    layer_norm(out, x, weight, bias, EPSILON)
+    layer_norm(out, x, weight, bias, norm.EPSILON)
     wide = x.astype(np.float64)
     want = (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5) * weight + bias
     np.testing.assert_allclose(out, want, atol=1e-5)
@@ -220,7 +221,7 @@ def test_every_level_of_this_machine_gives_the_exact_integers(name, strips, toke
     out = np.zeros((tokens, 16 * strips), np.float32)
     multiply = tile(LEVELS[name], strips, tokens)
 
-    @kernel
+    @standalone
     def call(at, inputs, start, out):
         multiply(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data)
 

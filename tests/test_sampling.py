@@ -5,8 +5,12 @@ import pytest
 from reference import sampling as reference
 
 from rwkv_engine import OptionError, Sampling
-from rwkv_engine.kernels.sample import FEW, PIECE, choose, cut
+from rwkv_engine.kernels import sample
+from rwkv_engine.kernels._jit import standalone
+from rwkv_engine.kernels.sample import FEW, PIECE, choose
 from rwkv_engine.sampling import PRESETS, Chooser, History, adjust, log_probability
+
+cut = standalone(sample.cut.py_func)
 
 
 def logits_of(size, seed=0, scale=3.0):

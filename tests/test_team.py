@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from rwkv_engine import OptionError
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.lanes import barrier, share, take
 from rwkv_engine.team import Team
 
 
-@kernel
+@standalone
 def count_tickets(lane, taken, rounds):
     """Every piece of work is done once in each round, and seen by all after the barrier."""
     for r in range(rounds):
@@ -30,7 +30,7 @@ def count_tickets(lane, taken, rounds):
         barrier(lane)
 
 
-@kernel
+@standalone
 def mark_share(lane, out):
     """out <- number of the lane whose share it is."""
     start, stop = share(lane, out.shape[0])
@@ -38,7 +38,7 @@ def mark_share(lane, out):
         out[i] += lane.number + 1
 
 
-@kernel
+@standalone
 def pause(lane, rounds):
     """Meet again and again."""
     for _ in range(rounds):
