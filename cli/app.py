@@ -8,7 +8,9 @@ from rwkv_engine_cli.bench import bench
 from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
+from rwkv_engine_cli.models import models
 from rwkv_engine_cli.quantize import quantize
+from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
 
 from rwkv_engine import __version__
@@ -41,6 +43,8 @@ def _options(
 
 for verb in (generate, chat, info, tokenize, quantize, bench):
     app.command()(verb)
+app.add_typer(state, name="state")
+app.add_typer(models, name="models")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from rwkv_engine_cli import options as o
 
 
 def info(
-    model: Annotated[str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Checkpoint file, folder, or short name; default: the embedded model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     tokenizer: o.TokenizerOption = None,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rwkv_engine import Model, Sampling, State
 
-Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file or folder; default: the embedded model.")]
+Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file, folder, or short name; default: the embedded model.")]
 Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")]
 Threads = Annotated[int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep what --weights int8 makes of the model.")]

@@ -8,7 +8,7 @@ from rwkv_engine_cli import options as o
 
 
 def quantize(
-    source: Annotated[str, typer.Argument(help="Checkpoint file or folder.")],
+    source: Annotated[str, typer.Argument(help="Checkpoint file, folder, or short name.")],
     target: Annotated[Path, typer.Argument(help="File to write, such as model-int8.safetensors.")],
     format: Annotated[str, typer.Option("--format", help="Weight format: int8.")] = "int8",
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,

@@ -35,11 +35,11 @@ def remove_leftovers(path: str | Path) -> None:
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\..*\.part")
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
         found = pattern.fullmatch(file.name)
-        if found and not _runs(int(found[1])):
+        if found and not process_runs(int(found[1])):
             file.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def process_runs(process: int) -> bool:
     """Whether a process of this number runs."""
     if os.name != "posix":
         return True  # there is no harmless way to ask

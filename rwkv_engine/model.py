@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from rwkv_engine import cpu, families
-from rwkv_engine import state as states
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
-from rwkv_engine.errors import CheckpointError, StateError, TokenError, WrongShape
+from rwkv_engine.checkpoints.time_state import name_of
+from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.families.family import HEAD_VECTORS, Family
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.generate import Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
+from rwkv_engine.mounting import open_state, place
 from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import ModelConfig
@@ -90,8 +91,11 @@ class Model:
         return self._initial.fork()
 
     def load_state(self, path: str | Path) -> State:
-        """The state that `State.save` wrote to `path`. Raises StateError if it is damaged or of another model."""
-        return states.load(path, self._initial.layout)
+        """The state in a file: what `State.save` wrote, or a tuned `time_state` (.pth or safetensors), with which a text begins.
+
+        Raises StateError if it is damaged, of another model, or not finite.
+        """
+        return open_state(path, self._initial.layout)
 
     def feed(self, tokens: Iterable[int], state: State, every: bool = False) -> np.ndarray:
         """Advance `state` over `tokens`; return the logits that follow the last one, or `every` one.
@@ -250,12 +254,6 @@ def room_for_model(config: ModelConfig) -> int:
 def _initial_state(checkpoint: Checkpoint, family: Family, config: ModelConfig, layout: StateLayout) -> State:
     """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key] where there is one."""
     state = State.fresh(layout)
-    for layer in range(config.layers):
-        tensor = checkpoint.tensors.get(f"blocks.{layer}.att.time_state")
-        if tensor is None:
-            continue
-        memory = state["wkv"][layer]
-        if tensor.shape != memory.shape:
-            raise WrongShape(f"tensor {tensor.name}: got shape {list(tensor.shape)}, want {list(memory.shape)}")
-        memory[...] = tensor.float32().transpose(0, 2, 1)
+    found = {layer: checkpoint.tensors.get(name_of(layer)) for layer in range(config.layers)}
+    place(state, {layer: tensor for layer, tensor in found.items() if tensor is not None})
     return state

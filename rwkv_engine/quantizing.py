@@ -49,7 +49,7 @@ def quantize(
     _require_quantized(format)
     if checkpoint.packing is not None:
         raise OptionError(f"{source} is already packed; quantize the checkpoint that it was made of")
-    if target.exists() and Path(source).exists() and target.samefile(source):
+    if target.exists() and target.samefile(checkpoint.path):
         raise OptionError(f"{target}: source and target are the same file; give the target another name")
     if not target.absolute().parent.is_dir():
         raise OptionError(f"{target.absolute().parent} is no folder; make it first")

@@ -30,7 +30,7 @@ TIME_STATE = re.compile(r"blocks\.\d+\.att\.time_state")
 
 def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]]:
     """(the layout's name, tensors under BlinkDL's names). Raises UnknownLayout, WrongShape, CheckpointError."""
-    tensors = _bare(path, contents.tensors)
+    tensors = bare(path, contents.tensors)
     _refuse_relatives(path, tensors)
     if contents.packing is not None:
         return BLINKDL.name, tensors
@@ -43,7 +43,7 @@ def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]
     raise UnknownLayout(f"{path} is no RWKV model that is known here: it holds {len(names)} tensors ({few or 'none'}).")
 
 
-def _bare(path: Path, tensors: Tensors) -> dict[str, Tensor]:
+def bare(path: Path, tensors: Tensors) -> dict[str, Tensor]:
     """The tensors without their wrappers' prefixes."""
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -63,4 +63,7 @@ def _refuse_relatives(path: Path, tensors: Tensors) -> None:
         if "emb.weight" in tensors and any(pattern.search(name) for name in tensors):
             raise UnknownLayout(f"{path} is {what}; this engine runs RWKV-4, 5, 6 and 7.")
     if tensors and all(TIME_STATE.fullmatch(name) for name in tensors):
-        raise UnknownLayout(f"{path} is a tuned initial state of {len(tensors)} layers, no model; load the model it was tuned for.")
+        raise UnknownLayout(
+            f"{path} is a tuned initial state of {len(tensors)} layers, no model; load the model it was tuned for, "
+            "and mount this with load_state or --state."
+        )

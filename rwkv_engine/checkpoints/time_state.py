@@ -1,0 +1,52 @@
+"""Tuned initial states: files with `blocks.N.att.time_state` [H, N, N] alone, for a model that lies elsewhere.
+
+BlinkDL's trainers write them as .pth; a safetensors file of the same names is read as well. Value channels come before key
+channels, whatever the family: RWKV-5 and 6 turn the matrices on loading, RWKV-7 does not (ChatRWKV@965e40b, rwkv_pip_package).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from rwkv_engine.checkpoints.checkpoint import shown
+from rwkv_engine.checkpoints.layouts import TIME_STATE, bare
+from rwkv_engine.checkpoints.opening import OPENERS, container_of
+from rwkv_engine.checkpoints.write import stored, write_safetensors
+from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, WrongShape
+from rwkv_engine.tensor import Tensor
+
+
+def name_of(layer: int) -> str:
+    """The tensor's name in layer `layer`."""
+    return f"blocks.{layer}.att.time_state"
+
+
+def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
+    """The tensors of a file that holds a `time_state` and nothing else, in the order of layers; nothing is read yet.
+
+    Raises UnknownLayout (other tensors), MissingTensor (a layer is left out), WrongShape (layers differ, or no [H, N, N]),
+    CheckpointError (damaged).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is no file; give the path of a state file.")
+    tensors = bare(path, OPENERS[container_of(path)](path).tensors)
+    others = [name for name in tensors if not TIME_STATE.fullmatch(name)]
+    if others or not tensors:
+        what = f"it holds {shown(others[0])}" if others else "it holds nothing"
+        raise UnknownLayout(f"{path} is no state file: {what}, wanted blocks.N.att.time_state alone.")
+    for layer in range(len(tensors)):
+        if name_of(layer) not in tensors:
+            raise MissingTensor(f"{path} holds {len(tensors)} layers of time_state, but none for layer {layer}; the file is incomplete.")
+    found = tuple(tensors[name_of(layer)] for layer in range(len(tensors)))
+    for tensor in found:
+        if len(tensor.shape) != 3 or tensor.shape[1] != tensor.shape[2] or tensor.shape != found[0].shape:
+            raise WrongShape(
+                f"{path}: tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted [heads, size, size], the same in all layers."
+            )
+    return found
+
+
+def write_time_state(path: str | Path, layers: np.ndarray) -> None:
+    """Write [L, H, value, key] float32 as a time_state in safetensors, whole or not at all. Raises CheckpointError."""
+    write_safetensors(path, {name_of(n): stored(name_of(n), "F32", matrix) for n, matrix in enumerate(layers)})
