@@ -9,6 +9,7 @@ from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
 from rwkv_engine_cli.models import models
+from rwkv_engine_cli.pull import pull
 from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
@@ -41,7 +42,7 @@ def _options(
     """Options before the verb."""
 
 
-for verb in (generate, chat, info, tokenize, quantize, bench):
+for verb in (generate, chat, info, tokenize, quantize, bench, pull):
     app.command()(verb)
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rwkv_engine.errors import (
         CheckpointError,
+        DownloadError,
         EngineError,
         MissingExtra,
         MissingTensor,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     )
     from rwkv_engine.generate import Step
     from rwkv_engine.model import Model, load
+    from rwkv_engine.mounting import blend
+    from rwkv_engine.pulling import pull
     from rwkv_engine.quantizing import quantize
     from rwkv_engine.sampling import Sampling
     from rwkv_engine.shapes import ModelConfig
@@ -33,6 +36,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CheckpointError": "errors",
+    "DownloadError": "errors",
     "EngineError": "errors",
     "MissingExtra": "errors",
     "MissingTensor": "errors",
@@ -46,11 +50,14 @@ _HOME = {
     "TokenError": "errors",
     "UnknownLayout": "errors",
     "WrongShape": "errors",
+    "blend": "mounting",
     "load": "model",
+    "pull": "pulling",
     "quantize": "quantizing",
 }
 __all__ = [  # noqa: F822  (they come through __getattr__)
     "CheckpointError",
+    "DownloadError",
     "EngineError",
     "MissingExtra",
     "MissingTensor",
@@ -64,7 +71,9 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "TokenError",
     "UnknownLayout",
     "WrongShape",
+    "blend",
     "load",
+    "pull",
     "quantize",
 ]
 

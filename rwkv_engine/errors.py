@@ -36,5 +36,9 @@ class OptionError(EngineError, ValueError):
     """An option whose value cannot be meant."""
 
 
+class DownloadError(EngineError):
+    """A model that cannot be fetched: no answer, no room for it, or not the content that was promised."""
+
+
 class MissingExtra(EngineError, ImportError):
     """A feature that needs an optional dependency which is not installed."""

@@ -9,14 +9,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
     ("errors", "shapes", "cpu", "files", "bf16"),
-    ("int8_layout", "registry"),
+    ("int8_layout", "registry", "hub"),
     ("tensor", "footprint"),
     ("kernels", "known_models"),
     ("team", "formats", "text", "sampling"),
     ("state",),
     ("families", "checkpoints", "generate"),
     ("quantizing", "mounting"),
-    ("model", "hub"),
+    ("model", "pulling"),
     ("bench",),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
