@@ -34,12 +34,16 @@ def listing(
     if as_json:
         typer.echo(json.dumps([asdict(one) | {"path": str(registry.path_of(one))} for one in found]))
         return
-    if not found:
-        typer.echo("no models yet; `rwkv pull` lists those it knows")
-        return
     rows = [("name", "family", "size", "format", "path")]
     rows += [(one.name, one.family, size(one.bytes), one.format, str(registry.path_of(one))) for one in found]
-    print_table(rows)
+    if found:
+        print_table(rows)
+    else:
+        typer.echo("no models yet; `rwkv pull` lists those it knows")
+    downloads = registry.downloads_folder()
+    begun = sum(file.stat().st_size for file in downloads.rglob("*") if file.is_file())
+    if begun:
+        typer.echo(f"unfinished downloads: {size(begun)} in {downloads}; pull again to go on, or delete the folder")
 
 
 @models.command()

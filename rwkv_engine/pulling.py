@@ -60,7 +60,7 @@ def pull(
     repository = look_up(where, endpoint)
     files = [describe(repository, path) for path in choose(repository, wanted)]
     key = _key(files)
-    folder = registry.models_folder() / "downloads" / key
+    folder = registry.downloads_folder() / key
     if (here := _same(name, key, format)) is not None:
         return here
     need = row.footprint(format) if row else rough(format, sum(file.bytes for file in files))

@@ -51,6 +51,11 @@ def models_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "rwkv_engine" / "models"
 
 
+def downloads_folder() -> Path:
+    """Where downloads lie until they are whole."""
+    return models_folder() / "downloads"
+
+
 def check_name(name: str) -> str:
     """The name, if it may be a model's. Raises OptionError."""
     if not NAME.fullmatch(name):

@@ -1,6 +1,8 @@
 """What the tests share: random models on disk, loaded once for each shape."""
 
 import functools
+import io
+import sys
 
 import models
 import pytest
@@ -49,3 +51,26 @@ def load(checkpoints, tokenizer_file):
 def embedded():
     """The model that comes with the engine."""
     return rwkv_engine.load()
+
+
+@pytest.fixture
+def rwkv(monkeypatch, capsys):
+    """The command without a process of its own: quick, and with everything that is compiled already.
+
+    rwkv(*arguments, status=0, text="") -> what it printed; with a status of 2, the one line that it complained in.
+    """
+    from rwkv_engine_cli.app import main
+
+    def run(*arguments, status=0, text=""):
+        monkeypatch.setattr(sys, "argv", ["rwkv", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8"))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        assert (left.value.code or 0) == status, err
+        complaint = [line for line in err.splitlines() if "compiling" not in line]
+        assert status == 0 or (len(complaint) == 1 and complaint[0].startswith("rwkv: ")), err
+        return out if status == 0 else err
+
+    return run

@@ -1,5 +1,7 @@
 """State files as tools: mounting a time_state, blending, converting, and what is refused."""
 
+import json
+
 import checkpoint_files
 import models
 import numpy as np
@@ -207,3 +209,25 @@ def test_a_folder_or_a_missing_file_is_refused(tmp_path, model_files):
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(StateError, match=str(path)):
             open_state(path, layout_of(model_files["7"]))
+
+
+def test_the_verbs_work_and_refuse_in_one_line(tmp_path, model_files, rwkv, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layout = layout_of(model_files["7"])
+    random_state(layout, 1, 5).save(tmp_path / "a")
+    random_state(layout, 2, 8).save(tmp_path / "b")
+    written(tmp_path, tuned(1), "pth", "BF16")
+    rwkv("state", "blend", "a", "b", "--weight", 0.25, "-o", "c")
+    assert open_state(tmp_path / "c", layout) == blend(random_state(layout, 1, 5), random_state(layout, 2, 8), 0.25)
+    told = json.loads(rwkv("state", "info", "c", "--json", "-m", model_files["7"]))
+    assert (told["kind"], told["tokens"], told["fingerprint"]) == ("state", 8, layout.fingerprint)
+    assert told["planes"]["wkv"]["shape"] == [2, 2, 8, 8] and told["planes"]["wkv"]["norm"] > 0
+    rwkv("state", "convert", "t.pth", "d", "-m", model_files["7"])
+    assert open_state(tmp_path / "d", layout) == open_state(tmp_path / "t.pth", layout)
+    assert "time_state" in rwkv("state", "info", "t.pth")
+    assert "exists" in rwkv("state", "blend", "a", "b", "-o", "c", status=2)
+    assert "another model" in rwkv("state", "info", "a", "-m", model_files["6"], status=2)
+    assert "--model" in rwkv("state", "convert", "t.pth", "e", status=2)
+    assert "--model" in rwkv("state", "blend", "a", "t.pth", "-o", "e", status=2)
+    assert "absent" in rwkv("state", "info", "absent", status=2)
+    assert not (tmp_path / "e").exists()
