@@ -10,7 +10,7 @@ from pathlib import Path
 from rwkv_engine import families, registry
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
-from rwkv_engine.errors import CheckpointError, DownloadError, OptionError
+from rwkv_engine.errors import CheckpointError, DownloadError, OptionError, UnknownLayout
 from rwkv_engine.families.loader import is_matrix
 from rwkv_engine.footprint import Footprint, physical_memory, rough
 from rwkv_engine.hub import RemoteFile, Repository, describe, fetch, look_up
@@ -53,6 +53,8 @@ def pull(
     where, _, wanted = (row.source if row else source).partition(":")
     if format not in FORMATS:
         raise OptionError(f"format: got {format!r}, want one of {', '.join(FORMATS)}")
+    if tokenizer is not None and format == "keep":
+        raise OptionError("a tokenizer can be packed with int8; a model that is kept as it is has the one that lies beside it")
     if "/" not in where:
         raise OptionError(f"{source!r} is no known model; want one of {', '.join(one.name for one in KNOWN)}, or owner/repo:file")
     name = registry.check_name(name or (row.name if row else where.rpartition("/")[2]))
@@ -66,14 +68,18 @@ def pull(
     need = row.footprint(format) if row else rough(format, sum(file.bytes for file in files))
     if not force:
         _refuse_without_room(name, need, files, folder, format)
-    with _alone(folder, say):
+    with _usable(folder), _alone(folder, say):
         if (here := _same(name, key, format)) is not None:
             return here
         say(f"{where}: {', '.join(file.name for file in files)}, {sum(file.bytes for file in files) / 1e6:,.0f} MB")
         paths = [fetch(file, folder) for file in files]
         model = paths[0] if len(_weights(files)) == 1 else folder
         say("checked; " + ("quantizing" if format == "int8" else "registering"))
-        record = _install(name, model, paths, format, tokenizer, progress, f"{where}:{files[0].path}", repository.commit, key)
+        try:
+            record = _install(name, model, paths, format, tokenizer, progress, f"{where}:{files[0].path}", repository.commit, key)
+        except UnknownLayout:
+            shutil.rmtree(folder, ignore_errors=True)  # no download to go on with: it is another kind of thing
+            raise
         shutil.rmtree(folder, ignore_errors=True)
     return record
 
@@ -110,6 +116,8 @@ def _install(
 ) -> Record:
     """Put the fetched files, or what quantizing makes of them, where models are kept, and register them."""
     checkpoint = open_checkpoint(model)
+    if tokenizer is not None and checkpoint.packing is not None:
+        raise OptionError(f"{source} is packed already, with its tokenizer; pull it without another one")
     config = families.detect(checkpoint.tensors).infer(checkpoint.tensors)  # refuses what does not run here
     types = {tensor.dtype for tensor_name, tensor in checkpoint.tensors.items() if is_matrix(tensor_name, tensor)}
     registry.clear_leftovers()
@@ -182,20 +190,28 @@ def _refuse_without_room(name: str, need: Footprint, files: Sequence[RemoteFile]
 
 
 @contextmanager
-def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Only one process at a time fetches the same files; the others wait, and find them done. Raises DownloadError."""
-    from filelock import FileLock, Timeout
-
+def _usable(folder: Path) -> Iterator[None]:
+    """What the disk refuses, as a DownloadError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say("another process is pulling this model; waiting for it")
-            lock.acquire()
+        yield
     except OSError as error:
-        raise DownloadError(f"{folder} cannot be used: {error.strerror or error}; set XDG_DATA_HOME to a folder of yours") from None
+        raise DownloadError(
+            f"{registry.models_folder()} cannot be used: {error}; make room, or set XDG_DATA_HOME to another place"
+        ) from None
+
+
+@contextmanager
+def _alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Only one process at a time fetches the same files; the others wait, and find them done."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("another process is pulling this model; waiting for it")
+        lock.acquire()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield

@@ -141,6 +141,8 @@ def remove(name: str) -> None:
         path.unlink()
     except FileNotFoundError:
         raise CheckpointError(f"no model is called {name!r}; {_what_there_is()}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be removed: {error.strerror or error}") from None
     if old is not None:
         shutil.rmtree(_own_folder(old), ignore_errors=True)
     clear_leftovers()

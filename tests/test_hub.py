@@ -189,7 +189,7 @@ def test_no_model_is_registered_that_does_not_run_here(hub, small):
     for name in ("text", "cut"):
         with pytest.raises(CheckpointError):
             pull(f"someone/{name}", endpoint=hub.url)
-    assert registry.names() == [] and not [name for name in files() if name.startswith("data")]
+    assert registry.names() == [] and [name.rpartition("/")[2] for name in files()] == ["m.pth"]
 
 
 def test_what_the_hub_refuses_is_one_sentence(hub, small):
@@ -210,9 +210,28 @@ def test_what_the_hub_refuses_is_one_sentence(hub, small):
         pull("someone/tiny", format="int3", endpoint=hub.url)
     with pytest.raises(OptionError, match="model name"):
         pull("someone/tiny", name="../x", endpoint=hub.url)
+    with pytest.raises(OptionError, match="tokenizer can be packed with int8"):
+        pull("someone/tiny", format="keep", tokenizer="world", endpoint=hub.url)
     hub.files["someone/tiny"]["n.pth"] = small
     with pytest.raises(OptionError, match="holds 2 models; say which"):
         pull("someone/tiny", endpoint=hub.url)
+
+
+@pytest.mark.parametrize("broken", ["no folder", "full"])
+def test_a_disk_that_refuses_is_one_sentence(hub, small, home, monkeypatch, broken):
+    hub.files["someone/tiny"] = {"m.safetensors": small}
+    if broken == "no folder":
+        (home / "data").write_text("a file where a folder should be")
+    else:
+
+        def fail(*arguments):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("rwkv_engine.registry.write_whole", fail)
+    with pytest.raises(DownloadError, match=r"cannot be used: \[Errno") as refused:
+        pull("someone/tiny", format="keep", endpoint=hub.url)
+    assert "\n" not in str(refused.value)
+    assert registry.names() == [] and not [name for name in files() if name.startswith("data")]
 
 
 def test_a_hub_that_does_not_answer_is_one_sentence():
