@@ -1,6 +1,7 @@
 """Models that `rwkv pull` knows by a short name: BlinkDL's RWKV-7 G1 series, the newest file of each size.
 
-Names and sizes as the repository had them on 2026-09-30. All are BF16 with the World vocabulary and a channel mix four times as wide.
+Names as of October 2026. Bytes are for estimates only (the hub states the real ones when a file is pulled): those of a file of the
+same shape, to the megabyte for 0.1b. All are BF16 with the World vocabulary and a channel mix four times as wide.
 """
 
 from dataclasses import dataclass
