@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rwkv_engine.conversation import Conversation
     from rwkv_engine.errors import (
         CheckpointError,
         DownloadError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         MissingExtra,
         MissingTensor,
         OptionError,
+        SessionError,
         StateError,
         TokenError,
         UnknownLayout,
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CheckpointError": "errors",
+    "Conversation": "conversation",
     "DownloadError": "errors",
     "EngineError": "errors",
     "MissingExtra": "errors",
@@ -44,6 +47,7 @@ _HOME = {
     "ModelConfig": "shapes",
     "OptionError": "errors",
     "Sampling": "sampling",
+    "SessionError": "errors",
     "State": "state",
     "StateError": "errors",
     "Step": "generate",
@@ -57,6 +61,7 @@ _HOME = {
 }
 __all__ = [  # noqa: F822  (they come through __getattr__)
     "CheckpointError",
+    "Conversation",
     "DownloadError",
     "EngineError",
     "MissingExtra",
@@ -65,6 +70,7 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "ModelConfig",
     "OptionError",
     "Sampling",
+    "SessionError",
     "State",
     "StateError",
     "Step",

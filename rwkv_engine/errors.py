@@ -28,6 +28,10 @@ class StateError(EngineError):
     """A state that is damaged, or that belongs to another model."""
 
 
+class SessionError(EngineError):
+    """A kept talk that is missing, of another model, or whose folder cannot be read or written."""
+
+
 class TokenError(EngineError):
     """A token id outside the vocabulary, no token at all, or text that cannot be encoded."""
 

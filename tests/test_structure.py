@@ -17,7 +17,8 @@ LEVELS = (
     ("families", "checkpoints", "generate"),
     ("quantizing", "mounting"),
     ("model", "pulling"),
-    ("bench",),
+    ("bench", "conversation"),
+    ("sessions",),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 SOURCES = sorted(p for folder in ("rwkv_engine", "cli", "weights", "benchmarks", "tests") for p in (ROOT / folder).rglob("*.py"))

@@ -1,0 +1,67 @@
+"""An answer in two: what was thought between `<think>` and `</think>`, and what is said."""
+
+import re
+
+_OPEN, _CLOSE = "<think>", "</think>"
+#: what a prompt may give of an answer's beginning: an open tag or an empty thought, whole or without the last ">"
+_PRIMED = re.compile(r"<think(?:>\s*(?:</think>?\s*)?)?\Z")
+
+
+class Thinking:
+    """Text in, (thought, said) out, as it comes; a tag that is not complete waits for the rest of it.
+
+    prompt  what the model was given: its end may already be the beginning of a thought.
+    White space around a thought and in front of what is said belongs to neither.
+    """
+
+    __slots__ = ("_bare", "_held", "_inside", "_opened", "_skip")
+
+    def __init__(self, prompt: str = "") -> None:
+        found = _PRIMED.search(prompt)
+        primed = found[0].rstrip() if found else ""
+        self._held = ""
+        self._opened = bool(primed)  # whether it is known if there is a thought
+        self._inside = bool(primed) and "</" not in primed  # whether the thought goes on
+        self._skip = bool(primed) and not primed.endswith(">")  # whether the tag's last letter is still to come
+        self._bare = True  # nothing but white space so far on this side of the tag
+
+    @property
+    def inside(self) -> bool:
+        """Whether the text so far ends within a thought."""
+        return self._inside
+
+    def push(self, text: str) -> tuple[str, str]:
+        """What may be shown now: more of the thought, more of what is said."""
+        if self._skip and text:
+            text, self._skip = text.removeprefix(">"), False
+        self._held += text
+        thought = ""
+        if not self._opened:
+            start = self._held.lstrip()
+            if not start or (_OPEN.startswith(start) and start != _OPEN):
+                return "", ""
+            self._opened, self._inside = True, start.startswith(_OPEN)
+            self._held = start[len(_OPEN) :] if self._inside else self._held
+        if self._inside:
+            before, closed, after = self._held.partition(_CLOSE)
+            if not closed:
+                keep = max(n for n in range(len(_CLOSE)) if before.endswith(_CLOSE[:n]))
+                shown = before[: len(before) - keep].rstrip()  # white space waits too: it may be the end
+                self._held = before[len(shown) :]
+                return self._trimmed(shown), ""
+            thought = self._trimmed(before.rstrip())
+            self._inside, self._bare, self._held = False, True, after
+        said, self._held = self._trimmed(self._held), ""
+        return thought, said
+
+    def finish(self) -> tuple[str, str]:
+        """What is still held back: nothing more comes."""
+        text, self._held = self._held, ""
+        if self._inside:
+            return self._trimmed(text.rstrip()), ""
+        return "", self._trimmed(text)
+
+    def _trimmed(self, text: str) -> str:
+        text = text.lstrip() if self._bare else text
+        self._bare = self._bare and not text
+        return text
