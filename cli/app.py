@@ -11,6 +11,7 @@ from rwkv_engine_cli.info import info
 from rwkv_engine_cli.models import models
 from rwkv_engine_cli.pull import pull
 from rwkv_engine_cli.quantize import quantize
+from rwkv_engine_cli.sessions import sessions
 from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
 
@@ -46,6 +47,7 @@ for verb in (generate, chat, info, tokenize, quantize, bench, pull):
     app.command()(verb)
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")
+app.add_typer(sessions, name="sessions")
 
 
 def main() -> None:

@@ -1,22 +1,30 @@
-"""`rwkv chat`: talk to a model, plainly."""
+"""`rwkv chat`: talk to a model."""
 
+import dataclasses
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rwkv_engine_cli import options as o
 
 if TYPE_CHECKING:
-    from rwkv_engine import Model, Sampling, State
-    from rwkv_engine.text.chat import ChatTemplate
+    from rwkv_engine_cli.talk.loop import Screen
+    from rwkv_engine_cli.talk.running import Talk
+
+    from rwkv_engine.sessions import Info, Store
 
 
 def chat(
     model: o.Source = None,
+    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last talk.")] = False,
+    session: Annotated[str | None, typer.Option(help="Go on with the talk of this name, or begin it.")] = None,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep this talk.")] = False,
+    read_again: Annotated[bool, typer.Option("--read-again", help="Go on with a talk held with another model: read it all.")] = False,
     system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
-    template: Annotated[str | None, typer.Option(help="Name of the chat template; default: the model's.")] = None,
-    max_tokens: o.MaxTokens = 512,
+    template: Annotated[str | None, typer.Option(help="Chat template: a name, or a Jinja file; default: the model's.")] = None,
+    think: Annotated[str | None, typer.Option(help="off, fast, on or long: how much is thought before an answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Write at most this many tokens for an answer; default: 512.")] = None,
     preset: o.Preset = None,
     temperature: o.Temperature = None,
     top_p: o.TopP = None,
@@ -31,56 +39,97 @@ def chat(
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
 ) -> None:
-    """Talk to a model. Ctrl-C stops an answer and not the program; ctrl-D leaves."""
-    from rwkv_engine.text.chat import template_for, template_named
+    """Talk to a model; /help lists commands. Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept."""
+    numbers = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    numbers |= {"presence": presence, "frequency": frequency, "decay": decay, "seed": seed}
+    given = {"model": model, "weights": weights, "tokenizer": tokenizer, "template": template, "think": think, "max_tokens": max_tokens}
+    store, info = _kept(go_on, session, no_save)
+    wanted: dict[str, Any] = {**(info.settings if info else {}), **{name: value for name, value in given.items() if value is not None}}
+    wanted["sampling"] = _sampling(wanted.get("sampling"), preset, numbers)
+    if system is not None:
+        wanted["system"] = system
+    engine = o.load_model(wanted.get("model"), wanted.get("weights"), threads, wanted.get("tokenizer"), no_cache)
+    talk = _talk(engine, store, info, session, wanted, read_again)
+    from rwkv_engine_cli.talk.loop import run
 
-    sampling = o.make_sampling(
-        preset,
-        None,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        presence=presence,
-        frequency=frequency,
-        decay=decay,
-        seed=seed,
-    )
-    engine = o.load_model(model, weights, threads, tokenizer, no_cache)
-    form = template_named(template) if template else template_for(engine.config.vocab)
-    state = engine.new_state()
-    before = form.opening(system)
-    for said in _lines():
-        _answer(engine, before + form.turn(said), state, sampling, max_tokens, form)
-        before = form.between
-    if sys.stdin.isatty():
-        print()
+    run(talk, _screen(store))
 
 
-def _answer(model: "Model", prompt: str, state: "State", sampling: "Sampling", max_tokens: int, form: "ChatTemplate") -> None:
-    """Print one answer as it is written. Ctrl-C ends it; the state then holds what was said so far."""
-    steps = model.generate(prompt, max_tokens=max_tokens, sampling=sampling, state=state, stop=form.stops)
-    begun = False
+def _kept(go_on: bool, name: str | None, no_save: bool) -> "tuple[Store | None, Info | None]":
+    """The store, and the session to go on with. Raises OptionError, SessionError."""
+    from rwkv_engine.errors import OptionError, SessionError
+    from rwkv_engine.sessions import Store
+
+    if (go_on or name is not None) and no_save:
+        raise OptionError("--no-save keeps nothing, so it goes neither with -c nor with --session")
+    if go_on and name is not None:
+        raise OptionError("got -c and --session; give one of them")
+    if no_save:
+        return None, None
     try:
-        for step in steps:
-            text = step.text if begun else step.text.lstrip()
-            begun = begun or bool(text)
-            print(text, end="", flush=True)
-    except KeyboardInterrupt:
-        steps.close()
-    print()
+        store = Store()
+    except SessionError as error:
+        if go_on or name is not None:
+            raise
+        print(f"rwkv: {error}; this talk is not kept", file=sys.stderr)
+        return None, None
+    store.collect()
+    info = store.find(name) if name is not None else store.last() if go_on else None
+    if go_on and info is None:
+        raise SessionError("no talk is kept yet, so there is none to go on with; start one with: rwkv chat")
+    return store, info
 
 
-def _lines() -> Iterator[str]:
-    """What the person says, line by line, until end of input; blank lines are passed over."""
-    shown = "> " if sys.stdin.isatty() else ""
-    while True:
-        try:
-            line = input(shown)
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            print("  (ctrl-D leaves)")
-            continue
-        if line.strip():
-            yield line
+def _sampling(stored: "dict[str, Any] | None", preset: str | None, numbers: dict[str, Any]):  # type: ignore[no-untyped-def]
+    """The sampling that was kept, or a preset, with the options put over it."""
+    from rwkv_engine.sampling import Sampling
+
+    if stored is None or preset is not None:
+        return o.make_sampling(preset, None, **numbers)
+    known = {field.name for field in dataclasses.fields(Sampling)}
+    kept = {name: value for name, value in stored.items() if name in known}
+    kept |= {"bias": tuple(map(tuple, kept.get("bias", ()))), "banned": tuple(kept.get("banned", ()))}
+    return Sampling(**{**kept, **{name: value for name, value in numbers.items() if value is not None}})
+
+
+def _talk(engine: "Any", store: "Store | None", info: "Info | None", name: str | None, wanted: dict[str, Any], read_again: bool) -> "Talk":
+    """The talk to go on with, or a new one."""
+    from rwkv_engine_cli.talk.running import Talk
+
+    from rwkv_engine.conversation import Conversation
+    from rwkv_engine.sessions import Session
+    from rwkv_engine.text.templates import find_template
+
+    packing = engine.checkpoint.packing
+    form = find_template(engine.config.vocab, packing.template if packing else None, wanted.get("template"))
+    if info is not None and store is not None:
+        session = Session.open(store, info, engine, form, read_again)
+        conversation = session.conversation
+    else:
+        conversation = Conversation(engine, form)
+        session = Session(store, conversation, name) if store else None
+    conversation.set_think(wanted.get("think") or "off")
+    conversation.system = wanted.get("system")
+    # for the next time, from whatever folder that will be
+    source = {key: _absolute(wanted.get(key)) for key in ("model", "weights", "tokenizer", "template")}
+    limit = wanted.get("max_tokens") or 512
+    return Talk(engine, form, session, conversation, store, wanted["sampling"], limit, source, _warn)
+
+
+def _absolute(value: str | None) -> str | None:
+    return str(Path(value).resolve()) if value is not None and Path(value).exists() else value
+
+
+def _screen(store: "Store | None") -> "Screen":
+    """A terminal's if there is one on both sides, else the plain one."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from rwkv_engine_cli.talk.terminal import Terminal
+
+        return Terminal(store.folder / "history" if store else None)
+    from rwkv_engine_cli.talk.plain import Plain
+
+    return Plain()
+
+
+def _warn(text: str) -> None:
+    print(f"rwkv: {' '.join(text.split())}", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from rwkv_engine.text.thinking import Thinking
 #: states of the last turns that are all kept; of older ones, a quarter as many for each doubling of the distance
 RECENT = 24
 #: tokens that are read at once before a reader may stop; a multiple of the model's longest pass, so that the numbers are the same
-PIECE = 512
+PIECE = 128
 
 
 @dataclass(frozen=True, slots=True)

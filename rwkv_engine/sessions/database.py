@@ -168,8 +168,8 @@ class Database:
                 f"FROM sessions {rest}",
                 values,
             ).fetchall()
-        for *first, settings, turns, tokens in rows:
-            yield Info(*first, json.loads(settings), turns, tokens)
+        for number, name, created, changed, revision, fingerprint, settings, turns, tokens in rows:
+            yield Info(number, name, created, changed, revision, fingerprint, json.loads(settings), turns, tokens)
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])

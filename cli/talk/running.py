@@ -1,0 +1,146 @@
+"""The running talk: a conversation, its place in the store, and how answers are chosen."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rwkv_engine.conversation import Conversation, Part
+from rwkv_engine.errors import SessionError
+from rwkv_engine.model import Model
+from rwkv_engine.sampling import Sampling
+from rwkv_engine.sessions import Session, Store
+from rwkv_engine.text.chat import Template
+
+
+@dataclass(slots=True)
+class Measured:
+    """The last answer: tokens read before it and written in it, and the seconds of both."""
+
+    read: int = 0
+    reading: float = 0.0
+    written: int = 0
+    writing: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Tokens written in a second; 0 before there are two."""
+        return (self.written - 1) / self.writing if self.written > 1 and self.writing > 0 else 0.0
+
+
+@dataclass(slots=True)
+class Talk:
+    """What a command may look at and change.
+
+    session   where the conversation is kept; without a store it only holds it.
+    store     None: nothing is kept.
+    source    how the model was named, for the next time.    warn  tells the person something in one line.
+    """
+
+    model: Model
+    template: Template
+    session: Session | None
+    conversation: Conversation
+    store: Store | None
+    sampling: Sampling
+    max_tokens: int
+    source: dict[str, Any]
+    warn: Callable[[str], None]
+    measured: Measured = field(default_factory=Measured)
+
+    @property
+    def name(self) -> str:
+        """The session's name, or what is to be said for one that has none."""
+        if self.session is None:
+            return "not kept"
+        return self.session.name or "new"
+
+    def settings(self) -> dict[str, Any]:
+        """What is kept with the session, as JSON values."""
+        talk = self.conversation
+        return {
+            **self.source,
+            "think": talk.think,
+            "system": talk.system,
+            "max_tokens": self.max_tokens,
+            "sampling": asdict(self.sampling),
+        }
+
+    def say(self, text: str) -> Iterator[Part]:
+        """The answer to `text`."""
+        return self._measure(self.conversation.say(text, self.sampling, self.max_tokens))
+
+    def retry(self) -> Iterator[Part]:
+        """Another answer to the last question."""
+        return self._measure(self.conversation.retry(self.sampling, self.max_tokens))
+
+    def edit(self, text: str) -> Iterator[Part]:
+        """The answer to `text` in place of the last question."""
+        return self._measure(self.conversation.edit(text, self.sampling, self.max_tokens))
+
+    def keep(self) -> None:
+        """Put the talk as it is now into the store. A failure is told, and ends keeping; the talk goes on."""
+        if self.session is None:
+            return
+        try:
+            before = self.session.name
+            if not self.session.keep(self.settings()):
+                self.warn(f"session {before!r} was changed by another process; this talk is now {self.session.name!r}")
+        except SessionError as error:
+            self.session = self.store = None
+            self.warn(f"{error}; this talk is no longer kept")
+
+    def enter(self, session: Session) -> None:
+        """Go on with another session."""
+        self.session, self.conversation = session, session.conversation
+        self.measured = Measured()
+
+    def need_store(self) -> Store:
+        """The store. Raises SessionError if nothing is kept."""
+        if self.store is None:
+            raise SessionError("this talk is not kept (--no-save), so there are no sessions")
+        return self.store
+
+    def status(self) -> str:
+        """One line: name, tokens, size of the state, speed, mode of thinking."""
+        talk = self.conversation
+        parts = [self.name, f"{talk.tokens:,} tokens", f"state {size(self.state_bytes)}"]
+        if self.measured.rate:
+            parts.append(f"{self.measured.rate:,.0f} tokens/s")
+        if talk.think != "off":
+            parts.append(f"think {talk.think}")
+        return " · ".join(parts)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state of this model."""
+        return self.model.new_state().nbytes
+
+    def _measure(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """The same parts, taking the time."""
+        now = self.measured = Measured()
+        start = time.perf_counter()
+        first, step = start, None
+        try:
+            for part in parts:
+                if part.step is None:
+                    now.read, now.reading = max(now.read, part.total), time.perf_counter() - start
+                else:
+                    now.written += part.step is not step
+                    step = part.step
+                    if now.written == 1:
+                        first = time.perf_counter()
+                    now.writing = time.perf_counter() - first
+                yield part
+        finally:
+            parts.close()  # type: ignore[attr-defined]  # so that closing this one ends the answer
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("bytes", "KB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"

@@ -1,0 +1,138 @@
+"""A talk on a terminal: a line editor with history and completion, and answers as Markdown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.styles import Style
+from rich.console import Console
+from rich.text import Text
+from rwkv_engine_cli.talk.commands import COMMANDS
+from rwkv_engine_cli.talk.markdown import Answer
+from rwkv_engine_cli.talk.running import Talk
+
+from rwkv_engine.conversation import Part
+
+_STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold"})
+
+
+class Terminal:
+    """The person's screen.
+
+    history  file of what was typed in all talks; None: only in memory.
+    """
+
+    __slots__ = ("_console", "_prompt", "_talk", "commands")
+
+    def __init__(self, history: Path | None) -> None:
+        self.commands = True
+        self._console = Console(highlight=False)
+        self._talk: Talk | None = None
+        self._prompt: PromptSession[str] = PromptSession(
+            [("class:prompt", "> ")],
+            history=_history(history),
+            completer=_Completer(self),
+            complete_while_typing=True,
+            key_bindings=_keys(self),
+            bottom_toolbar=lambda: self._talk.status() if self._talk else "",
+            prompt_continuation="  ",
+            style=_STYLE,
+            reserve_space_for_menu=4,
+        )
+
+    @property
+    def talk(self) -> Talk | None:
+        """The talk that the line under way belongs to."""
+        return self._talk
+
+    def read(self, talk: Talk, before: str) -> str | None:
+        """What the person says. Ctrl-C empties the line; ctrl-D on an empty one leaves."""
+        self._talk = talk
+        while True:
+            try:
+                return self._prompt.prompt(default=before)
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                self.show("(ctrl-D leaves)")
+
+    def show(self, text: str) -> None:
+        """Show lines that no model wrote."""
+        self._console.print(Text(text, style="cyan"))
+
+    def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
+        """Show an answer as it comes."""
+        Answer(self._console, talk.status).show(parts)
+
+    def unfold(self) -> None:
+        """Show the thought behind the last answer that had one."""
+        turns = self._talk.conversation.turns if self._talk else []
+        thought = next((turn.thinking for turn in reversed(turns) if turn.thinking), "no answer of this talk was thought about")
+        self._console.print(Text(thought, style="dim italic"))
+
+
+class _Completer(Completer):
+    """Completes commands, and what may follow one."""
+
+    def __init__(self, screen: Terminal) -> None:
+        self._screen = screen
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
+        """prompt_toolkit's interface."""
+        line, talk = document.text_before_cursor, self._screen.talk
+        if not line.startswith("/") or line.startswith("//") or talk is None:
+            return
+        word, space, begun = line[1:].partition(" ")
+        if not space:
+            found = [(name, command.does) for name, command in COMMANDS.items() if name.startswith(word)]
+        else:
+            choices = COMMANDS[word].choices(talk) if word in COMMANDS else ()
+            found = [(choice, "") for choice in choices if choice.startswith(begun)]
+        for text, does in found:
+            yield Completion(text, start_position=-len(begun if space else word), display_meta=does)
+
+
+def _keys(screen: Terminal) -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("c-c")
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    @keys.add("c-o")
+    def _(event: KeyPressEvent) -> None:
+        run_in_terminal(screen.unfold)
+
+    return keys
+
+
+def _history(path: Path | None) -> History:
+    """The history in a file, if it can be written."""
+    if path is None:
+        return InMemoryHistory()
+    try:
+        with path.open("ab"):
+            return FileHistory(str(path))
+    except OSError:
+        return InMemoryHistory()
