@@ -192,7 +192,7 @@ class Conversation:
 
         def settle() -> None:
             turn = Turn(text, *writing.texts(), system, self.think, (*ids, *writing.fed(state)), writing.stop, uuid.uuid4().hex, tries)
-            self._settle(number, turn, state, asked, ids[:fork_at])
+            self._settle(number, turn, state, (asked, ids[:fork_at]) if writing.split.tagged else None)
 
         try:
             for step in steps:
@@ -204,10 +204,15 @@ class Conversation:
             raise
         settle()
 
-    def _settle(self, number: int, turn: Turn, state: State, asked: State, common: list[int]) -> None:
-        """Make `turn` the last one, with the state after it; or, to take a thought out, with the state before and what to read."""
+    def _settle(self, number: int, turn: Turn, state: State, thoughtless: tuple[State, list[int]] | None) -> None:
+        """Make `turn` the last one, with the state after it.
+
+        thoughtless  to take a thought out: a state within the turn, and the turn's tokens up to there. What is to be read from
+                     there is left for later, so that the turn can be put away first.
+        """
         rest: list[int] = []
-        if turn.think != "off" or turn.thinking:
+        if thoughtless:
+            asked, common = thoughtless
             ids = self.model.tokenizer.encode(self.template.keeps(turn.user, turn.answer, turn.system, number == 0))
             if ids[: len(common)] == common:
                 state, rest = asked, ids[len(common) :]
@@ -256,10 +261,10 @@ class Conversation:
 class _Writing:
     """An answer as it is written: its tokens, and its texts on both sides of the thought."""
 
-    __slots__ = ("_before", "_said", "_split", "_thought", "ids", "stop")
+    __slots__ = ("_before", "_said", "_thought", "ids", "split", "stop")
 
     def __init__(self, split: Thinking, before: int) -> None:
-        self._split, self._before = split, before
+        self.split, self._before = split, before
         self._thought: list[str] = []
         self._said: list[str] = []
         self.ids: list[int] = []
@@ -269,15 +274,15 @@ class _Writing:
         """What this step shows: at least one part."""
         self.ids.append(step.token)
         self.stop = step.stop
-        thought, said = self._split.push(step.text)
+        thought, said = self.split.push(step.text)
         if step.stop:
-            more = self._split.finish()
+            more = self.split.finish()
             thought, said = thought + more[0], said + more[1]
         self._thought.append(thought)
         self._said.append(said)
-        if thought or (self._split.inside and not said):
+        if thought or (self.split.inside and not said):
             yield Part("thinking", thought, step)
-        if said or not (thought or self._split.inside):
+        if said or not (thought or self.split.inside):
             yield Part("answer", said, step)
 
     def fed(self, state: State) -> tuple[int, ...]:
@@ -287,7 +292,7 @@ class _Writing:
     def texts(self) -> tuple[str, str]:
         """(answer, thought), whole, without white space around them."""
         if self.stop is None:
-            thought, said = self._split.finish()
+            thought, said = self.split.finish()
             self._thought.append(thought)
             self._said.append(said)
         return "".join(self._said).strip(), "".join(self._thought).strip()

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import sys
 
 import models
@@ -74,3 +75,16 @@ def rwkv(monkeypatch, capsys):
         return out if status == 0 else err
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory):
+    """The folder in which this run keeps talks, in place of the user's."""
+    folder = tmp_path_factory.mktemp("data")
+    before = os.environ.get("XDG_DATA_HOME")
+    os.environ["XDG_DATA_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["XDG_DATA_HOME"]
+    else:
+        os.environ["XDG_DATA_HOME"] = before

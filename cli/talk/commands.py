@@ -135,6 +135,7 @@ def _set(talk: Talk, argument: str) -> Outcome:
 
 def _save(talk: Talk, argument: str) -> Outcome:
     _current(talk).fork(_named(argument, "/save"), talk.settings())
+    talk.keep()  # last, so that it is this talk that `rwkv chat -c` goes on with
     return Outcome(f"kept as {argument!r}; /load {argument} comes back to this point")
 
 
@@ -156,6 +157,7 @@ def _switch(talk: Talk, argument: str) -> Outcome:
     store = talk.need_store()
     info = store.info(_named(argument, "/switch"))
     talk.enter(Session.open(store, info, talk.model, talk.template))
+    talk.keep()
     return Outcome(f"now in {argument!r}, {_extent(talk.conversation)}")
 
 
@@ -168,7 +170,7 @@ def _sessions(talk: Talk, argument: str) -> Outcome:
     for info in infos:
         here = "*" if info.name == talk.name else " "
         when = datetime.fromtimestamp(info.changed).strftime("%Y-%m-%d %H:%M")
-        rows.append(f"{here} {info.name:<{width}}  {when}  {info.turns} turns, {info.tokens:,} tokens")
+        rows.append(f"{here} {info.name:<{width}}  {when}  {extent(info.turns, info.tokens)}")
     return Outcome("\n".join(rows))
 
 
@@ -200,8 +202,12 @@ def _current(talk: Talk) -> Session:
 
 
 def _extent(conversation: Conversation) -> str:
-    count = len(conversation.turns)
-    return f"{conversation.tokens:,} tokens in {count} turn{'s' * (count != 1)}"
+    return extent(len(conversation.turns), conversation.tokens)
+
+
+def extent(turns: int, tokens: int) -> str:
+    """How long a talk is, for people."""
+    return f"{tokens:,} tokens in {turns} turn{'s' * (turns != 1)}"
 
 
 def _named(argument: str, command: str) -> str:

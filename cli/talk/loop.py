@@ -37,6 +37,7 @@ def run(talk: Talk, screen: Screen) -> None:
         change, editing = editing is not None, None
         if not line.strip():
             continue
+        session, settings = talk.session, talk.settings()
         try:
             outcome = _outcome(talk, screen, line, change)
             if outcome.text:
@@ -45,6 +46,8 @@ def run(talk: Talk, screen: Screen) -> None:
                 with until_interrupt(outcome.parts) as parts:
                     screen.stream(talk, parts)
                     talk.keep()
+            elif talk.session and talk.session is session and session.kept and talk.settings() != settings:
+                talk.keep()
             editing = outcome.edit
         except CheckpointError:
             raise

@@ -37,7 +37,8 @@ class Store:
         self.folder = data_folder() if folder is None else Path(folder)
         self._states = self.folder / "states"
         try:
-            self._states.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people say is theirs alone
+            self._states.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             raise SessionError(f"{self.folder}: talks cannot be kept there: {error.strerror or error}") from None
         self._database = Database(self.folder / "sessions.sqlite")

@@ -11,15 +11,17 @@ class Thinking:
     """Text in, (thought, said) out, as it comes; a tag that is not complete waits for the rest of it.
 
     prompt  what the model was given: its end may already be the beginning of a thought.
+    tagged  whether there is a thought at all, be it empty.
     White space around a thought and in front of what is said belongs to neither.
     """
 
-    __slots__ = ("_bare", "_held", "_inside", "_opened", "_skip")
+    __slots__ = ("_bare", "_held", "_inside", "_opened", "_skip", "tagged")
 
     def __init__(self, prompt: str = "") -> None:
         found = _PRIMED.search(prompt)
         primed = found[0].rstrip() if found else ""
         self._held = ""
+        self.tagged = bool(primed)
         self._opened = bool(primed)  # whether it is known if there is a thought
         self._inside = bool(primed) and "</" not in primed  # whether the thought goes on
         self._skip = bool(primed) and not primed.endswith(">")  # whether the tag's last letter is still to come
@@ -41,6 +43,7 @@ class Thinking:
             if not start or (_OPEN.startswith(start) and start != _OPEN):
                 return "", ""
             self._opened, self._inside = True, start.startswith(_OPEN)
+            self.tagged = self._inside
             self._held = start[len(_OPEN) :] if self._inside else self._held
         if self._inside:
             before, closed, after = self._held.partition(_CLOSE)
