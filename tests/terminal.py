@@ -1,0 +1,81 @@
+"""A terminal for tests: runs a program on a pseudo-terminal and shows what a person would see."""
+
+import os
+import sys
+import time
+
+import pexpect
+import pyte
+
+
+class Terminal:
+    """`rwkv` with these arguments on a screen of so many columns and rows; `text()` is all that was ever on it."""
+
+    def __init__(self, arguments, columns=200, rows=40, **environment):
+        self.screen = pyte.HistoryScreen(columns, rows, history=5000)
+        self._stream = pyte.ByteStream(self.screen)
+        self.program = pexpect.spawn(
+            sys.executable,
+            ["-m", "rwkv_engine_cli.app", *arguments],
+            dimensions=(rows, columns),
+            env={**os.environ, "TERM": "xterm-256color", **environment},
+        )
+        self.program.delaybeforesend = None
+
+    def wait(self, until, seconds=60):
+        """Read the program's output until `until()` is true or it ends; fails after so many seconds."""
+        end = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < end, f"waited in vain; the screen:\n{self.text()}"
+            try:
+                data = self.program.read_nonblocking(65536, 0.05)
+            except pexpect.TIMEOUT:
+                continue
+            except pexpect.EOF:
+                return
+            self._stream.feed(data)
+            if b"\x1b[6n" in data:  # the program asks where the cursor is
+                self.program.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R".encode())
+
+    def text(self):
+        """What was and is on the screen, line by line."""
+        lines = [*self.screen.history.top, *(self.screen.buffer[y] for y in range(self.screen.lines))]
+        return "\n".join(map(_shown, lines)).rstrip()
+
+    def line(self):
+        """The line that the cursor is in."""
+        return _shown(self.screen.buffer[self.screen.cursor.y])
+
+    def prompts(self):
+        """How many prompts there have been."""
+        return sum(line.startswith(">") for line in self.text().splitlines())
+
+    def ready(self):
+        """Wait for an empty prompt."""
+        self.wait(lambda: self.line() == ">" and self.screen.cursor.x == 2)
+
+    def type(self, keys, shown=None):
+        """Press keys, and wait until the line is `> shown` (by default: the keys)."""
+        self.program.send(keys)
+        self.wait(lambda: self.line() == f"> {keys if shown is None else shown}".rstrip())
+
+    def say(self, line):
+        """Type a line, press Enter, wait for the next prompt; what was shown between."""
+        count = self.prompts()
+        self.type(line)
+        self.program.send("\r")
+        self.wait(lambda: self.prompts() > count)
+        self.ready()
+        text = self.text().splitlines()
+        end = max(n for n, shown in enumerate(text) if shown == ">")
+        start = max(n for n in range(end) if text[n] == f"> {line}".rstrip())
+        return "\n".join(text[start + 1 : end]).rstrip()
+
+    def close(self):
+        """End the program, whatever it does."""
+        self.program.close(force=True)
+
+
+def _shown(line):
+    """A line of pyte's: cells by column, those never written left out."""
+    return "".join(line[x].data for x in range(max(line, default=-1) + 1)).rstrip()
