@@ -118,10 +118,11 @@ def test_keys_history_completion_and_the_status_line(terminal, tmp_path, monkeyp
     chat.program.send("\x03")  # and says on an empty one how to leave
     chat.wait(lambda: "(ctrl-D leaves)" in chat.text())
     chat.ready()
-    chat.type("/und\t", "/undo")
-    chat.type("\x03", "")
-    chat.type("/think lo\t", "/think long")
-    chat.type("\x03", "")
+    for typed, shown, completed in (("/und", "take back the last", "/undo"), ("/think lo", "    long", "/think long")):
+        chat.type(typed)
+        chat.wait(lambda shown=shown: shown in chat.text())
+        chat.type("\t", completed)
+        chat.type("\x03", "")
     chat.program.send("Mia is in the park.\x1b\rWhere is Mia?\\\rQuick!")
     chat.wait(lambda: chat.line() == "  Quick!")
     chat.program.send("\r")
