@@ -42,7 +42,7 @@ class Terminal:
             bottom_toolbar=lambda: self._talk.status() if self._talk else "",
             prompt_continuation="  ",
             style=_STYLE,
-            reserve_space_for_menu=4,
+            reserve_space_for_menu=6,
         )
 
     @property
