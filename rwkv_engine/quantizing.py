@@ -22,6 +22,7 @@ from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.tensor import Tensor
 from rwkv_engine.text import find_tokenizer, packable
 from rwkv_engine.text.chat import template_for
+from rwkv_engine.text.templates import packable_template
 
 #: tells how many bytes of the result were just made
 Progress = Callable[[int], None]
@@ -36,6 +37,7 @@ def quantize(
     format: str = "int8",
     *,
     tokenizer: str | Path | None = None,
+    template: str | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write the checkpoint `source` to `target` with packed matrices, tokenizer and template inside.
@@ -43,6 +45,7 @@ def quantize(
     source     as for `load`.             target  a file; it is written beside and renamed into place when it is whole.
     format     a quantized weight format ("int8"). Embedding, vectors and low-rank pairs keep the source's precision.
     tokenizer  as for `load`.             progress  called after every tensor.
+    template   the chat template to put inside: a name or a Jinja file; None: the one that fits the vocabulary.
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
     """
     checkpoint, target = open_checkpoint(source), Path(target)
@@ -55,7 +58,8 @@ def quantize(
         raise OptionError(f"{target.absolute().parent} is no folder; make it first")
     config = _config(checkpoint)
     chosen = find_tokenizer(config.vocab, checkpoint.files, tokenizer)
-    packing = Packing(fingerprint(checkpoint), packable(chosen), template_for(config.vocab).name)
+    form = template_for(config.vocab).name if template is None else packable_template(template)
+    packing = Packing(fingerprint(checkpoint), packable(chosen), form)
     _write(target, checkpoint.tensors, packing, progress)
 
 

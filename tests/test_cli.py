@@ -118,6 +118,12 @@ def test_help_is_quick_and_imports_no_numba():
         ("generate", "x", "--weights", "int3"),
         ("generate", "x", "--max-tokens", "1", "--save-state", "no-such-folder/s"),
         ("chat", "--template", "llama"),
+        ("chat", "--template", "TEXT", "--think", "on"),
+        ("chat", "--think", "deep"),
+        ("chat", "-c", "--no-save"),
+        ("chat", "-c", "--session", "x"),
+        ("sessions", "show", "no-such-talk"),
+        ("sessions", "delete", "no-such-talk"),
         ("tokenize", "--decode", "a b"),
         ("tokenize", "--decode", "99999"),
         ("tokenize", "x", "--tokenizer", "klingon"),
@@ -134,3 +140,27 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments):
     assert done.returncode == 2
     assert len(lines) == 1 and lines[0].startswith("rwkv: "), done.stderr
     assert {p.name for p in tmp_path.iterdir()} == set(known)
+
+
+def test_a_kept_talk_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path):
+    data = {"XDG_DATA_HOME": str(tmp_path)}
+    assert rwkv("chat", "-c", env=data).stderr.startswith("rwkv: no talk is kept yet")
+    said = rwkv("chat", "--temperature", "0", text="Tom has the ball. Who has the ball?\n", env=data).stdout
+    again = rwkv("chat", "-c", text="Mia is in the park. Where is Mia?\n", env=data).stdout
+    rwkv("chat", "--session", "other", "--max-tokens", "1", text="Hi\n", env=data)
+    assert rwkv("chat", "--no-save", "--max-tokens", "1", text="Hi\n", env=data).returncode == 0
+    assert [line.split()[0] for line in rwkv("sessions", env=data).stdout.splitlines()] == ["other", "tom-has-the-ball"]
+    shown = rwkv("sessions", "show", "tom-has-the-ball", env=data).stdout
+    assert [line for line in shown.splitlines() if line.startswith("assistant")] == [f"assistant: {a.strip()}" for a in (said, again)]
+    rwkv("sessions", "export", "tom-has-the-ball", "--format", "json", "-o", tmp_path / "e.json", env=data)
+    assert len(json.loads((tmp_path / "e.json").read_text())["messages"]) == 4
+    assert "## Assistant" in rwkv("sessions", "export", "tom-has-the-ball", env=data).stdout
+    assert rwkv("sessions", "delete", "other", "tom-has-the-ball", env=data).returncode == 0
+    assert rwkv("sessions", env=data).stdout == ""
+    assert list((tmp_path / "rwkv_engine" / "states").iterdir()) == []
+
+
+def test_a_talk_that_cannot_be_kept_goes_on_with_a_warning(tmp_path):
+    (tmp_path / "rwkv_engine").write_text("not a folder")
+    done = rwkv("chat", "--max-tokens", "1", text="Hi\n", env={"XDG_DATA_HOME": str(tmp_path)})
+    assert done.returncode == 0 and "this talk is not kept" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -99,3 +99,18 @@ def test_a_choice_wins_over_the_models_own_and_that_over_the_default(tmp_path):
     (tmp_path / "b").write_bytes(b"\xff")
     with pytest.raises(OptionError, match="UTF-8"):
         find_template(65536, None, str(tmp_path / "b"))
+
+
+def test_a_template_packed_with_a_model_is_the_models_own(tmp_path, checkpoints, tokenizer_file):
+    import rwkv_engine
+    from rwkv_engine.checkpoints import open_checkpoint
+
+    source, _ = checkpoints("7")
+    (tmp_path / "t.jinja").write_text(CHATML)
+    for choice, inside in ((None, "world"), ("qa", "qa"), (str(tmp_path / "t.jinja"), CHATML)):
+        target = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
+        rwkv_engine.quantize(source, target, tokenizer=tokenizer_file, template=choice)
+        assert open_checkpoint(target).packing.template == inside
+    with pytest.raises(OptionError, match="template"):
+        rwkv_engine.quantize(source, tmp_path / "no", tokenizer=tokenizer_file, template="llama")
+    assert not (tmp_path / "no").exists()

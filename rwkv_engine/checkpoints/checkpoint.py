@@ -13,7 +13,7 @@ class Packing:
 
     fingerprint  of the checkpoint that it was made of.
     tokenizer    "world", "bytes", the text of a tokenizer.json, or None: found as for the checkpoint that it was made of.
-    template     name of the chat template.
+    template     name of the chat template, or the text of one in Jinja.
     """
 
     fingerprint: str
