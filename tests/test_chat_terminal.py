@@ -2,10 +2,17 @@
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
+from rwkv_engine_cli.talk.loop import until_interrupt
+from talker import Talker
 from terminal import Terminal
+
+from rwkv_engine import Sampling
+from rwkv_engine.conversation import Conversation
+from rwkv_engine.text.chat import template_named
 
 GOLDEN = Path(__file__).parent / "golden" / "chat.txt"
 #: what is typed, in order; what a model writes is masked, so that other weights show the same
@@ -128,7 +135,11 @@ def test_keys_history_completion_and_the_status_line(terminal, tmp_path, monkeyp
     chat.program.send("\r")
     chat.ready()
     assert "> Mia is in the park.\n  Where is Mia?\n  Quick!\n" in chat.text()
-    assert "in 2 turns" in chat.say("/tokens")
+    chat.program.send("/edit\r")  # the question comes back to be changed
+    chat.wait(lambda: chat.line() == "  Quick!")
+    chat.program.send("!\r")
+    chat.ready()
+    assert "  Quick!!" in chat.text() and "in 2 turns" in chat.say("/tokens")
 
 
 def test_ctrl_c_stops_and_the_talk_goes_on(terminal, tmp_path, monkeypatch):
@@ -143,6 +154,21 @@ def test_ctrl_c_stops_and_the_talk_goes_on(terminal, tmp_path, monkeypatch):
     chat.say("/system none")
     assert "ctrl-D" not in chat.say("Tom has the ball. Who has the ball?")
     assert "in 1 turn;" in chat.say("/tokens")
+
+
+def test_the_first_ctrl_c_ends_an_answer_between_two_tokens_and_keeps_what_was_said():
+    talk = Conversation(Talker({"Count": " one two three four five six seven\0"}), template_named("world"))
+    with until_interrupt(talk.say("Count", Sampling(temperature=0))) as parts:
+        for part in parts:
+            if part.text == "w":
+                os.kill(os.getpid(), signal.SIGINT)
+    assert (talk.turns[-1].answer, talk.turns[-1].stop) == ("one tw", None)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), until_interrupt(talk.retry(Sampling(temperature=0))) as parts:
+        for _ in parts:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_markdown_is_rendered_and_finished_blocks_are_never_drawn_again():

@@ -219,6 +219,11 @@ def test_exports_hold_what_was_said(store, embedded):
     assert text.index("# one") < text.index("Be kind.") < text.index("Who has the ball?") < text.rindex(turns[0].answer)
 
 
+def test_listing_talks_imports_no_model():
+    program = "import sys, rwkv_engine.sessions; assert 'numba' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
 def test_the_data_folder_is_where_xdg_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert data_folder() == tmp_path / "rwkv_engine"
@@ -234,12 +239,13 @@ def test_kill_9_at_any_moment_loses_at_most_the_turn_under_way(tmp_path, embedde
     """One talk, its process killed again and again at random moments, and gone on with each time."""
     rng, heard = random.Random(3), 0
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
-    for _ in range(KILLS):
+    for number in range(KILLS):
         command = [sys.executable, "-m", "rwkv_engine_cli.app", "chat", "--session", "kill", "--max-tokens", "8", "--temperature", "0"]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         child.stdin.write(b"Tom has the ball. Who has the ball?\n" * 400)
         child.stdin.flush()
-        select.select([child.stdout], [], [], 60)  # until the first answer begins
+        if number % 5 != 4:
+            select.select([child.stdout], [], [], 60)  # until the first answer begins; else the moment may be before it
         time.sleep(rng.random() ** 2)
         child.send_signal(signal.SIGKILL)
         answers = child.stdout.read().count(b"\n")
@@ -247,7 +253,7 @@ def test_kill_9_at_any_moment_loses_at_most_the_turn_under_way(tmp_path, embedde
         store = Store(tmp_path / "rwkv_engine")
         conversation = again(store, embedded, "kill").conversation if store.find("kill") else None
         turns = conversation.turns if conversation else []
-        assert len(turns) - heard in (answers, answers - 1), "more than the turn under way is lost"
+        assert len(turns) - heard in (answers, max(answers - 1, 0)), "more than the turn under way is lost"
         heard = len(turns)
         assert all(turn.user == "Tom has the ball. Who has the ball?" and turn.tokens for turn in turns)
         if conversation:

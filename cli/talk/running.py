@@ -35,6 +35,7 @@ class Talk:
     session   where the conversation is kept; without a store it only holds it.
     store     None: nothing is kept.
     source    how the model was named, for the next time.    warn  tells the person something in one line.
+    measured  the last answer.    state_bytes  of a state of this model, whatever it has read.
     """
 
     model: Model
@@ -47,6 +48,10 @@ class Talk:
     source: dict[str, Any]
     warn: Callable[[str], None]
     measured: Measured = field(default_factory=Measured)
+    state_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.state_bytes = self.model.new_state().nbytes
 
     @property
     def name(self) -> str:
@@ -110,11 +115,6 @@ class Talk:
         if talk.think != "off":
             parts.append(f"think {talk.think}")
         return " · ".join(parts)
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of a state of this model."""
-        return self.model.new_state().nbytes
 
     def _measure(self, parts: Iterator[Part]) -> Iterator[Part]:
         """The same parts, taking the time."""

@@ -1,15 +1,17 @@
 """`Session`: a conversation that is kept under a name, turn by turn."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rwkv_engine.conversation import Conversation, reread
 from rwkv_engine.errors import SessionError, StateError
-from rwkv_engine.model import Model
 from rwkv_engine.sessions.database import Info
 from rwkv_engine.sessions.store import Store, checked_name, name_for
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template
+
+if TYPE_CHECKING:  # listing talks needs no model, and a model is slow to import
+    from rwkv_engine.model import Model
 
 
 class _StateFiles:
@@ -17,7 +19,7 @@ class _StateFiles:
 
     __slots__ = ("_model", "_store")
 
-    def __init__(self, store: Store, model: Model) -> None:
+    def __init__(self, store: Store, model: "Model") -> None:
         self._store, self._model = store, model
 
     def fetch(self, uid: str) -> State | None:
@@ -45,7 +47,7 @@ class Session:
         self._stored: list[str] = []
 
     @classmethod
-    def open(cls, store: Store, info: Info, model: Model, template: Template, read_again: bool = False) -> "Session":
+    def open(cls, store: Store, info: Info, model: "Model", template: Template, read_again: bool = False) -> "Session":
         """Go on with a kept session.
 
         read_again  accept another model than the one it was held with: all of it is then read before the next answer.
@@ -114,7 +116,6 @@ class Session:
                 self.name, self._id, self._revision = name, added, 1
                 return
 
-    def _model(self) -> Model:
-        model = self.conversation.model
-        assert isinstance(model, Model), "only a real model's states can be kept"
-        return model
+    def _model(self) -> "Model":
+        """The conversation's model, which for a session is a whole one."""
+        return cast("Model", self.conversation.model)
