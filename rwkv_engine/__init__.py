@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rwkv_engine.constraint import Constraint
     from rwkv_engine.errors import (
         CheckpointError,
         DownloadError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rwkv_engine.model import Model, load
     from rwkv_engine.mounting import blend
     from rwkv_engine.pulling import pull
+    from rwkv_engine.prefix_cache import PrefixCache
     from rwkv_engine.quantizing import quantize
     from rwkv_engine.sampling import Sampling
     from rwkv_engine.shapes import ModelConfig
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CheckpointError": "errors",
+    "Constraint": "constraint",
     "DownloadError": "errors",
     "EngineError": "errors",
     "MissingExtra": "errors",
@@ -43,6 +46,7 @@ _HOME = {
     "Model": "model",
     "ModelConfig": "shapes",
     "OptionError": "errors",
+    "PrefixCache": "prefix_cache",
     "Sampling": "sampling",
     "State": "state",
     "StateError": "errors",
@@ -57,6 +61,7 @@ _HOME = {
 }
 __all__ = [  # noqa: F822  (they come through __getattr__)
     "CheckpointError",
+    "Constraint",
     "DownloadError",
     "EngineError",
     "MissingExtra",
@@ -64,6 +69,7 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "Model",
     "ModelConfig",
     "OptionError",
+    "PrefixCache",
     "Sampling",
     "State",
     "StateError",

@@ -29,6 +29,11 @@ def write_whole(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
     _sync_folder(path.parent)
 
 
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rwkv_engine"
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Delete the temporary files that writers of `path` left behind when they were killed; those at work are left alone."""
     path = Path(path)
