@@ -104,7 +104,7 @@ class PrefixCache:
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not path.is_file():
-                state.save(path)
+                state.save(path, sync=False)  # it is checked when it is read
             self._trim()
 
     def _trim(self) -> None:
