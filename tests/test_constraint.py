@@ -7,12 +7,12 @@ import re
 import jsonschema
 import numpy as np
 import pytest
+from test_generate import Says
 
 import rwkv_engine
 from rwkv_engine import Constraint, OptionError, Sampling
 from rwkv_engine.generate import generate
 from rwkv_engine.text import Bytes, World
-from test_generate import Says
 
 #: texts that are generated from schemas; RWKV_ENGINE_SCHEMAS=200 makes more of them
 COUNT = int(os.environ.get("RWKV_ENGINE_SCHEMAS", "16"))
