@@ -68,11 +68,14 @@ class Endings:
         way: list[int] = []
         while len(way) < most:
             forced = here.compute_ff_tokens()
-            ids = np.array(forced[:1], np.int64) if forced else self._allowed(here)
-            if not len(ids):
-                return None
-            last = None if rng is None else self._last_step(here, ids, rng)
-            token = choose(ids) if last is None else last
+            if forced:
+                token = forced[0]
+            else:
+                bits = self._allowed(here)
+                if not bits.any():
+                    return None
+                last = None if rng is None else self._last_step(here, bits, rng)
+                token = choose(bits) if last is None else last
             if not here.consume_token(token):
                 return None
             way.append(token)
@@ -91,9 +94,9 @@ class Endings:
         there = matcher.deep_copy()
         return own if there.try_consume_tokens(own) == len(own) and there.is_accepting() else way
 
-    def _last_step(self, matcher: Any, ids: np.ndarray, rng: random.Random) -> int | None:
+    def _last_step(self, matcher: Any, bits: np.ndarray, rng: random.Random) -> int | None:
         """A token behind which the text is whole, if one of some of these is."""
-        short = self._short(ids).tolist()
+        short = self._short(bits).tolist()
         for token in short if len(short) <= TRIED else rng.sample(short, TRIED):
             there = matcher.deep_copy()
             if there.consume_token(token) and there.is_accepting():
@@ -101,24 +104,25 @@ class Endings:
         return None
 
     def _allowed(self, matcher: Any) -> np.ndarray:
-        """Ids that may come next, without the end token."""
+        """Which ids may come next, [size] of 0 and 1; the end token is left out."""
         words = np.zeros((self._size + 31) // 32, np.int32)
         matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: self._size]
         bits[self._end] = 0
-        return np.flatnonzero(bits)
+        return bits
 
-    def _short(self, ids: np.ndarray) -> np.ndarray:
-        """Those of one byte, or all if there is none."""
+    def _short(self, bits: np.ndarray) -> np.ndarray:
+        """The ids of one byte among those, or all if there is none."""
+        ids = np.flatnonzero(bits)
         short = ids[self._single[ids]]
         return short if len(short) else ids
 
-    def _any(self, ids: np.ndarray, rng: random.Random) -> int:
-        return int(rng.choice(self._short(ids).tolist()))
+    def _any(self, bits: np.ndarray, rng: random.Random) -> int:
+        return int(rng.choice(self._short(bits).tolist()))
 
-    def _first(self, ids: np.ndarray, rank: np.ndarray) -> int:
+    def _first(self, bits: np.ndarray, rank: np.ndarray) -> int:
         """The id that comes first by `rank`; inside a free string the quotation mark."""
-        known = set(ids.tolist()) if self._quote is not None else set()
-        if self._quote in known and known.issuperset(self._free):
-            return int(self._quote)  # type: ignore[arg-type]
+        if self._quote is not None and bits[self._quote] and bits[self._free].all():
+            return self._quote
+        ids = np.flatnonzero(bits)
         return int(ids[np.argmin(rank[ids])])
