@@ -94,7 +94,7 @@ class Guide:
     within the budget is known, a token that would leave none is exchanged for the next one of that ending.
     """
 
-    __slots__ = ("_after", "_alarm", "_count", "_ending", "_endings", "_kind", "_matcher", "_overlong", "_tail", "_tokenizer")
+    __slots__ = ("_after", "_alarm", "_count", "_delimiter", "_ending", "_endings", "_kind", "_matcher", "_overlong", "_tail", "_tokenizer")
 
     def __init__(self, constraint: Constraint, tokenizer: Tokenizer, prompt: bytes) -> None:
         library = _llguidance()
@@ -103,6 +103,7 @@ class Guide:
         self._matcher = library.LLMatcher(vocabulary, constraint.grammar, log_level=0)
         self._sound()
         self._after = (constraint.after or "").encode()
+        self._delimiter = tokenizer.encode(constraint.after or "")
         if self._after and prompt.rstrip().endswith(self._after.rstrip()):
             self._after = b""
         self._tail = prompt[max(0, len(prompt) - len(self._after) + 1) :] if self._after else b""
@@ -168,7 +169,9 @@ class Guide:
             self._ending = known[1:]
         elif known is None or len(known) > budget - 1 or not self._ends(known):
             self._ending = self._shortest(budget - 1)
-        if known and (self._ending is None or len(self._ending) > budget - 1):
+        # where none is found and the end is far, the token stays: one may be found later
+        close = budget <= self._alarm if self._ending is None else len(self._ending) > budget - 1
+        if known and close:
             self._matcher, self._after, self._tail = before, after, tail
             token = known[0]
             self._push(token)
@@ -180,13 +183,13 @@ class Guide:
     def _ends(self, known: list[int]) -> bool:
         """Whether an ending that was found before the last token still is one (most often it is: inside a string, say)."""
         if self._after:
-            return True  # it begins with all of `after`
+            return known[: len(self._delimiter)] == self._delimiter
         there = self._matcher.deep_copy()
         return bool(there.try_consume_tokens(known) == len(known) and there.is_accepting())
 
     def _shortest(self, budget: int) -> list[int] | None:
         """The shortest ending that is found, or None; one longer than the budget is only looked for a little further."""
-        first = self._tokenizer.encode(self._after.decode()) if self._after else []
+        first = self._delimiter if self._after else []
         rest = self._endings.shortest(self._matcher, max(4 * budget, CLOSE))
         return None if rest is None else first + rest
 

@@ -99,6 +99,15 @@ def test_what_comes_up_to_the_delimiter_is_free_and_what_follows_fits(embedded):
     assert constraint.answer(text) == answer.strip()
 
 
+def test_a_thought_is_ended_in_time_for_an_answer(embedded):
+    constraint = Constraint.choice(["yes", "no"], after="</think>")
+    for seed in range(40):
+        sampling = Sampling(temperature=3.0, top_p=1.0, seed=seed)
+        text, stop = written(embedded.generate("Is it?", constraint=constraint, max_tokens=12 + seed % 5, sampling=sampling))
+        assert stop in ("end", "complete"), text
+        assert constraint.answer(text) in ("yes", "no"), text
+
+
 @pytest.mark.parametrize(("prompt", "first"), [("Q: <think></think", ">"), ("Q: <think></think>", ""), ("Q: <think></think>\n", "")])
 def test_the_delimiter_may_begin_or_stand_in_the_prompt(embedded, prompt, first):
     guide = Constraint.choice(["yes"], after="</think>").begin(embedded.tokenizer, prompt.encode())
