@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rwkv_engine.generate import Step
     from rwkv_engine.model import Model, load
     from rwkv_engine.mounting import blend
-    from rwkv_engine.pulling import pull
     from rwkv_engine.prefix_cache import PrefixCache
+    from rwkv_engine.pulling import pull
     from rwkv_engine.quantizing import quantize
     from rwkv_engine.sampling import Sampling
     from rwkv_engine.shapes import ModelConfig
