@@ -28,13 +28,21 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given again.")] = None,
     state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last token.")] = None,
+    schema: o.Schema = None,
+    regex: o.Regex = None,
+    choice: o.Choice = None,
+    after: o.After = None,
     json_lines: Annotated[bool, typer.Option("--json", help="A JSON object per token instead of text.")] = False,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
+    no_prefix_cache: o.NoPrefixCache = False,
 ) -> None:
-    """Continue a text, streaming it as it is written."""
+    """Continue a text, streaming it as it is written. With --schema, --regex or --choice only what was written is printed."""
+    from rwkv_engine import OptionError, PrefixCache
+
+    constraint = o.make_constraint(schema, regex, choice, after)
     sampling = o.make_sampling(
         preset,
         bias,
@@ -51,8 +59,18 @@ def generate(
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
     engine = o.load_model(model, weights, threads, tokenizer, no_cache)
     memory = engine.load_state(state) if state else engine.new_state()
-    shown = "" if json_lines else text  # the prompt goes in front of the first step: compiling may have a word before it
-    for step in engine.generate(text, max_tokens=max_tokens, sampling=sampling, state=memory, stop=stop or ()):
+    # the prompt goes in front of the first step: compiling may have a word before it
+    shown = "" if json_lines or constraint else text
+    steps = engine.generate(
+        text,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        state=memory,
+        stop=stop or (),
+        constraint=constraint,
+        prefix_cache=None if no_prefix_cache else PrefixCache(),
+    )
+    for step in steps:
         if json_lines:
             line = {"token": step.token, "text": step.text, "logprob": round(step.logprob, 6), "stop": step.stop}
             print(json.dumps(line, ensure_ascii=False), flush=True)
@@ -63,6 +81,8 @@ def generate(
         print()
     if save_state:
         o.save_state(memory, save_state)
+    if step.stop == "cut":
+        raise OptionError(f"--max-tokens: {max_tokens} were written and the text does not fit the {constraint.kind} yet; allow more")
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:

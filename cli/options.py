@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rwkv_engine import Model, Sampling, State
+    from rwkv_engine import Constraint, Model, Sampling, State
 
 Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file, folder, or short name; default: the embedded model.")]
 Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")]
@@ -28,6 +28,12 @@ Decay = Annotated[float | None, typer.Option(help="Factor by which counted token
 Ban = Annotated[list[int] | None, typer.Option(help="Token id that is never written; may be given again.")]
 Bias = Annotated[list[str] | None, typer.Option(help="ID=NUMBER added to a token's logit; may be given again.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible.")]
+
+NoPrefixCache = Annotated[bool, typer.Option("--no-prefix-cache", help="Neither look up nor keep the states behind long prompts.")]
+Schema = Annotated[str | None, typer.Option(help="Write JSON that fits this JSON schema: a file, or the schema itself.")]
+Regex = Annotated[str | None, typer.Option(help="Write what this regular expression matches from end to end.")]
+Choice = Annotated[list[str] | None, typer.Option(help="Write one of these texts; given once for each.")]
+After = Annotated[str | None, typer.Option(help="The above holds from behind this text on, such as </think>; up to it all is free.")]
 
 
 def load_model(source: str | None, weights: str | None, threads: int | None, tokenizer: str | None, no_cache: bool) -> "Model":
@@ -62,6 +68,34 @@ def make_sampling(preset: str | None, bias: list[str] | None, **chosen: Any) -> 
     if "banned" in given:
         given["banned"] = tuple(given["banned"])
     return replace(Sampling.preset(preset) if preset else Sampling(), **given)
+
+
+def make_constraint(schema: str | None, regex: str | None, choices: list[str] | None, after: str | None) -> "Constraint | None":
+    """The constraint that the options ask for. Raises OptionError, also for more than one of them, and MissingExtra."""
+    from rwkv_engine import OptionError
+
+    given = [name for name, value in (("--schema", schema), ("--regex", regex), ("--choice", choices)) if value is not None]
+    if len(given) > 1:
+        raise OptionError(f"got {' and '.join(given)}; give one of them")
+    if not given:
+        if after is not None:
+            raise OptionError("--after: give --schema, --regex or --choice with it")
+        return None
+    from rwkv_engine import Constraint
+
+    if schema is not None:
+        text = schema if schema.lstrip()[:1] in ("{", "[") else _schema_file(Path(schema))
+        return Constraint.json_schema(text, after=after)
+    return Constraint.regex(regex, after=after) if regex is not None else Constraint.choice(choices or [], after=after)
+
+
+def _schema_file(path: Path) -> str:
+    from rwkv_engine import OptionError
+
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise OptionError(f"--schema {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read_text(path: Path | None) -> str:

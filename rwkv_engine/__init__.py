@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rwkv_engine.constraint import Constraint
     from rwkv_engine.conversation import Conversation
     from rwkv_engine.errors import (
         CheckpointError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rwkv_engine.generate import Step
     from rwkv_engine.model import Model, load
     from rwkv_engine.mounting import blend
+    from rwkv_engine.prefix_cache import PrefixCache
     from rwkv_engine.pulling import pull
     from rwkv_engine.quantizing import quantize
     from rwkv_engine.sampling import Sampling
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 _HOME = {
     "CheckpointError": "errors",
     "Conversation": "conversation",
+    "Constraint": "constraint",
     "DownloadError": "errors",
     "EngineError": "errors",
     "MissingExtra": "errors",
@@ -46,6 +49,7 @@ _HOME = {
     "Model": "model",
     "ModelConfig": "shapes",
     "OptionError": "errors",
+    "PrefixCache": "prefix_cache",
     "Sampling": "sampling",
     "SessionError": "errors",
     "State": "state",
@@ -62,6 +66,7 @@ _HOME = {
 __all__ = [  # noqa: F822  (they come through __getattr__)
     "CheckpointError",
     "Conversation",
+    "Constraint",
     "DownloadError",
     "EngineError",
     "MissingExtra",
@@ -69,6 +74,7 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "Model",
     "ModelConfig",
     "OptionError",
+    "PrefixCache",
     "Sampling",
     "SessionError",
     "State",

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_whole(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
+def write_whole(path: str | Path, parts: Iterable[bytes | memoryview], sync: bool = True) -> None:
     """Write `parts` one after another to a temporary file beside `path`, sync it, then rename it into place.
 
+    Without `sync` a power cut may leave a damaged file: for what can be made again and is checked when it is read.
     Whatever goes wrong, `path` holds either its old content or all of the new. Raises OSError; nothing stays behind, except by a
     process that is killed: then the next `remove_leftovers` clears up.
     """
@@ -20,13 +21,20 @@ def write_whole(path: str | Path, parts: Iterable[bytes | memoryview]) -> None:
             os.chmod(temporary, 0o666 & ~_umask())
             for part in parts:
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    _sync_folder(path.parent)
+    if sync:
+        _sync_folder(path.parent)
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rwkv_engine"
 
 
 def remove_leftovers(path: str | Path) -> None:

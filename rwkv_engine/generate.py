@@ -6,25 +6,39 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from rwkv_engine.constraint import Constraint, Guide
 from rwkv_engine.errors import OptionError
-from rwkv_engine.sampling import Chooser, History, Sampling, log_probability
+from rwkv_engine.prefix_cache import PrefixCache
+from rwkv_engine.sampling import Chooser, History, Sampling, likeliest, log_probability
+from rwkv_engine.shapes import CHUNK
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.stream import Characters, Stops
 
-StopReason = Literal["end", "length", "stop"]
+StopReason = Literal["end", "length", "stop", "complete", "cut", "cancelled"]
 
 
 class Feeds(Protocol):
     """What generation needs of a model."""
 
     tokenizer: Tokenizer
+    format: str
 
     def new_state(self) -> State:
         """A state that has seen nothing."""
 
     def feed(self, tokens: Sequence[int], state: State) -> np.ndarray:
         """Advance the state; the logits after the last token."""
+
+    def skim(self, tokens: Sequence[int], state: State) -> None:
+        """Advance the state without computing logits."""
+
+
+class Cancel(Protocol):
+    """What ends a generation from outside: a `threading.Event`, or whatever else can say that it is set."""
+
+    def is_set(self) -> bool:
+        """Whether to end now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +49,18 @@ class Step:
     text     what may be shown now: possibly nothing (a character or a stop string is not complete), possibly more than the token's.
     logprob  natural log-probability that the model gave it, before penalties, filters and temperature.
     stop     None, or on the last step why it is the last: "end" (the model ended the document; `token` is the end token and
-             was not fed), "length" (max_tokens), "stop" (a stop string; it is not shown, and the state is before it).
+             was not fed), "length" (max_tokens), "stop" (a stop string; it is not shown, and the state is before it),
+             "cancelled" (by `cancel`; `token` is the end token, which was neither chosen nor fed). With a constraint "end" and
+             "complete" (nothing more can follow, or max_tokens) say that the text fits it, and "cut" (max_tokens came where no
+             ending was found in time) that it does not.
+    alternatives  pairs (token, logprob) of the likeliest ones, likeliest first, as many as were asked for.
     """
 
     token: int
     text: str
     logprob: float
     stop: StopReason | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 def generate(
@@ -52,15 +71,23 @@ def generate(
     sampling: Sampling | None = None,
     state: State | None = None,
     stop: Sequence[str] = (),
+    constraint: Constraint | None = None,
+    cancel: Cancel | None = None,
+    prefix_cache: PrefixCache | None = None,
+    alternatives: int = 0,
 ) -> Iterator[Step]:
     """Continue `prompt` and yield a Step for each token.
 
-    prompt      text or token ids. Empty with a new state: starts from the token that ends a document.
-    max_tokens  None: until the model ends the document or a stop string occurs.
-    sampling    None: Sampling().
-    state       goes on from it, in place; None: a new one. When the iterator ends, or is closed, the state holds the prompt and all
-                tokens that were yielded, without the end token and without what a stop string took back.
-    stop        texts before which to stop, also within a token and over several.
+    prompt        text or token ids. Empty with a new state: starts from the token that ends a document.
+    max_tokens    None: until the model ends the document or a stop string occurs.
+    sampling      None: Sampling().
+    state         goes on from it, in place; None: a new one. When the iterator ends, or is closed, the state holds the prompt and all
+                  tokens that were yielded, without the end token and without what a stop string took back.
+    stop          texts before which to stop, also within a token and over several; not together with a constraint.
+    constraint    the text fits it when the last step's stop is "end" or "complete".
+    cancel        looked at between tokens, and in a prompt every CHUNK tokens; the state then holds what was read and yielded so far.
+    prefix_cache  takes a long prompt from, and adds it to, this folder of states.
+    alternatives  how many of the likeliest tokens each step names.
     The texts of all steps together are the text that was written, up to the stop string. Nothing is fed before the first step is
     asked for. Raises OptionError, TokenError, and what `feed` raises.
     """
@@ -72,22 +99,69 @@ def generate(
     memory = model.new_state() if state is None else state
     if not ids and memory.position:
         raise OptionError("prompt: an empty one cannot go on from a state that has seen tokens; give at least one token")
-    stops = Stops(stop)
-    return _steps(model, ids or [model.tokenizer.end], max_tokens, sampling or Sampling(), memory, stops)
+    if isinstance(alternatives, bool) or not isinstance(alternatives, int) or alternatives < 0:
+        raise OptionError(f"alternatives: got {alternatives!r}, want a whole number, 0 or more")
+    if constraint is not None and stop:
+        raise OptionError("stop: a constraint decides where the text ends; give one of the two")
+    ids = ids or [model.tokenizer.end]
+    guide = None
+    if constraint is not None:
+        read = prompt.encode("utf-8", "replace") if isinstance(prompt, str) else b"".join(map(model.tokenizer.token_bytes, ids))
+        guide = constraint.begin(model.tokenizer, read)
+    outside = _Outside(guide, cancel, prefix_cache, alternatives)
+    return _steps(model, ids, max_tokens, sampling or Sampling(), memory, Stops(stop), outside)
 
 
-def _steps(model: Feeds, ids: list[int], limit: int | None, sampling: Sampling, state: State, stops: Stops) -> Iterator[Step]:
-    history, characters = History(), Characters()
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What may take a hand in a generation besides the model: see `generate`."""
+
+    guide: Guide | None
+    cancel: Cancel | None
+    prefix_cache: PrefixCache | None
+    alternatives: int
+
+    def cancelled(self) -> bool:
+        """Whether somebody asked for the end."""
+        return self.cancel is not None and self.cancel.is_set()
+
+    def read(self, model: Feeds, ids: list[int], state: State) -> np.ndarray | None:
+        """Feed the prompt; the logits behind it, or None if it was cancelled on the way."""
+        kept = None if self.prefix_cache is None else self.prefix_cache.begin(ids, state, model.format)
+        last = (len(ids) - 1) // CHUNK * CHUNK
+        # the same chunks as one call of feed makes, so that the numbers are the same
+        for at in range(0 if kept is None else kept.start, last, CHUNK):
+            if self.cancelled():
+                return None
+            model.skim(ids[at : at + CHUNK], state)
+            if kept is not None:
+                kept.passed(at + CHUNK, state)
+        return None if self.cancelled() else model.feed(ids[last:], state)
+
+    def choose(self, chooser: Chooser, logits: np.ndarray, history: History, left: int | None) -> int:
+        """The next token; `left` may still be written."""
+        if self.guide is None:
+            return chooser.pick(logits, history)
+        return self.guide.take(chooser.pick(logits, history, self.guide.allowed(len(logits))), left)
+
+
+def _steps(
+    model: Feeds, ids: list[int], limit: int | None, sampling: Sampling, state: State, stops: Stops, outside: _Outside
+) -> Iterator[Step]:
+    history, characters, guide = History(), Characters(), outside.guide
     tail = _Tail(model, state)
-    logits = model.feed(ids, state)
-    chooser = Chooser(sampling, len(logits))
+    logits = outside.read(model, ids, state)
+    chooser = Chooser(sampling, 0 if logits is None else len(logits))
     count = 0
     while True:
-        token = chooser.pick(logits, history)
-        logprob = log_probability(logits, token)
+        if logits is None or outside.cancelled():
+            yield Step(model.tokenizer.end, characters.push(stops.finish()) + characters.finish(), 0.0, "cancelled")
+            return
+        token = outside.choose(chooser, logits, history, None if limit is None else limit - count)
+        logprob, others = log_probability(logits, token), likeliest(logits, outside.alternatives) if outside.alternatives else ()
         count += 1
         if token == model.tokenizer.end:
-            yield Step(token, characters.push(stops.finish()) + characters.finish(), logprob, "end")
+            yield Step(token, characters.push(stops.finish()) + characters.finish(), logprob, "end", others)
             return
         data = model.tokenizer.token_bytes(token)
         history.add(token, model.tokenizer.decode([token]), sampling.decay)
@@ -95,15 +169,16 @@ def _steps(model: Feeds, ids: list[int], limit: int | None, sampling: Sampling, 
         text = characters.push(shown)
         if hit:
             tail.rewind(len(shown))
-            yield Step(token, text + characters.finish(), logprob, "stop")
+            yield Step(token, text + characters.finish(), logprob, "stop", others)
             return
         tail.add(token, len(data), len(shown), stops.held)
-        if count == limit:
+        if count == limit or (guide is not None and guide.over):
+            why: StopReason = "length" if guide is None else "complete" if guide.whole else "cut"
             model.feed([token], state)
-            yield Step(token, text + characters.push(stops.finish()) + characters.finish(), logprob, "length")
+            yield Step(token, text + characters.push(stops.finish()) + characters.finish(), logprob, why, others)
             return
         try:
-            yield Step(token, text, logprob)
+            yield Step(token, text, logprob, alternatives=others)
         except GeneratorExit:
             model.feed([token], state)
             raise

@@ -12,22 +12,22 @@ from rwkv_engine import cpu, families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.time_state import name_of
+from rwkv_engine.constraint import Constraint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.families.family import HEAD_VECTORS, Family
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.formats import QUANTIZED
-from rwkv_engine.generate import Step, generate
+from rwkv_engine.generate import Cancel, Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.mounting import open_state, place
+from rwkv_engine.prefix_cache import PrefixCache
 from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
-from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.shapes import CHUNK, ModelConfig
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team
 from rwkv_engine.text import Tokenizer, find_tokenizer
 
-#: tokens of the longest pass over the weights: long enough to use each weight many times, short enough for the caches
-CHUNK = 64
 #: bytes of weights x tokens of a pass below which waking a second lane costs more than it gives
 WORTH_LANES = 16_000_000
 
@@ -106,6 +106,32 @@ class Model:
         Raises   TokenError (empty or out of range: id and position), StateError (made for another model); `state` is then
                  untouched. CheckpointError if the logits stop being finite numbers; the state is then of no more use.
         """
+        logits = self._run(tokens, state, every, None)
+        return logits if every else logits[0]
+
+    def feed_hidden(self, tokens: Iterable[int], state: State, every: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """As `feed`, with the vectors that the logits are made of: those of the last layer, behind the last norm.
+
+        Returns  (logits, hidden): [V] and [C] float32 after the last token, or [T, V] and [T, C] with `every`; the logits are
+                 head.weight [V, C] times hidden.
+        Raises   as `feed`.
+        """
+        ids = self._ids(tokens)
+        hidden = np.empty((len(ids) if every else 1, self.config.width), np.float32)
+        logits = self._run(ids, state, every, hidden)
+        return (logits, hidden) if every else (logits[0], hidden[0])
+
+    def skim(self, tokens: Iterable[int], state: State) -> None:
+        """Advance `state` as `feed` does, without computing logits. Raises TokenError, StateError; `state` is then untouched."""
+        ids = self._ids(tokens)
+        self._own(state)
+        none, nothing = np.zeros(0, np.int64), np.empty((0, self.config.vocab), np.float32)
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            self._pass(chunk, np.array([0, len(chunk)], np.int64), [state], none, nothing)
+
+    def _run(self, tokens: Iterable[int], state: State, every: bool, hidden: np.ndarray | None) -> np.ndarray:
+        """Logits [1, V] after the last token, or [T, V] with `every`; hidden [1 or T, C] is filled, if given."""
         ids = self._ids(tokens)
         self._own(state)
         logits = np.empty((len(ids) if every else 1, self.config.vocab), np.float32)
@@ -115,10 +141,11 @@ class Model:
             wanted = np.arange(len(chunk) if every else 0, dtype=np.int64)
             if last and not every:
                 wanted = np.array([len(chunk) - 1], np.int64)
-            out = logits[start : start + len(chunk)] if every else logits[: len(wanted)]
-            self._pass(chunk, np.array([0, len(chunk)], np.int64), [state], wanted, out)
+            rows = slice(start, start + len(chunk)) if every else slice(0, len(wanted))
+            read = None if hidden is None else hidden[rows]
+            self._pass(chunk, np.array([0, len(chunk)], np.int64), [state], wanted, logits[rows], read)
         self._finite(logits)
-        return logits if every else logits[0]
+        return logits
 
     def feed_batch(self, batch: Sequence[tuple[Iterable[int], State]]) -> np.ndarray:
         """Advance many states at once, each over its own tokens: one pass over the weights serves them all.
@@ -156,24 +183,53 @@ class Model:
         sampling: Sampling | None = None,
         state: State | None = None,
         stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+        cancel: Cancel | None = None,
+        prefix_cache: PrefixCache | None = None,
+        alternatives: int = 0,
     ) -> Iterator[Step]:
         """Continue `prompt`: an iterator of steps, each a token with the text that it completed. See `generate.generate`.
 
-        prompt      text or token ids.
-        max_tokens  the most tokens to write; None: until the model or `stop` ends it.
-        sampling    how tokens are chosen; None: Sampling().
-        state       goes on from it and advances it in place; None: a new one.
-        stop        texts before which to stop; the state is then rolled back to before them.
+        prompt        text or token ids.
+        max_tokens    the most tokens to write; None: until the model or `stop` ends it.
+        sampling      how tokens are chosen; None: Sampling().
+        state         goes on from it and advances it in place; None: a new one.
+        stop          texts before which to stop; the state is then rolled back to before them.
+        constraint    what the text must look like.
+        cancel        a threading.Event that any thread may set to end this.
+        prefix_cache  where states after the beginnings of long prompts are kept and found.
+        alternatives  how many of the likeliest tokens each step names.
         """
-        return generate(self, prompt, max_tokens=max_tokens, sampling=sampling, state=state, stop=stop)
+        return generate(
+            self,
+            prompt,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            state=state,
+            stop=stop,
+            constraint=constraint,
+            cancel=cancel,
+            prefix_cache=prefix_cache,
+            alternatives=alternatives,
+        )
 
-    def _pass(self, tokens: np.ndarray, spans: np.ndarray, batch: list[State], wanted: np.ndarray, out: np.ndarray) -> None:
-        """One run of the family's program: at most CHUNK tokens of one or more sequences."""
+    def _pass(
+        self,
+        tokens: np.ndarray,
+        spans: np.ndarray,
+        batch: list[State],
+        wanted: np.ndarray,
+        out: np.ndarray,
+        hidden: np.ndarray | None = None,
+    ) -> None:
+        """One run of the family's program: at most CHUNK tokens of one or more sequences. hidden [W, C]: what the head read."""
         m = self._machinery
         addresses = np.array([state.block.ctypes.data for state in batch], np.int64)
         lanes = m.lanes or (None if m.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         with self._one_pass:
             m.team.run(m.family.step, m.weights, m.scratch, tokens, spans, addresses, wanted, out, lanes=lanes)
+            if hidden is not None:
+                hidden[:] = m.scratch.h[: len(wanted)]  # every family leaves it there: `families.ends.project`
         for b, state in enumerate(batch):
             state.position += int(spans[b + 1] - spans[b])
 

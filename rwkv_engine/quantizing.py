@@ -1,7 +1,6 @@
 """`quantize`: a checkpoint into a packed file of the engine's own, tensor by tensor; and the cache of such files."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.packed_file import VERSION, write_packed
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.families.loader import is_matrix, keeps_its_precision
-from rwkv_engine.files import remove_leftovers
+from rwkv_engine.files import cache_folder, remove_leftovers
 from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.formats.int8 import packed_matrix
 from rwkv_engine.shapes import ModelConfig
@@ -90,11 +89,6 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
     if packed is None:
         return checkpoint
     return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packed.packing)
-
-
-def cache_folder() -> Path:
-    """Where packed models are kept: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rwkv_engine"
 
 
 def _open_whole(path: Path, name: str) -> Checkpoint | None:

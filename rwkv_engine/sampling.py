@@ -119,9 +119,14 @@ class History:
         self._counts[place] += 0.0 if text in UNCOUNTED else 1.0
 
 
-def adjust(logits: np.ndarray, sampling: Sampling, history: History) -> np.ndarray:
-    """A copy of logits [V] float32 with bias, bans and penalties. Raises OptionError for an id outside the vocabulary."""
+def adjust(logits: np.ndarray, sampling: Sampling, history: History, allowed: np.ndarray | None = None) -> np.ndarray:
+    """A copy of logits [V] float32 with bias, bans and penalties. Raises OptionError for an id outside the vocabulary.
+
+    allowed  [V] bool: all others are removed before anything else is done; None: every token may come.
+    """
     out = np.array(logits, np.float32)
+    if allowed is not None:
+        out[~allowed] = -np.inf
     for token, number in sampling.bias:
         out[_inside(token, len(out), "bias")] += number
     for token in sampling.banned:
@@ -146,9 +151,12 @@ class Chooser:
         self._sampling, self._rng = sampling, np.random.default_rng(sampling.seed)
         self._work = np.empty(vocab, np.float32), np.empty(FEW, np.float32), np.empty(-(-vocab // PIECE), np.float64)
 
-    def pick(self, logits: np.ndarray, history: History) -> int:
-        """The next token for logits [V] float32: the likeliest for temperature 0, else drawn. Raises OptionError if all are banned."""
-        s, adjusted = self._sampling, adjust(logits, self._sampling, history)
+    def pick(self, logits: np.ndarray, history: History, allowed: np.ndarray | None = None) -> int:
+        """The next token for logits [V] float32: the likeliest for temperature 0, else drawn. Raises OptionError if all are banned.
+
+        allowed  [V] bool: the tokens that may come; None: all.
+        """
+        s, adjusted = self._sampling, adjust(logits, self._sampling, history, allowed)
         if s.temperature == 0:
             token = int(adjusted.argmax())
             token = token if np.isfinite(adjusted[token]) else -1
@@ -157,10 +165,20 @@ class Chooser:
             limits = float(s.top_p), int(s.top_k), float(s.min_p), float(s.temperature)
             token = int(choose(adjusted, *limits, self._rng.random(), *self._work))
         if token < 0:
-            raise OptionError("banned: every token is banned; leave one")
+            raise OptionError("banned: every token that may come next is banned; leave one")
         return token
 
 
 def log_probability(logits: np.ndarray, token: int) -> float:
     """Natural logarithm of the probability that unchanged logits [V] float32 give to `token`."""
     return float(log_share(logits, token))
+
+
+def likeliest(logits: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
+    """The `count` likeliest tokens of unchanged logits [V], each with its natural log-probability, likeliest first."""
+    count = min(count, len(logits))
+    top = np.argpartition(logits, len(logits) - count)[len(logits) - count :]
+    top = top[np.lexsort((top, -logits[top]))]
+    highest = logits[top[0]]
+    total = highest + np.log(np.exp(logits - highest).sum(dtype=np.float64))
+    return tuple((int(token), float(logits[token] - total)) for token in top)

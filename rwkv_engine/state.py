@@ -103,15 +103,15 @@ class State:
         self.block[:] = other.block
         self.position = other.position
 
-    def save(self, path: str | Path) -> None:
-        """Write the state as safetensors, whole or not at all.
+    def save(self, path: str | Path, sync: bool = True) -> None:
+        """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it (`load` will tell).
 
         The planes are F32 tensors under their names; the metadata says the model's fingerprint, the tokens seen so far
         and a checksum of both and the numbers. Raises OSError where the file cannot be written.
         """
         metadata = {"rwkv_engine.state": FILE_VERSION, "fingerprint": self.layout.fingerprint, "tokens": str(self.position)}
         metadata["checksum"] = _checksum(metadata, self.block)
-        write_whole(path, [safetensors.numpy.save({name: self[name] for name in self.names}, metadata)])
+        write_whole(path, [safetensors.numpy.save({name: self[name] for name in self.names}, metadata)], sync)
 
     def _starts(self) -> Iterator[tuple[Plane, int]]:
         start = 0

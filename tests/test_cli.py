@@ -55,6 +55,19 @@ def test_a_seed_makes_a_text_come_again():
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_constrained_text_is_all_that_is_printed(tmp_path):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    for given in (json.dumps(schema), tmp_path / "schema.json"):
+        done = rwkv("generate", "Tom", "--schema", given, "--seed", "1", "--max-tokens", "30")
+        assert done.returncode == 0 and isinstance(json.loads(done.stdout)["a"], int)
+    assert rwkv("generate", "Tom", "--choice", "yes", "--choice", "no").stdout in ("yes\n", "no\n")
+    thought, _, answer = rwkv(
+        "generate", "Tom <think>", "--regex", "[0-9]{3}", "--after", "</think>", "--max-tokens", "25"
+    ).stdout.partition("</think>")
+    assert answer.strip().isdigit() and len(answer.strip()) == 3
+
+
 def test_chat_answers_each_line_and_keeps_what_was_said():
     done = rwkv("chat", "--temperature", "0", text="Tom has the ball. Who has the ball?\n\nMia is in the park. Where is Mia?\n")
     assert done.returncode == 0, done.stderr
@@ -117,6 +130,16 @@ def test_help_is_quick_and_imports_no_numba():
         ("generate", "x", "--state", "TEXT"),
         ("generate", "x", "--weights", "int3"),
         ("generate", "x", "--max-tokens", "1", "--save-state", "no-such-folder/s"),
+        ("generate", "x", "--schema", '{"type":'),
+        ("generate", "x", "--schema", '{"type": "objec"}'),
+        ("generate", "x", "--schema", "TEXT"),
+        ("generate", "x", "--schema", "no-such-file"),
+        ("generate", "x", "--regex", "("),
+        ("generate", "x", "--regex", "[0-9]{50}", "--max-tokens", "3"),
+        ("generate", "x", "--choice", ""),
+        ("generate", "x", "--choice", "a", "--regex", "b"),
+        ("generate", "x", "--choice", "a", "--stop", "b"),
+        ("generate", "x", "--after", "</think>"),
         ("chat", "--template", "llama"),
         ("chat", "--template", "TEXT", "--think", "on"),
         ("chat", "--think", "deep"),

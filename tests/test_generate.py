@@ -1,12 +1,14 @@
 """Generation, with a model that says a fixed text: which steps come, and what the state holds afterwards."""
 
 import random
+import threading
 
 import numpy as np
 import pytest
 
 from rwkv_engine import OptionError, Sampling
 from rwkv_engine.generate import generate
+from rwkv_engine.shapes import CHUNK
 from rwkv_engine.state import Plane, State, StateLayout
 
 GREEDY = Sampling(temperature=0)
@@ -148,3 +150,77 @@ def test_options_that_cannot_be_meant_are_refused_before_anything_is_fed(wrong):
         generate(Says([b"a"]), [0], **wrong)
     with pytest.raises(OptionError, match="prompt"):
         generate(Says([b"a"]), None)
+
+
+class Event:
+    """Set after it was asked `after` times."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def is_set(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_cancelled_text_ends_with_all_that_was_yielded_in_the_state():
+    model = Says([b"a", b"b", b"c", b"d"])
+    state, event = model.new_state(), threading.Event()
+    steps = []
+    for step in generate(model, [0], sampling=GREEDY, state=state, cancel=event):
+        steps.append(step)
+        if step.token == 2:
+            event.set()
+    assert [(step.token, step.text, step.stop) for step in steps] == [(1, "a", None), (2, "b", None), (0, "", "cancelled")]
+    assert fed(state) == [0, 1, 2]
+
+
+def test_a_cancelled_text_shows_what_was_held_back():
+    model = Says([b"a", b"b", b"c"])
+    event = threading.Event()
+    shown = ""
+    for step in generate(model, [0], sampling=GREEDY, stop=["bX"], cancel=event):
+        shown += step.text
+        if step.token == 2:
+            assert shown == "a"
+            event.set()
+    assert (shown, step.stop) == ("ab", "cancelled")
+
+
+def test_a_long_prompt_can_be_cancelled_between_chunks_and_the_state_says_how_far_it_got(embedded):
+    tokens = [5 + i % 900 for i in range(5 * CHUNK + 3)]
+    state, other = embedded.new_state(), embedded.new_state()
+    (step,) = embedded.generate(tokens, state=state, cancel=Event(2))
+    assert (step.stop, step.text, state.position) == ("cancelled", "", 2 * CHUNK)
+    embedded.feed(tokens[: 2 * CHUNK], other)
+    assert state == other
+    steps = list(embedded.generate(tokens[2 * CHUNK :], state=state, max_tokens=3, sampling=GREEDY, cancel=threading.Event()))
+    assert steps == list(embedded.generate(tokens, max_tokens=3, sampling=GREEDY))
+
+
+def test_another_thread_ends_a_text_soon(embedded):
+    event = threading.Event()
+    threading.Timer(0.2, event.set).start()
+    *_, last = embedded.generate("Once", max_tokens=None, sampling=Sampling(banned=(embedded.tokenizer.end,)), cancel=event)
+    assert last.stop == "cancelled"
+
+
+def test_alternatives_are_the_likeliest_tokens_in_order(embedded):
+    steps = list(embedded.generate("Tom has a red", max_tokens=4, sampling=GREEDY, alternatives=3))
+    plain = list(embedded.generate("Tom has a red", max_tokens=4, sampling=GREEDY))
+    logits = embedded.feed(embedded.tokenizer.encode("Tom has a red"), embedded.new_state()).astype(np.float64)
+    logprobs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+    expected = np.argsort(-logprobs, kind="stable")[:3]
+    assert [token for token, _ in steps[0].alternatives] == expected.tolist()
+    assert np.allclose([logprob for _, logprob in steps[0].alternatives], logprobs[expected], atol=1e-5)
+    for step, without in zip(steps, plain, strict=True):
+        assert step.alternatives[0] == (step.token, pytest.approx(step.logprob, abs=1e-5))
+        assert (step.token, without.alternatives) == (without.token, ())
+
+
+def test_more_alternatives_than_tokens_are_all_of_them():
+    steps = list(generate(Says([b"a", b"b"]), [0], sampling=GREEDY, alternatives=99))
+    assert [sorted(token for token, _ in step.alternatives) for step in steps] == [[0, 1, 2]] * 3
+    for wrong in (-1, True, 1.5):
+        with pytest.raises(OptionError, match="alternatives"):
+            generate(Says([b"a"]), [0], alternatives=wrong)

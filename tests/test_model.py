@@ -12,6 +12,7 @@ import pytest
 
 import rwkv_engine
 from rwkv_engine import CheckpointError, MissingTensor, OptionError, StateError, TokenError, UnknownLayout, WrongShape
+from rwkv_engine.shapes import CHUNK
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +161,43 @@ def test_the_engine_runs_where_no_cache_can_be_written(tmp_path):
     program = "import rwkv_engine.kernels._jit as j, numba; f = j.program(lambda x: x + 1); assert f(1) == 2"
     env = os.environ | {"NUMBA_CACHE_DIR": "/dev/null/none", "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null"}
     subprocess.run([sys.executable, "-c", program], check=True, env=env, timeout=60, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("length", [1, 3, CHUNK, CHUNK + 1, 150])
+def test_hidden_vectors_are_what_the_head_reads(embedded, length):
+    tokens = [7 + i % 500 for i in range(length)]
+    head = embedded.checkpoint.tensors["head.weight"].float32()
+    one, two = embedded.new_state(), embedded.new_state()
+    plain = embedded.feed(tokens, one, every=True)
+    logits, hidden = embedded.feed_hidden(tokens, two, every=True)
+    assert one == two and np.array_equal(plain, logits)
+    assert hidden.shape == (length, embedded.config.width)
+    assert np.allclose(hidden @ head.T, logits, atol=1e-3)
+    last_logits, last = embedded.feed_hidden(tokens, embedded.new_state())
+    assert np.array_equal(last_logits, embedded.feed(tokens, embedded.new_state()))
+    assert np.array_equal(last, hidden[-1])
+    embedded.feed([1], one)
+    assert np.array_equal(last, hidden[-1])  # a copy: later passes do not change it
+
+
+def test_skimming_moves_the_state_as_feeding_does(embedded):
+    tokens = [7 + i % 500 for i in range(CHUNK + 9)]
+    one, two = embedded.new_state(), embedded.new_state()
+    embedded.feed(tokens, one)
+    embedded.skim(tokens, two)
+    assert one == two
+    for wrong in ([], [-1], [embedded.config.vocab]):
+        with pytest.raises(TokenError):
+            embedded.skim(wrong, two)
+        with pytest.raises(TokenError):
+            embedded.feed_hidden(wrong, two)
+    with pytest.raises(StateError):
+        embedded.skim([1], None)
+    assert one == two
+
+
+@pytest.mark.parametrize("version", ["4", "5.2", "6", "7"])
+def test_every_family_leaves_the_hidden_vectors_where_they_are_read(load, version):
+    model, tensors = load(version)
+    logits, hidden = model.feed_hidden([3, 1, 4, 1, 5], model.new_state(), every=True)
+    assert np.allclose(hidden @ tensors["head.weight"].T, logits, atol=1e-4)

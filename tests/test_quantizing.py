@@ -17,7 +17,8 @@ import rwkv_engine
 from rwkv_engine import int8_layout
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.errors import CheckpointError, OptionError
-from rwkv_engine.quantizing import cache_folder, cached, packed_bytes
+from rwkv_engine.files import cache_folder
+from rwkv_engine.quantizing import cached, packed_bytes
 
 TOKENS = [1, 2, 3, 5, 8, 13, 21, 34, 55]
 
