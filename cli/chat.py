@@ -30,6 +30,7 @@ def chat(
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
+    ram: o.Ram = None,
 ) -> None:
     """Talk to a model. Ctrl-C stops an answer and not the program; ctrl-D leaves."""
     from rwkv_engine.text.chat import template_for, template_named
@@ -46,7 +47,7 @@ def chat(
         decay=decay,
         seed=seed,
     )
-    engine = o.load_model(model, weights, threads, tokenizer, no_cache)
+    engine = o.load_model(model, weights, threads, tokenizer, no_cache, ram)
     form = template_named(template) if template else template_for(engine.config.vocab)
     state = engine.new_state()
     before = form.opening(system)

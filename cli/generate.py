@@ -33,6 +33,7 @@ def generate(
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
+    ram: o.Ram = None,
 ) -> None:
     """Continue a text, streaming it as it is written."""
     sampling = o.make_sampling(
@@ -49,7 +50,7 @@ def generate(
         seed=seed,
     )
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
-    engine = o.load_model(model, weights, threads, tokenizer, no_cache)
+    engine = o.load_model(model, weights, threads, tokenizer, no_cache, ram)
     memory = engine.load_state(state) if state else engine.new_state()
     shown = "" if json_lines else text  # the prompt goes in front of the first step: compiling may have a word before it
     for step in engine.generate(text, max_tokens=max_tokens, sampling=sampling, state=memory, stop=stop or ()):

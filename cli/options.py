@@ -16,6 +16,9 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep
 TokenizerOption = Annotated[
     str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")
 ]
+Ram = Annotated[
+    str | None, typer.Option(help="Stay under this much memory, such as 900M or 2GiB; what does not fit is read from the file anew.")
+]
 MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.")]
 Preset = Annotated[str | None, typer.Option(help="Sampling preset to start from; the options below change it.")]
 Temperature = Annotated[float | None, typer.Option(help="0 always takes the likeliest token; higher is wilder.")]
@@ -30,13 +33,15 @@ Bias = Annotated[list[str] | None, typer.Option(help="ID=NUMBER added to a token
 Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible.")]
 
 
-def load_model(source: str | None, weights: str | None, threads: int | None, tokenizer: str | None, no_cache: bool) -> "Model":
+def load_model(
+    source: str | None, weights: str | None, threads: int | None, tokenizer: str | None, no_cache: bool, ram: str | None = None
+) -> "Model":
     """The model that the options name; says so, once, if code has to be compiled before the first token."""
     import rwkv_engine
     from rwkv_engine.kernels._jit import on_compile
 
     on_compile(_say_compiling)
-    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache)
+    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache, ram=ram)
 
 
 def _say_compiling() -> None:

@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rwkv_engine import cpu, families
+from rwkv_engine import cpu, families, memory
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.time_state import name_of
@@ -19,11 +20,13 @@ from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.generate import Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.mounting import open_state, place
+from rwkv_engine.pages import Streamed
 from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team
+from rwkv_engine.tensor import one_at_a_time
 from rwkv_engine.text import Tokenizer, find_tokenizer
 
 #: tokens of the longest pass over the weights: long enough to use each weight many times, short enough for the caches
@@ -39,6 +42,7 @@ class _Machinery:
     owners       the arrays whose addresses `weights` holds.
     weight_bytes read once for every pass (the embedding aside).
     lanes        the caller's choice, or None: as many as the work is worth.
+    streamed     weights that do not stay in memory between passes, where it is bounded.
     """
 
     family: Family
@@ -48,6 +52,7 @@ class _Machinery:
     owners: tuple[np.ndarray, ...]
     weight_bytes: int
     lanes: int | None
+    streamed: Streamed | None
 
 
 class Model:
@@ -60,15 +65,21 @@ class Model:
 
     __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery", "_one_pass")
 
-    def __init__(self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None, ram: int | None = None
+    ) -> None:
         family = families.detect(checkpoint.tensors)
         config = family.infer(checkpoint.tensors)
-        loader = Loader(checkpoint.tensors, config.layers, weights)
+        bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
+        if bounded is not None and ram is not None:
+            memory.require(bounded, ram)
+        loader = Loader(one_at_a_time(checkpoint.tensors), config.layers, weights)
         prepared = family.prepare(loader, config)
         team = Team(cpu.physical_cores() if threads is None else threads, room_for_model(config))
         owners = tuple(loader.owners)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
-        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
+        streamed = memory.streamed(owners, bounded, ram) if bounded is not None and ram is not None else None
+        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads, streamed)
         self._one_pass = threading.Lock()
         self.checkpoint, self.config, self.format = checkpoint, config, loader.format.NAME
         inside = checkpoint.packing.tokenizer if checkpoint.packing else None
@@ -172,7 +183,7 @@ class Model:
         m = self._machinery
         addresses = np.array([state.block.ctypes.data for state in batch], np.int64)
         lanes = m.lanes or (None if m.weight_bytes * len(tokens) >= WORTH_LANES else 1)
-        with self._one_pass:
+        with self._one_pass, m.streamed.reading() if m.streamed else nullcontext():
             m.team.run(m.family.step, m.weights, m.scratch, tokens, spans, addresses, wanted, out, lanes=lanes)
         for b, state in enumerate(batch):
             state.position += int(spans[b + 1] - spans[b])
@@ -213,6 +224,7 @@ def load(
     *,
     tokenizer: str | Path | None = None,
     cache: bool = True,
+    ram: int | str | None = None,
 ) -> Model:
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
@@ -220,15 +232,20 @@ def load(
     weights    name of a weight format ("f32", "bf16", "f16", "int8"); None: the one that keeps the file's numbers as they are.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
+    ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit stay in the file and are
+               read anew in every pass (Linux). None: no bound.
     cache      keep what weights="int8" makes of a float checkpoint in the user's cache folder, and take it from there next time.
     Raises     CheckpointError, OptionError, MissingExtra.
     """
     path = embedded() if source is None else Path(source)
+    limit = memory.bytes_of(ram) if ram is not None else None
     checkpoint = open_checkpoint(path)
     try:
+        if limit is not None:
+            memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
         if cache and weights in QUANTIZED and checkpoint.packing is None:
             checkpoint = cached(checkpoint, weights)
-        return Model(checkpoint, weights, threads, tokenizer)
+        return Model(checkpoint, weights, threads, tokenizer, limit)
     except CheckpointError as error:
         if str(path) in str(error):
             raise

@@ -19,7 +19,7 @@ from rwkv_engine.files import remove_leftovers
 from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.formats.int8 import packed_matrix
 from rwkv_engine.shapes import ModelConfig
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.tensor import Tensor, one_at_a_time
 from rwkv_engine.text import find_tokenizer, packable
 from rwkv_engine.text.chat import template_for
 
@@ -114,7 +114,7 @@ def _require_quantized(format: str) -> None:
 def _write(target: Path, tensors: Mapping[str, Tensor], packing: Packing, progress: Progress | None) -> None:
     remove_leftovers(target)
     halves = frozenset(name for name, tensor in tensors.items() if _FIRST_HALF.fullmatch(name) and len(tensor.shape) == 2)
-    write_packed(target, _packed(tensors, progress), halves, packing)
+    write_packed(target, _packed(one_at_a_time(tensors), progress), halves, packing)
 
 
 def _packed(tensors: Mapping[str, Tensor], progress: Progress | None) -> dict[str, Tensor]:

@@ -8,14 +8,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
-    ("errors", "shapes", "cpu", "files", "bf16"),
+    ("errors", "shapes", "cpu", "files", "bf16", "pages"),
     ("int8_layout", "registry", "hub"),
     ("tensor", "footprint"),
     ("kernels", "known_models"),
     ("team", "formats", "text", "sampling"),
     ("state",),
     ("families", "checkpoints", "generate"),
-    ("quantizing", "mounting"),
+    ("quantizing", "mounting", "memory"),
     ("model", "pulling"),
     ("bench",),
 )

@@ -1,0 +1,121 @@
+"""Memory: what is told before loading is what is used, and a bound is kept."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import rwkv_engine
+from rwkv_engine import OptionError, memory, pages
+from rwkv_engine.checkpoints import open_checkpoint
+
+#: loads, reads a prompt, writes some tokens; then tells the likeliest tokens and the peak
+CHILD = """
+import json, sys
+import rwkv_engine
+from rwkv_engine import pages
+path, weights, ram, tokenizer = sys.argv[1:]
+model = rwkv_engine.load(path, weights, ram=ram or None, tokenizer=tokenizer)
+state = model.new_state()
+model.feed([1 + n % 60 for n in range(100)], state)
+print(json.dumps({"token": [int(model.feed([n], state).argmax()) for n in range(8)], "peak": pages.peak()}))
+"""
+needs_linux = pytest.mark.skipif(not pages.HERE, reason="Linux alone tells a process's peak and gives pages back")
+
+
+@pytest.fixture(scope="module")
+def big(checkpoints, tokenizer_file):
+    """A model of 50 million parameters in BF16: enough to be seen beside what Python takes."""
+    path, _ = checkpoints("7", "BF16", layers=16, heads=8, head_size=64)
+    return path, tokenizer_file
+
+
+@pytest.fixture(scope="module")
+def run(big, tmp_path_factory):
+    """run(weights, ram) -> what CHILD prints, when all is compiled and packed."""
+    path, tokenizer = big
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+    def once(weights, ram):
+        command = [sys.executable, "-c", CHILD, path, weights, ram, tokenizer]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    prepare = functools.cache(lambda weights: once(weights, ""))
+
+    def measured(weights, ram=""):
+        prepare(weights)
+        return once(weights, ram)
+
+    return measured
+
+
+@needs_linux
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_the_peak_is_the_estimate(big, run, weights):
+    want = memory.estimate(open_checkpoint(big[0]), weights).total
+    assert run(weights)["peak"] == pytest.approx(want, rel=0.05)
+
+
+@needs_linux
+def test_a_bound_is_kept_and_changes_nothing_else(big, run):
+    found = memory.estimate(open_checkpoint(big[0]))
+    ram = found.least + 5_000_000
+    assert ram < found.total - 20_000_000
+    free, bound = run("bf16"), run("bf16", str(ram))
+    assert bound["token"] == free["token"]
+    assert bound["peak"] <= ram < free["peak"]
+
+
+def test_what_cannot_fit_is_refused_with_the_sum(big):
+    found = memory.estimate(open_checkpoint(big[0]))
+    with pytest.raises(OptionError, match=rf"157 MB engine .* = {memory.mb(found.total)}.*at least {memory.mb(found.least)}"):
+        rwkv_engine.load(big[0], ram=found.least - 1, tokenizer=big[1])
+    with pytest.raises(OptionError, match="--weights int8 takes less"):
+        rwkv_engine.load(ram="100M")
+
+
+def test_a_model_that_fits_keeps_all_its_weights():
+    assert rwkv_engine.load(ram="2G")._machinery.streamed is None
+
+
+def test_first_the_embedding_is_given_up_then_the_head_then_layers(big):
+    found = memory.estimate(open_checkpoint(big[0]))
+    model = rwkv_engine.load(big[0], tokenizer=big[1])
+    owners = model._machinery.owners
+    sizes = [found.total - 1, found.total - 20_000_000, found.least]
+    counts = [len(memory.streamed(owners, found, ram)._arrays) for ram in sizes]
+    assert 2 < counts[0] < counts[1] < counts[2] <= len(owners)
+    first = memory.streamed(owners, found, sizes[0])._arrays
+    assert first[0] is owners[0] and first[1] is owners[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("900M", 900_000_000), ("1.5G", 1_500_000_000), ("2GiB", 2**31), ("700 mb", 700_000_000), (12345, 12345)]
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert memory.bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1M", "0", "9T", "I", "1e9", None, True])
+def test_other_sizes_are_refused(text):
+    with pytest.raises(OptionError, match="want a size such as"):
+        memory.bytes_of(text)
+
+
+@needs_linux
+def test_pages_of_a_file_are_given_back_and_read_again(tmp_path):
+    from rwkv_engine.checkpoints.mapping import map_file
+
+    (tmp_path / "f").write_bytes(bytes(range(256)) * 200_000)
+    array = map_file(tmp_path / "f")
+    total = int(array.sum(dtype="u8"))
+    before = pages.resident()
+    pages.give_back(array)
+    assert pages.resident() < before - 40_000_000
+    assert int(array.sum(dtype="u8")) == total
+    assert pages.is_mapped(array[5:]) and not pages.is_mapped(array.copy())
