@@ -14,7 +14,7 @@ from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
 
-from rwkv_engine import __version__
+from rwkv_engine import __version__, support
 from rwkv_engine.errors import EngineError
 
 #: exit codes: bad input; stopped by ctrl-C (128 + SIGINT)
@@ -51,6 +51,7 @@ app.add_typer(models, name="models")
 def main() -> None:
     """Run the command line; turn every refusal of the engine into one line."""
     try:
+        support.check()
         app()
     except EngineError as error:
         print(f"rwkv: {' '.join(str(error).split())}", file=sys.stderr)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         StateError,
         TokenError,
         UnknownLayout,
+        UnsupportedSystem,
         WrongShape,
     )
     from rwkv_engine.generate import Step
@@ -49,6 +50,7 @@ _HOME = {
     "Step": "generate",
     "TokenError": "errors",
     "UnknownLayout": "errors",
+    "UnsupportedSystem": "errors",
     "WrongShape": "errors",
     "blend": "mounting",
     "load": "model",
@@ -70,6 +72,7 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "Step",
     "TokenError",
     "UnknownLayout",
+    "UnsupportedSystem",
     "WrongShape",
     "blend",
     "load",
@@ -82,4 +85,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'rwkv_engine' has no attribute {name!r}")
+    if _HOME[name] != "errors":
+        import_module("rwkv_engine.support").check()
     return getattr(import_module(f"rwkv_engine.{_HOME[name]}"), name)

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
-    ("errors", "shapes", "cpu", "files", "bf16", "pages"),
-    ("int8_layout", "registry", "hub"),
+    ("errors", "shapes", "cpu", "files", "bf16", "pages", "energy"),
+    ("int8_layout", "registry", "hub", "support"),
     ("tensor", "footprint"),
     ("kernels", "known_models"),
     ("team", "formats", "text", "sampling"),
