@@ -13,6 +13,7 @@ from rwkv_engine_cli.pull import pull
 from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
+from rwkv_engine_cli.warmup import warmup
 
 from rwkv_engine import __version__, support
 from rwkv_engine.errors import EngineError
@@ -42,7 +43,7 @@ def _options(
     """Options before the verb."""
 
 
-for verb in (generate, chat, info, tokenize, quantize, bench, pull):
+for verb in (generate, chat, info, tokenize, quantize, bench, pull, warmup):
     app.command()(verb)
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rwkv_engine_cli.progress import Compiling
 
 if TYPE_CHECKING:
     from rwkv_engine import Model, Sampling, State
@@ -34,18 +35,21 @@ Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible.")]
 
 
 def load_model(
-    source: str | None, weights: str | None, threads: int | None, tokenizer: str | None, no_cache: bool, ram: str | None = None
+    source: str | None,
+    weights: str | None,
+    threads: int | None,
+    tokenizer: str | None,
+    no_cache: bool,
+    ram: str | None = None,
+    tell: bool = True,
 ) -> "Model":
-    """The model that the options name; says so, once, if code has to be compiled before the first token."""
+    """The model that the options name; from then on, if code has to be compiled, that is told."""
     import rwkv_engine
-    from rwkv_engine.kernels._jit import on_compile
+    from rwkv_engine.compiling import watch
 
-    on_compile(_say_compiling)
+    if tell:
+        watch(Compiling())
     return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache, ram=ram)
-
-
-def _say_compiling() -> None:
-    print("rwkv: compiling for this processor, once; later starts are quick ...", file=sys.stderr, flush=True)
 
 
 def make_sampling(preset: str | None, bias: list[str] | None, **chosen: Any) -> "Sampling":

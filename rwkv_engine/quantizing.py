@@ -74,23 +74,27 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
     own = {name: tensor for name, tensor in checkpoint.tensors.items() if _TIME_STATE.fullmatch(name)}
     others = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in own}
     name = fingerprint(checkpoint)
-    path = cache_folder() / f"{name}-{format}-{VERSION}.safetensors"
-    packed = _open_whole(path, name)
-    if packed is None:
-        try:
+    packed = None
+    try:
+        path = cache_folder() / f"{name}-{format}-{VERSION}.safetensors"
+        packed = _open_whole(path, name)
+        if packed is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, others, Packing(name, None, template_for(_config(checkpoint).vocab).name), None)
             packed = _open_whole(path, name)
-        except (OSError, CheckpointError):  # a full disk or a folder that is not ours: go without
-            packed = None
+    except (OSError, CheckpointError):  # a full disk, a folder that is not ours, no home: go without
+        packed = None
     if packed is None:
         return checkpoint
     return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packed.packing)
 
 
 def cache_folder() -> Path:
-    """Where packed models are kept: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rwkv_engine"
+    """Where packed models are kept: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine. OSError for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rwkv_engine"
+    except RuntimeError as error:  # pathlib's word for it
+        raise OSError(str(error)) from error
 
 
 def _open_whole(path: Path, name: str) -> Checkpoint | None:

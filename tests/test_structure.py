@@ -12,7 +12,7 @@ LEVELS = (
     ("int8_layout", "registry", "hub", "support"),
     ("tensor", "footprint"),
     ("kernels", "known_models"),
-    ("team", "formats", "text", "sampling"),
+    ("team", "formats", "text", "sampling", "compiling"),
     ("state",),
     ("families", "checkpoints", "generate"),
     ("quantizing", "mounting", "memory"),
