@@ -5,6 +5,7 @@ embedding a text touches the rows of its tokens, so a mapped one counts nothing.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -15,7 +16,7 @@ from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.errors import OptionError
 from rwkv_engine.families.loader import is_matrix, keeps_its_precision
 from rwkv_engine.formats import FORMATS, OWN, QUANTIZED, format_named, own_format
-from rwkv_engine.pages import HERE, Streamed, is_mapped
+from rwkv_engine.pages import HERE, is_mapped
 from rwkv_engine.shapes import ModelConfig
 from rwkv_engine.tensor import Tensor
 
@@ -25,8 +26,8 @@ BASE = 157_000_000
 COMPILING = 130_000_000
 #: bytes of the World vocabulary's tables; other tokenizers take less
 TOKENIZER = 22_000_000
-#: room for pages that are being read, where not all weights stay resident, and for what is mapped between two looks at them
-WINDOW, SLACK = 24_000_000, 40_000_000
+#: part of a bound that is left alone: estimates are not exact
+SLACK = 0.04
 #: bytes of an element of a float format
 _SIZES = {"f32": 4, "bf16": 2, "f16": 2}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -43,6 +44,7 @@ class Estimate:
     private    weights that had to be converted or rearranged.
     mapped     weights read where the file is mapped, without the embedding; pages of these can be given back.
     embedding  of the mapped file, of which a text touches its tokens' rows; not part of the total.
+    window     the most mapped weights that one stage of a pass reads: where not all stay resident, these do for that long.
     state      of one conversation, twice: a copy is kept to go back to.
     scratch    work arrays.
     """
@@ -52,6 +54,7 @@ class Estimate:
     private: int
     mapped: int
     embedding: int
+    window: int
     state: int
     scratch: int
 
@@ -62,8 +65,8 @@ class Estimate:
 
     @property
     def least(self) -> int:
-        """What cannot be given back, and the window through which the rest is read."""
-        return self.total - max(0, self.mapped - WINDOW - SLACK)
+        """The smallest bound that can be kept: what cannot be given back, and the window."""
+        return int((self.total - self.mapped + min(self.window, self.mapped)) / (1 - SLACK))
 
     def sum(self) -> str:
         """The total as a sum, for people."""
@@ -100,16 +103,20 @@ def estimate(checkpoint: Checkpoint, weights: str | None = None, *, cache: bool 
     packed = checkpoint.packing is not None or (cache and name in QUANTIZED)
     in_file = packed or checkpoint.container != "gguf"
     private = mapped = 0
+    stages: dict[str, int] = {}
     for key, tensor in tensors.items():
         size, stays = _one(key, tensor, name, packed, in_file)
         if key == "emb.weight" and stays:
             continue
         private, mapped = (private, mapped + size) if stays else (private + size, mapped)
+        if stays:
+            block = ".".join(key.split(".")[:3])  # what a layer's time mix or channel mix reads, at most; the head
+            stages[block] = stages.get(block, 0) + size
     state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
     embedding = tensors["emb.weight"].nbytes if in_file else 0
-    return Estimate(
-        name, BASE + (TOKENIZER if config.vocab > 60_000 else 0), private, mapped, embedding, 2 * state, _scratch(config, chunk)
-    )
+    base = BASE + (TOKENIZER if config.vocab > 60_000 else 0)
+    window = max(stages.values(), default=0)
+    return Estimate(name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
 
 
 def estimates(checkpoint: Checkpoint) -> dict[str, Estimate]:
@@ -148,20 +155,19 @@ def require(found: Estimate, ram: int) -> None:
         raise OptionError(f"ram: got {mb(ram)}, the model in {found.format} takes {found.sum()}, and needs {why}{advice}")
 
 
-def streamed(owners: tuple[np.ndarray, ...], found: Estimate, ram: int) -> Streamed | None:
-    """Which weights are left to the page cache so that the process stays under `ram` bytes; None if all may stay.
+def left_to_the_page_cache(owners: Sequence[np.ndarray], found: Estimate, ram: int) -> list[np.ndarray]:
+    """Weights whose pages are to be given back after each stage so that the process stays under `ram` bytes; none if all may stay.
 
     owners  of a loaded model's weights in the order in which they are given up: embedding, head, then the layers' matrices.
     """
     mapped = [array for array in owners if is_mapped(array)]
     kept = sum(array.nbytes for array in mapped)
-    spare = ram - (found.total - found.mapped)
-    if kept <= spare:
-        return None
-    left = []
+    spare = int(ram * (1 - SLACK)) - (found.total - found.mapped)
+    left: list[np.ndarray] = []
     for array in mapped:
-        if kept <= spare - WINDOW - SLACK:
+        window = found.window if any(one is not owners[0] for one in left) else 0
+        if kept + window <= spare:
             break
         left.append(array)
         kept -= array.nbytes
-    return Streamed(left, ram - SLACK)
+    return left

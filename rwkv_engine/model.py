@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.generate import Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.mounting import open_state, place
-from rwkv_engine.pages import Streamed
+from rwkv_engine.pages import ranges
 from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import ModelConfig
@@ -42,7 +41,6 @@ class _Machinery:
     owners       the arrays whose addresses `weights` holds.
     weight_bytes read once for every pass (the embedding aside).
     lanes        the caller's choice, or None: as many as the work is worth.
-    streamed     weights that do not stay in memory between passes, where it is bounded.
     """
 
     family: Family
@@ -52,7 +50,6 @@ class _Machinery:
     owners: tuple[np.ndarray, ...]
     weight_bytes: int
     lanes: int | None
-    streamed: Streamed | None
 
 
 class Model:
@@ -75,11 +72,12 @@ class Model:
             memory.require(bounded, ram)
         loader = Loader(one_at_a_time(checkpoint.tensors), config.layers, weights)
         prepared = family.prepare(loader, config)
-        team = Team(cpu.physical_cores() if threads is None else threads, room_for_model(config))
         owners = tuple(loader.owners)
+        left = memory.left_to_the_page_cache(owners, bounded, ram) if bounded is not None and ram is not None else []
+        lanes = cpu.physical_cores() if threads is None else threads
+        team = Team(lanes, room_for_model(config), ranges(left) if left else None)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
-        streamed = memory.streamed(owners, bounded, ram) if bounded is not None and ram is not None else None
-        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads, streamed)
+        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
         self._one_pass = threading.Lock()
         self.checkpoint, self.config, self.format = checkpoint, config, loader.format.NAME
         inside = checkpoint.packing.tokenizer if checkpoint.packing else None
@@ -183,7 +181,7 @@ class Model:
         m = self._machinery
         addresses = np.array([state.block.ctypes.data for state in batch], np.int64)
         lanes = m.lanes or (None if m.weight_bytes * len(tokens) >= WORTH_LANES else 1)
-        with self._one_pass, m.streamed.reading() if m.streamed else nullcontext():
+        with self._one_pass:
             m.team.run(m.family.step, m.weights, m.scratch, tokens, spans, addresses, wanted, out, lanes=lanes)
         for b, state in enumerate(batch):
             state.position += int(spans[b + 1] - spans[b])

@@ -7,17 +7,13 @@ still has it.
 import ctypes
 import mmap
 import sys
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 #: whether pages can be given back here
 HERE = sys.platform.startswith("linux")
-#: seconds between two looks at a pass that runs: two lanes map some 5 MB in it
-LOOK = 0.001
 _DONTNEED = 4
 _PAGE = mmap.PAGESIZE
 
@@ -55,52 +51,22 @@ def give_back(array: np.ndarray) -> None:
     """Give back the pages that lie wholly inside a contiguous view of a mapped file; what is no such view is left alone."""
     if not HERE or not array.flags.c_contiguous or not is_mapped(array):
         return
-    first = -(-array.ctypes.data // _PAGE) * _PAGE
-    last = (array.ctypes.data + array.nbytes) // _PAGE * _PAGE
-    if first < last:
-        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _DONTNEED)
+    for address, length in ranges([array]).tolist():
+        _libc().madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), _DONTNEED)
 
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-class Streamed:
-    """Arrays of a mapped file that are read through in every pass and not kept, so that the process stays under `limit` bytes.
-
-    `with streamed.reading():` around a pass; whenever the process holds more than the limit, all their pages are given back. The
-    limit should leave room for what is mapped between two looks.
-    """
-
-    __slots__ = ("_arrays", "_limit")
-
-    def __init__(self, arrays: Iterable[np.ndarray], limit: int) -> None:
-        self._arrays, self._limit = tuple(arrays), limit
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays together."""
-        return sum(array.nbytes for array in self._arrays)
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Watch while the body runs, from a thread that sleeps between two looks."""
-        done = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(done,), daemon=True, name="rwkv-pages")
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-
-    def _watch(self, done: threading.Event) -> None:
-        while not done.wait(LOOK):
-            self.trim()
-        self.trim()
-
-    def trim(self) -> None:
-        """Give everything back if the process holds more than the limit."""
-        if resident() > self._limit:
-            for array in self._arrays:
-                give_back(array)
+def ranges(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """[n, 2] int64: address and length of the whole pages inside contiguous views of mapped files, neighbours joined."""
+    spans = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays)
+    joined: list[list[int]] = []
+    for first, last in spans:
+        if joined and first <= joined[-1][1]:
+            joined[-1][1] = max(last, joined[-1][1])
+        else:
+            joined.append([first, last])
+    whole = [(-(-first // _PAGE) * _PAGE, last // _PAGE * _PAGE) for first, last in joined]
+    return np.array([(first, last - first) for first, last in whole if first < last], np.int64).reshape(-1, 2)

@@ -80,7 +80,7 @@ def test_what_cannot_fit_is_refused_with_the_sum(big):
 
 
 def test_a_model_that_fits_keeps_all_its_weights():
-    assert rwkv_engine.load(ram="2G")._machinery.streamed is None
+    assert rwkv_engine.load(ram="2G")._machinery.team._leave is None
 
 
 def test_first_the_embedding_is_given_up_then_the_head_then_layers(big):
@@ -88,9 +88,9 @@ def test_first_the_embedding_is_given_up_then_the_head_then_layers(big):
     model = rwkv_engine.load(big[0], tokenizer=big[1])
     owners = model._machinery.owners
     sizes = [found.total - 1, found.total - 20_000_000, found.least]
-    counts = [len(memory.streamed(owners, found, ram)._arrays) for ram in sizes]
+    counts = [len(memory.left_to_the_page_cache(owners, found, ram)) for ram in sizes]
     assert 2 < counts[0] < counts[1] < counts[2] <= len(owners)
-    first = memory.streamed(owners, found, sizes[0])._arrays
+    first = memory.left_to_the_page_cache(owners, found, sizes[0])
     assert first[0] is owners[0] and first[1] is owners[1]
 
 
@@ -119,3 +119,15 @@ def test_pages_of_a_file_are_given_back_and_read_again(tmp_path):
     assert pages.resident() < before - 40_000_000
     assert int(array.sum(dtype="u8")) == total
     assert pages.is_mapped(array[5:]) and not pages.is_mapped(array.copy())
+
+
+def test_ranges_are_whole_pages_and_neighbours_are_joined(tmp_path):
+    from rwkv_engine.checkpoints.mapping import map_file
+
+    page = pages._PAGE
+    (tmp_path / "f").write_bytes(bytes(20 * page))
+    array = map_file(tmp_path / "f")
+    start = array.ctypes.data
+    parts = [array[5 * page : 7 * page + 5], array[100 : 2 * page], array[7 * page + 5 : 9 * page], array[10 * page + 1 : 11 * page]]
+    assert pages.ranges(parts).tolist() == [[start + page, page], [start + 5 * page, 4 * page]]
+    assert pages.ranges([]).shape == (0, 2)
