@@ -11,14 +11,14 @@ from rwkv_engine_cli.progress import QUIET, Compiling
 
 import rwkv_engine
 from rwkv_engine import compiling
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels._jit import kernel, standalone
 
 
 def test_compiling_is_told_while_it_lasts_and_at_its_end(monkeypatch):
     monkeypatch.setattr(compiling, "PATIENCE", 0.0)
     told = []
     inner = kernel(lambda x: x * x)
-    outer = kernel(lambda x: inner(x) + 1)
+    outer = standalone(lambda x: inner(x) + 1)
     with event.install_listener("numba:compile", compiling.Watcher(lambda *facts: told.append(facts))):
         assert outer(3.0) == 10
         first = list(told)

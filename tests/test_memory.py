@@ -6,11 +6,16 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import rwkv_engine
 from rwkv_engine import OptionError, memory, pages
 from rwkv_engine.checkpoints import open_checkpoint
+from rwkv_engine.checkpoints.mapping import map_file
+from rwkv_engine.kernels._jit import standalone
+from rwkv_engine.kernels.lanes import barrier
+from rwkv_engine.team import Team
 
 #: loads, reads a prompt, writes some tokens; then tells the likeliest tokens and the peak
 CHILD = """
@@ -109,8 +114,6 @@ def test_other_sizes_are_refused(text):
 
 @needs_linux
 def test_pages_of_a_file_are_given_back_and_read_again(tmp_path):
-    from rwkv_engine.checkpoints.mapping import map_file
-
     (tmp_path / "f").write_bytes(bytes(range(256)) * 200_000)
     array = map_file(tmp_path / "f")
     total = int(array.sum(dtype="u8"))
@@ -122,8 +125,6 @@ def test_pages_of_a_file_are_given_back_and_read_again(tmp_path):
 
 
 def test_ranges_are_whole_pages_and_neighbours_are_joined(tmp_path):
-    from rwkv_engine.checkpoints.mapping import map_file
-
     page = pages._PAGE
     (tmp_path / "f").write_bytes(bytes(20 * page))
     array = map_file(tmp_path / "f")
@@ -131,3 +132,25 @@ def test_ranges_are_whole_pages_and_neighbours_are_joined(tmp_path):
     parts = [array[5 * page : 7 * page + 5], array[100 : 2 * page], array[7 * page + 5 : 9 * page], array[10 * page + 1 : 11 * page]]
     assert pages.ranges(parts).tolist() == [[start + page, page], [start + 5 * page, 4 * page]]
     assert pages.ranges([]).shape == (0, 2)
+
+
+@standalone
+def read_through(lane, data, totals):
+    """Each lane adds up a byte of every 512, then all meet."""
+    for i in range(0, data.shape[0], 512):
+        totals[lane.number] += data[i]
+    barrier(lane)
+
+
+@needs_linux
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_after_a_stage_the_pages_that_are_left_are_given_back(tmp_path, lanes):
+    (tmp_path / "f").write_bytes(bytes([7]) * 40_000_000)
+    data = map_file(tmp_path / "f")
+    read_through(Team(1)._lane(0, 1), data[:1], np.zeros(1, np.int64))  # compiled
+    for leave, held in ((None, True), (pages.ranges([data]), False)):
+        before, totals = pages.resident(), np.zeros(lanes, np.int64)
+        Team(lanes, leave=leave).run(read_through, data, totals)
+        assert totals.tolist() == [7 * len(range(0, 40_000_000, 512))] * lanes
+        assert (pages.resident() > before + 30_000_000) == held
+        pages.give_back(data)
