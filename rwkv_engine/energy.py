@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 #: seconds between two samples of a power, and the shortest work that a few of them can tell about
@@ -144,7 +145,7 @@ def _hwmon(root: Path, hidden: list[Path]) -> _Source | None:
         if _text(device / "name").startswith("ina"):
             for path in sorted(device.glob("power*_input")):
                 if _number(path) is not None:
-                    return _Source(f"hwmon {_text(device / 'name')} {path.stem.removesuffix('_input')}", watts=lambda p=path: _scaled(p))
+                    return _Source(f"hwmon {_text(device / 'name')} {path.stem.removesuffix('_input')}", watts=partial(_scaled, path))
     return None
 
 
@@ -154,9 +155,9 @@ def _battery(root: Path) -> _Source | None:
         if _text(supply / "type") != "Battery" or _text(supply / "status") != "Discharging":
             continue
         if _number(supply / "power_now") is not None:
-            return _Source(f"battery {supply.name}", watts=lambda s=supply: _scaled(s / "power_now"))
+            return _Source(f"battery {supply.name}", watts=partial(_scaled, supply / "power_now"))
         if _number(supply / "current_now") is not None and _number(supply / "voltage_now") is not None:
-            return _Source(f"battery {supply.name}", watts=lambda s=supply: _product(s / "current_now", s / "voltage_now"))
+            return _Source(f"battery {supply.name}", watts=partial(_product, supply / "current_now", supply / "voltage_now"))
     return None
 
 
