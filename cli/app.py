@@ -14,8 +14,9 @@ from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.sessions import sessions
 from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
+from rwkv_engine_cli.warmup import warmup
 
-from rwkv_engine import __version__
+from rwkv_engine import __version__, support
 from rwkv_engine.errors import EngineError
 
 #: exit codes: bad input; stopped by ctrl-C (128 + SIGINT)
@@ -43,7 +44,7 @@ def _options(
     """Options before the verb."""
 
 
-for verb in (generate, chat, info, tokenize, quantize, bench, pull):
+for verb in (generate, chat, info, tokenize, quantize, bench, pull, warmup):
     app.command()(verb)
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")
@@ -53,6 +54,7 @@ app.add_typer(sessions, name="sessions")
 def main() -> None:
     """Run the command line; turn every refusal of the engine into one line."""
     try:
+        support.check()
         app()
     except EngineError as error:
         print(f"rwkv: {' '.join(str(error).split())}", file=sys.stderr)

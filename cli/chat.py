@@ -38,6 +38,7 @@ def chat(
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
+    ram: o.Ram = None,
 ) -> None:
     """Talk to a model; /help lists commands. Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept."""
     numbers = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
@@ -48,7 +49,7 @@ def chat(
     wanted["sampling"] = _sampling(wanted.get("sampling"), preset, numbers)
     if system is not None:
         wanted["system"] = system
-    engine = o.load_model(wanted.get("model"), wanted.get("weights"), threads, wanted.get("tokenizer"), no_cache)
+    engine = o.load_model(wanted.get("model"), wanted.get("weights"), threads, wanted.get("tokenizer"), no_cache, ram)
     talk = _talk(engine, store, info, session, wanted, read_again)
     from rwkv_engine_cli.talk.loop import run
 

@@ -38,9 +38,10 @@ def generate(
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
     no_prefix_cache: o.NoPrefixCache = False,
+    ram: o.Ram = None,
 ) -> None:
     """Continue a text, streaming it as it is written. With --schema, --regex or --choice only what was written is printed."""
-    from rwkv_engine import OptionError, PrefixCache
+    from rwkv_engine import OptionError
 
     constraint = o.make_constraint(schema, regex, choice, after)
     sampling = o.make_sampling(
@@ -57,7 +58,7 @@ def generate(
         seed=seed,
     )
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
-    engine = o.load_model(model, weights, threads, tokenizer, no_cache)
+    engine = o.load_model(model, weights, threads, tokenizer, no_cache, ram)
     memory = engine.load_state(state) if state else engine.new_state()
     # the prompt goes in front of the first step: compiling may have a word before it
     shown = "" if json_lines or constraint else text
@@ -68,7 +69,7 @@ def generate(
         state=memory,
         stop=stop or (),
         constraint=constraint,
-        prefix_cache=None if no_prefix_cache else PrefixCache(),
+        prefix_cache=None if no_prefix_cache else o.prefix_cache(),
     )
     for step in steps:
         if json_lines:

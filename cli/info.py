@@ -1,6 +1,7 @@
 """`rwkv info`: what a checkpoint is."""
 
 import json
+from dataclasses import asdict
 from math import prod
 from typing import Annotated
 
@@ -11,10 +12,11 @@ from rwkv_engine_cli import options as o
 def info(
     model: Annotated[str | None, typer.Argument(help="Checkpoint file, folder, or short name; default: the embedded model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ram: Annotated[bool, typer.Option("--ram", help="Tell also how much memory it takes in each weight format.")] = False,
     tokenizer: o.TokenizerOption = None,
 ) -> None:
     """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
-    from rwkv_engine import cpu, families
+    from rwkv_engine import cpu, families, memory
     from rwkv_engine.checkpoints import open_checkpoint
     from rwkv_engine.errors import CheckpointError
     from rwkv_engine.kernels.int8_levels import chosen
@@ -46,8 +48,16 @@ def info(
         "tokenizer": find_tokenizer(config.vocab, checkpoint.files, tokenizer, inside).name,
         "processor": f"{cpu.name()}, {cpu.physical_cores()} cores, integer kernels: {chosen()}",
     }
+    found = memory.estimates(checkpoint) if ram else {}
     if as_json:
+        if ram:
+            rows["ram"] = {name: {**asdict(one), "total": one.total, "least": one.least} for name, one in found.items()}
         typer.echo(json.dumps(rows))
         return
     for name, value in rows.items():
         typer.echo(f"{name:<14}{value:,}" if isinstance(value, int) else f"{name:<14}{value}")
+    for name, one in found.items():
+        typer.echo(f"ram {name:<10}{one.sum()}; at least {memory.mb(one.least)}")
+    if found:
+        typer.echo(f"              and up to {memory.mb(next(iter(found.values())).embedding)} of the embedding, by the text's tokens;")
+        typer.echo(f"              compiling for the first time (rwkv warmup) takes {memory.mb(memory.COMPILING)} more")

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rwkv_engine_cli.progress import Compiling
 
 if TYPE_CHECKING:
-    from rwkv_engine import Constraint, Model, Sampling, State
+    from rwkv_engine import Constraint, Model, PrefixCache, Sampling, State
 
 Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file, folder, or short name; default: the embedded model.")]
 Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")]
@@ -15,6 +16,9 @@ Threads = Annotated[int | None, typer.Option(help="Lanes; default: as many physi
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep what --weights int8 makes of the model.")]
 TokenizerOption = Annotated[
     str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")
+]
+Ram = Annotated[
+    str | None, typer.Option(help="Stay under this much memory, such as 900M or 2GiB; what does not fit is read from the file anew.")
 ]
 MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.")]
 Preset = Annotated[str | None, typer.Option(help="Sampling preset to start from; the options below change it.")]
@@ -36,17 +40,32 @@ Choice = Annotated[list[str] | None, typer.Option(help="Write one of these texts
 After = Annotated[str | None, typer.Option(help="The above holds from behind this text on, such as </think>; up to it all is free.")]
 
 
-def load_model(source: str | None, weights: str | None, threads: int | None, tokenizer: str | None, no_cache: bool) -> "Model":
-    """The model that the options name; says so, once, if code has to be compiled before the first token."""
+def load_model(
+    source: str | None,
+    weights: str | None,
+    threads: int | None,
+    tokenizer: str | None,
+    no_cache: bool,
+    ram: str | None = None,
+    tell: bool = True,
+) -> "Model":
+    """The model that the options name; from then on, if code has to be compiled, that is told."""
     import rwkv_engine
-    from rwkv_engine.kernels._jit import on_compile
+    from rwkv_engine.compiling import watch
 
-    on_compile(_say_compiling)
-    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache)
+    if tell:
+        watch(Compiling())
+    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache, ram=ram)
 
 
-def _say_compiling() -> None:
-    print("rwkv: compiling for this processor, once; later starts are quick ...", file=sys.stderr, flush=True)
+def prefix_cache() -> "PrefixCache | None":
+    """The user's cache of prompts that were read; None for a user without a home."""
+    from rwkv_engine import PrefixCache
+
+    try:
+        return PrefixCache()
+    except OSError:
+        return None
 
 
 def make_sampling(preset: str | None, bias: list[str] | None, **chosen: Any) -> "Sampling":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StateError,
         TokenError,
         UnknownLayout,
+        UnsupportedSystem,
         WrongShape,
     )
     from rwkv_engine.generate import Step
@@ -57,6 +58,7 @@ _HOME = {
     "Step": "generate",
     "TokenError": "errors",
     "UnknownLayout": "errors",
+    "UnsupportedSystem": "errors",
     "WrongShape": "errors",
     "blend": "mounting",
     "load": "model",
@@ -82,6 +84,7 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "Step",
     "TokenError",
     "UnknownLayout",
+    "UnsupportedSystem",
     "WrongShape",
     "blend",
     "load",
@@ -94,4 +97,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'rwkv_engine' has no attribute {name!r}")
+    if _HOME[name] != "errors":
+        import_module("rwkv_engine.support").check()
     return getattr(import_module(f"rwkv_engine.{_HOME[name]}"), name)

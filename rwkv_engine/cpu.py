@@ -3,16 +3,21 @@
 import functools
 import os
 import platform
+from collections.abc import Collection
 from pathlib import Path
 
+#: where Linux tells about processors
+SYSTEM = Path("/sys/devices/system/cpu")
+#: what tells how fast a core is, best first, and the share of the fastest one's from which on it is a performance core: small
+#: cores have under 0.6 of a big one's capacity but up to 0.8 of its clock, and "favoured" cores have a few per cent more of both
+SPEEDS = (("cpu_capacity", 0.7), ("cpufreq/cpuinfo_max_freq", 0.85))
+
 #: what LLVM does not tell of processors that are named, by NUMBA_CPU_NAME or by a system that lists no features
-_X86_2, _X86_VNNI, _ARM_DOT = frozenset({"avx2"}), frozenset({"avx2", "avxvnni"}), frozenset({"dotprod"})
+_X86_2, _X86_VNNI = frozenset({"avx2"}), frozenset({"avx2", "avxvnni"})
 NAMED = {
     **dict.fromkeys(("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3"), _X86_2),
     **dict.fromkeys(("alderlake", "raptorlake", "meteorlake", "sierraforest"), _X86_VNNI),
     **dict.fromkeys(("cascadelake", "icelake-client", "icelake-server", "znver4"), _X86_2 | {"avx512f", "avx512vnni"}),
-    **dict.fromkeys(("cortex-a55", "cortex-a76", "cortex-a78", "neoverse-n1", "neoverse-v1"), _ARM_DOT),
-    **dict.fromkeys(("apple-m1", "apple-m2", "apple-m3", "apple-m4"), _ARM_DOT),
 }
 
 #: machine architecture as kernels distinguish it: "x86", "arm" or "other"
@@ -21,26 +26,40 @@ ARCHITECTURE = {"x86_64": "x86", "AMD64": "x86", "i686": "x86", "aarch64": "arm"
 
 def usable_cpus() -> int:
     """Logical processors this process may run on (at least 1)."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # Linux alone has it
-        return os.cpu_count() or 1
+    return len(_usable())
 
 
-def physical_cores() -> int:
-    """Physical cores this process may run on: hyper-thread siblings count once (Linux; elsewhere logical processors).
+def physical_cores(folder: Path = SYSTEM, cpus: Collection[int] | None = None) -> int:
+    """Physical performance cores among `cpus` (default: those this process may run on); at least 1.
 
-    Two threads of one core share its load ports and its memory requests, so they do not decode faster than one.
+    Hyper-thread siblings count once: they share load ports and memory requests, so two do not decode faster than one. Cores far
+    slower than the fastest (the small ones of big.LITTLE) do not count: a stage would wait for them. folder  Linux's facts about
+    processors; where there is none, every logical processor counts.
     """
-    try:
-        cpus = os.sched_getaffinity(0)
-    except AttributeError:
-        return usable_cpus()
-    cores = set()
-    for cpu in cpus:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text().strip() if siblings.is_file() else str(cpu))
+    cores: dict[str, int] = {}
+    for cpu in _usable() if cpus is None else cpus:
+        siblings = _read(folder / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu)
+        cores.setdefault(siblings, cpu)
+    for fact, share in SPEEDS:
+        speeds = [_read(folder / f"cpu{cpu}" / fact) for cpu in cores.values()]
+        if speeds and all(map(str.isdigit, speeds)):
+            return sum(int(speed) >= share * max(map(int, speeds)) for speed in speeds)
     return max(1, len(cores))
+
+
+def _usable() -> Collection[int]:
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # Linux alone has it
+        return range(os.cpu_count() or 1)
+
+
+def _read(path: Path) -> str:
+    """A small text file without its line end; empty if it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def name() -> str:
@@ -67,10 +86,44 @@ def _features() -> frozenset[str]:
     import llvmlite.binding
 
     name = os.environ.get("NUMBA_CPU_NAME") or "host"
-    if name != "host":
-        return NAMED.get(name, frozenset())
-    found = {feature for feature, there in llvmlite.binding.get_host_cpu_features().items() if there}
-    return frozenset(found) | NAMED.get(llvmlite.binding.get_host_cpu_name(), frozenset())
+    if name == "host":
+        found = {feature for feature, there in llvmlite.binding.get_host_cpu_features().items() if there}
+        found |= NAMED.get(llvmlite.binding.get_host_cpu_name(), frozenset())
+    else:
+        found = set(NAMED.get(name, ()))
+    if ARCHITECTURE == "arm" and _llvm_uses_sdot(name):
+        found.add("dotprod")
+    return frozenset(found)
+
+
+#: a sum of products of bytes, which LLVM turns into `sdot` where it may
+_BYTES_PRODUCT = """
+declare i32 @llvm.vector.reduce.add.v16i32(<16 x i32>)
+define i32 @product(<16 x i8> %a, <16 x i8> %b) {
+  %x = sext <16 x i8> %a to <16 x i32>
+  %y = sext <16 x i8> %b to <16 x i32>
+  %products = mul <16 x i32> %x, %y
+  %sum = call i32 @llvm.vector.reduce.add.v16i32(<16 x i32> %products)
+  ret i32 %sum
+}"""
+
+
+def _llvm_uses_sdot(name: str) -> bool:
+    """Whether LLVM, compiling as numba does for the processor `name` ("host": this one), has AArch64's dot products of bytes.
+
+    Asked by compiling one: the lists of features that systems and LLVM give for ARM processors leave it out.
+    """
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = "" if name == "generic" else llvm.get_host_cpu_features().flatten()
+    if name == "host":
+        name = llvm.get_host_cpu_name()
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=2)
+    return "sdot" in machine.emit_assembly(llvm.parse_assembly(_BYTES_PRODUCT))
 
 
 def wide_vectors() -> bool:

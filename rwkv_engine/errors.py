@@ -46,3 +46,7 @@ class DownloadError(EngineError):
 
 class MissingExtra(EngineError, ImportError):
     """A feature that needs an optional dependency which is not installed."""
+
+
+class UnsupportedSystem(EngineError):
+    """A Python or processor that the engine cannot run on."""

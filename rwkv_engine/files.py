@@ -33,8 +33,14 @@ def write_whole(path: str | Path, parts: Iterable[bytes | memoryview], sync: boo
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rwkv_engine"
+    """Where things are kept that can be made again: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine.
+
+    Raises OSError for a user without a home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rwkv_engine"
+    except RuntimeError as error:  # pathlib's word for it
+        raise OSError(str(error)) from error
 
 
 def remove_leftovers(path: str | Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine import cpu, families
+from rwkv_engine import cpu, families, memory
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.time_state import name_of
@@ -20,12 +20,14 @@ from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.generate import Cancel, Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.mounting import open_state, place
+from rwkv_engine.pages import ranges
 from rwkv_engine.prefix_cache import PrefixCache
 from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import CHUNK, ModelConfig
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team
+from rwkv_engine.tensor import one_at_a_time
 from rwkv_engine.text import Tokenizer, find_tokenizer
 
 #: bytes of weights x tokens of a pass below which waking a second lane costs more than it gives
@@ -60,13 +62,20 @@ class Model:
 
     __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery", "_one_pass")
 
-    def __init__(self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None, ram: int | None = None
+    ) -> None:
         family = families.detect(checkpoint.tensors)
         config = family.infer(checkpoint.tensors)
-        loader = Loader(checkpoint.tensors, config.layers, weights)
+        bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
+        if bounded is not None and ram is not None:
+            memory.require(bounded, ram)
+        loader = Loader(one_at_a_time(checkpoint.tensors), config.layers, weights)
         prepared = family.prepare(loader, config)
-        team = Team(cpu.physical_cores() if threads is None else threads, room_for_model(config))
         owners = tuple(loader.owners)
+        left = memory.left_to_the_page_cache(owners, bounded, ram) if bounded is not None and ram is not None else []
+        lanes = cpu.physical_cores() if threads is None else threads
+        team = Team(lanes, room_for_model(config), ranges(left) if left else None)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
         self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
         self._one_pass = threading.Lock()
@@ -269,6 +278,7 @@ def load(
     *,
     tokenizer: str | Path | None = None,
     cache: bool = True,
+    ram: int | str | None = None,
 ) -> Model:
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
@@ -276,15 +286,20 @@ def load(
     weights    name of a weight format ("f32", "bf16", "f16", "int8"); None: the one that keeps the file's numbers as they are.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
+    ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit stay in the file and are
+               read anew in every pass (Linux). None: no bound.
     cache      keep what weights="int8" makes of a float checkpoint in the user's cache folder, and take it from there next time.
     Raises     CheckpointError, OptionError, MissingExtra.
     """
     path = embedded() if source is None else Path(source)
+    limit = memory.bytes_of(ram) if ram is not None else None
     checkpoint = open_checkpoint(path)
     try:
+        if limit is not None:
+            memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
         if cache and weights in QUANTIZED and checkpoint.packing is None:
             checkpoint = cached(checkpoint, weights)
-        return Model(checkpoint, weights, threads, tokenizer)
+        return Model(checkpoint, weights, threads, tokenizer, limit)
     except CheckpointError as error:
         if str(path) in str(error):
             raise

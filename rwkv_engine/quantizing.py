@@ -18,7 +18,7 @@ from rwkv_engine.files import cache_folder, remove_leftovers
 from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.formats.int8 import packed_matrix
 from rwkv_engine.shapes import ModelConfig
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.tensor import Tensor, one_at_a_time
 from rwkv_engine.text import find_tokenizer, packable
 from rwkv_engine.text.chat import template_for
 from rwkv_engine.text.templates import packable_template
@@ -77,15 +77,16 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
     own = {name: tensor for name, tensor in checkpoint.tensors.items() if _TIME_STATE.fullmatch(name)}
     others = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in own}
     name = fingerprint(checkpoint)
-    path = cache_folder() / f"{name}-{format}-{VERSION}.safetensors"
-    packed = _open_whole(path, name)
-    if packed is None:
-        try:
+    packed = None
+    try:
+        path = cache_folder() / f"{name}-{format}-{VERSION}.safetensors"
+        packed = _open_whole(path, name)
+        if packed is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, others, Packing(name, None, template_for(_config(checkpoint).vocab).name), None)
             packed = _open_whole(path, name)
-        except (OSError, CheckpointError):  # a full disk or a folder that is not ours: go without
-            packed = None
+    except (OSError, CheckpointError):  # a full disk, a folder that is not ours, no home: go without
+        packed = None
     if packed is None:
         return checkpoint
     return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packed.packing)
@@ -112,7 +113,7 @@ def _require_quantized(format: str) -> None:
 def _write(target: Path, tensors: Mapping[str, Tensor], packing: Packing, progress: Progress | None) -> None:
     remove_leftovers(target)
     halves = frozenset(name for name, tensor in tensors.items() if _FIRST_HALF.fullmatch(name) and len(tensor.shape) == 2)
-    write_packed(target, _packed(tensors, progress), halves, packing)
+    write_packed(target, _packed(one_at_a_time(tensors), progress), halves, packing)
 
 
 def _packed(tensors: Mapping[str, Tensor], progress: Progress | None) -> dict[str, Tensor]:

@@ -58,11 +58,12 @@ class Team:
 
     lanes   1 or more; more than the machine has cores works, slower.
     room    float32 numbers of private scratch for each lane.
+    leave   ranges of pages [n, 2] int64 (address, length) that are given back after every stage (see Lane); None: none.
     Raises  OptionError for a lane count that cannot be meant.
     Safe to use from several threads (calls queue up) and after os.fork (the child starts threads of its own).
     """
 
-    def __init__(self, lanes: int, room: int = 4096) -> None:
+    def __init__(self, lanes: int, room: int = 4096, leave: np.ndarray | None = None) -> None:
         if not isinstance(lanes, int) or not 1 <= lanes <= MOST_LANES:
             raise OptionError(f"threads: got {lanes!r}, want a whole number from 1 to {MOST_LANES}")
         self.lanes = lanes
@@ -70,6 +71,7 @@ class Team:
         # one page-aligned block of words for all lanes, one private scratch for each
         self._shared = np.zeros(shared_bytes(lanes) + STRIDE, np.uint8)
         self._rooms = [np.zeros(room, np.float32) for _ in range(lanes)]
+        self._leave = None if leave is None else np.array([len(leave), *leave.reshape(-1)], np.int64)
         self._desks: list[_Desk] = []
         self._owner = 0
 
@@ -103,7 +105,8 @@ class Team:
     def _lane(self, index: int, count: int) -> Lane:
         """The compiled code's view of one lane; shared words start on a boundary of two cache lines."""
         address = self._shared.ctypes.data
-        return Lane(index, count, address + (-address) % STRIDE, self._rooms[index])
+        leave = 0 if self._leave is None else self._leave.ctypes.data
+        return Lane(index, count, address + (-address) % STRIDE, self._rooms[index], leave)
 
     def _hire(self) -> None:
         """Start the helper threads, if this process has none yet: the first call, or the first one after a fork."""

@@ -3,7 +3,8 @@
 Readers (`checkpoints`) make them, families and formats consume them; neither needs to know the other.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from rwkv_engine import int8_layout
 from rwkv_engine.bf16 import bf16_to_float32
+from rwkv_engine.pages import give_back, is_mapped
 
 #: element type in a file -> numpy dtype of its bits (BF16 has none of its own: its upper 16 bits of a float32)
 BITS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
@@ -50,3 +52,21 @@ class Tensor:
         if self.dtype == "INT8":
             return int8_layout.unpacked(bits, *self.shape)
         return np.ascontiguousarray(bf16_to_float32(bits)) if self.dtype == "BF16" else np.array(bits, np.float32)
+
+
+def one_at_a_time(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors; when one is read, the file's pages of the one before are given back: converting a model holds one tensor of it."""
+    last: list[np.ndarray] = []
+
+    def reading(tensor: Tensor) -> Tensor:
+        def bits() -> np.ndarray:
+            while last:
+                give_back(last.pop())
+            array = tensor.bits()
+            if is_mapped(array):
+                last.append(array)
+            return array
+
+        return dataclasses.replace(tensor, bits=bits)
+
+    return {name: reading(tensor) for name, tensor in tensors.items()}

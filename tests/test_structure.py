@@ -8,15 +8,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
-    ("errors", "shapes", "cpu", "files", "bf16"),
-    ("int8_layout", "registry", "hub"),
+    ("errors", "shapes", "cpu", "files", "bf16", "pages", "energy"),
+    ("int8_layout", "registry", "hub", "support"),
     ("tensor", "footprint"),
     ("kernels", "known_models"),
-    ("team", "formats", "text", "sampling"),
+    ("team", "formats", "text", "sampling", "compiling"),
     ("state", "endings"),
     ("constraint", "prefix_cache"),
     ("families", "checkpoints", "generate"),
-    ("quantizing", "mounting"),
+    ("quantizing", "mounting", "memory"),
     ("model", "pulling"),
     ("bench", "conversation"),
     ("sessions",),

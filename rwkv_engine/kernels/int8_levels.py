@@ -128,6 +128,18 @@ def _joined(b: ir.IRBuilder, parts: Values) -> ir.Value:
     return parts[0]
 
 
+def _kept(b: ir.IRBuilder, values: Values) -> Values:
+    """The same vectors of 128 bits, in registers now: LLVM may load nothing of what follows before it has them.
+
+    AArch64's scheduler would else read many lines ahead and put sums on the stack; the processor reads ahead by itself.
+    """
+    kinds = [value.type for value in values]
+    kind = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
+    rules = [*["=w"] * len(values), *map(str, range(len(values))), "~{memory}"]
+    same = b.asm(kind, "", ",".join(rules), values, True)
+    return [b.extract_value(same, i) for i in range(len(values))]
+
+
 def _split_level(has: bool, shape: tuple[int, int], rows: int, name: str, offset: int) -> Level:
     """Levels with an instruction that multiplies bytes: `rows` rows x 4 inputs at once; upper and lower bytes have sums of their own."""
     parts = STRIP // rows
@@ -145,7 +157,8 @@ def _split_level(has: bool, shape: tuple[int, int], rows: int, name: str, offset
 
     def dot(b: ir.IRBuilder, sums: Values, line: Values, planes: Values) -> Values:
         instruction = cgutils.get_or_insert_function(b.module, ir.FunctionType(words, [words, four, four]), name)
-        return [b.call(instruction, [total, line[i % parts], planes[i // parts]]) for i, total in enumerate(sums)]
+        added = [b.call(instruction, [total, line[i % parts], planes[i // parts]]) for i, total in enumerate(sums)]
+        return _kept(b, added) if rows == 4 else added
 
     def total(b: ir.IRBuilder, sums: Values) -> ir.Value:
         upper, lower = _joined(b, sums[:parts]), _joined(b, sums[parts:])
@@ -202,7 +215,7 @@ LEVELS = {
     "vnni": _split_level(cpu.has_features("avx512f", "avx512vnni"), (2, 4), 16, VPDPBUSD + "512", 128),
     "avxvnni": _split_level(cpu.has_features("avx2", "avxvnni"), (1, 2), 8, VPDPBUSD + "256", 128),
     "avx2": _wide_level(cpu.has_features("avx2"), (1, 2), 4, 2, _pmaddwd),
-    "dotprod": _split_level(cpu.has_features("dotprod"), (1, 2), 4, "llvm.aarch64.neon.sdot.v4i32.v16i8", 0),
+    "dotprod": _split_level(cpu.has_features("dotprod"), (1, 1), 4, "llvm.aarch64.neon.sdot.v4i32.v16i8", 0),
     "portable": _wide_level(True, (1, 1), 1, 4, _plain),
 }
 

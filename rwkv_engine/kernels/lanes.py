@@ -33,12 +33,15 @@ class Lane(NamedTuple):
     lanes   how many take part in this call.
     shared  address of shared_bytes(lanes) zeroed bytes, the same for all lanes of the team.
     room    float32 numbers of this lane alone, for what a stage keeps from one line to the next.
+    leave   0, or the address of int64 words: how many ranges of pages are given back after each stage, then address and length
+            of each, in pages of files that are mapped to be read only.
     """
 
     number: int
     lanes: int
     shared: int
     room: np.ndarray
+    leave: int = 0
 
 
 def shared_bytes(lanes: int) -> int:
@@ -110,6 +113,28 @@ def _offer_core(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
+@intrinsic
+def _give_back(typingctx: Any, address: Any, length: Any) -> Any:
+    """Let the system take pages of a mapped file away (Linux `madvise`, MADV_DONTNEED; nothing elsewhere)."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        if sys.platform == "linux":
+            i64, i32 = ir.IntType(64), ir.IntType(32)
+            kind = ir.FunctionType(i32, [i64, i64, i32])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "madvise"), [*arguments, i32(4)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@kernel
+def leave(table):
+    """Give back the pages of all ranges of a table (see Lane); whoever reads them next has them mapped anew."""
+    for number in range(_load(table)):
+        at = table + 8 + 16 * number
+        _give_back(_load(at), _load(at + 8))
+
+
 @kernel
 def _counters(lane, turn, owner):
     """Address of the SLOTS counters of lane `owner` in the stage that follows barrier `turn`; every other stage uses the same."""
@@ -120,12 +145,16 @@ def _counters(lane, turn, owner):
 def barrier(lane):
     """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew."""
     if lane.lanes == 1:
+        if lane.leave != 0:
+            leave(lane.leave)
         return
     turn = _load(lane.shared + TURN * STRIDE)
     mine = _counters(lane, turn + 1, lane.number)  # last used before the barrier before this one
     for slot in range(SLOTS):
         _store(mine + 8 * slot, 0)
     if _add(lane.shared + ARRIVED * STRIDE, 1) == lane.lanes - 1:
+        if lane.leave != 0:
+            leave(lane.leave)
         _store(lane.shared + ARRIVED * STRIDE, 0)
         _store(lane.shared + TURN * STRIDE, turn + 1)
         return

@@ -1,0 +1,37 @@
+"""What is said while numba compiles: on a terminal one line that counts, elsewhere a line at first and one every half minute."""
+
+import sys
+from typing import TextIO
+
+#: seconds between two lines where there is no terminal
+QUIET = 30.0
+
+
+class Compiling:
+    """`rwkv_engine.compiling.Tell` for people, on standard error."""
+
+    __slots__ = ("_last", "_out", "_terminal")
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stderr
+        self._terminal = self._out.isatty()
+        self._last: float | None = None
+
+    def __call__(self, functions: int, seconds: float, done: bool) -> None:
+        """Say how far it is."""
+        if self._terminal:
+            end = "; later starts are quick\n" if done else " ..."
+            print(
+                f"\rrwkv: compiling for this processor, once: {functions} functions, {seconds:.0f} s{end}",
+                end="",
+                file=self._out,
+                flush=True,
+            )
+        elif self._last is None:
+            print("rwkv: compiling for this processor, once; later starts are quick ...", file=self._out, flush=True)
+            self._last = seconds
+        elif not done and seconds - self._last >= QUIET:
+            print(f"rwkv: still compiling: {functions} functions, {seconds:.0f} s", file=self._out, flush=True)
+            self._last = seconds
+        if done:
+            self._last = None

@@ -1,0 +1,26 @@
+"""`rwkv warmup`: compile ahead of time what a model needs."""
+
+import time
+from typing import Annotated
+
+import typer
+from rwkv_engine_cli import options as o
+
+
+def warmup(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="Weight format; may be given again. Default: the checkpoint's own.")] = None,
+    tokenizer: o.TokenizerOption = None,
+    no_cache: o.NoCache = False,
+) -> None:
+    """Compile the programs that a model needs, so that its first start is as quick as the later ones."""
+    from rwkv_engine.compiling import programs
+
+    for number, format in enumerate(weights or [None], start=1):
+        engine = o.load_model(model, format, None, tokenizer, no_cache, tell=number == 1)
+        wanted = programs(engine)
+        for count, program in enumerate(wanted, start=1):
+            typer.echo(f"{count} of {len(wanted)}: {program.name}")
+            start = time.perf_counter()
+            program.run()
+            typer.echo(f"  ready after {time.perf_counter() - start:.1f} s")

@@ -1,0 +1,173 @@
+"""What a model takes of memory, told before it is loaded; and what is kept resident where that is more than there should be.
+
+Counted is physical memory as the system counts it for a process: private bytes, and pages of mapped files that were touched. Of an
+embedding a text touches the rows of its tokens, so a mapped one counts nothing.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from rwkv_engine import families, int8_layout
+from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.errors import OptionError
+from rwkv_engine.families.loader import is_matrix, keeps_its_precision
+from rwkv_engine.formats import FORMATS, OWN, QUANTIZED, format_named, own_format
+from rwkv_engine.pages import HERE, is_mapped
+from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.tensor import Tensor
+
+#: bytes that Python, NumPy, numba with LLVM, and the engine's compiled programs hold (measured: 3.11, numba 0.68, Linux, x86-64)
+BASE = 157_000_000
+#: what compiling a program takes on top, once: until it is in the cache
+COMPILING = 130_000_000
+#: bytes of the World vocabulary's tables; other tokenizers take less
+TOKENIZER = 22_000_000
+#: part of a bound that is left alone: estimates are not exact
+SLACK = 0.04
+#: bytes of an element of a float format
+_SIZES = {"f32": 4, "bf16": 2, "f16": 2}
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+#: low-rank halves: the first are turned when they are loaded (packed files store them so), the second are cut by heads
+_FIRST, _SECOND = re.compile(r"\.att\.(?:[wavg]1|time_decay_w1|time_maa_w1)$"), re.compile(r"\.att\.(?:[wavg]2|time_decay_w2|time_maa_w2)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes of a model that is ready and has read a long prompt.
+
+    format     of the matrices.
+    base       Python, libraries and compiled programs, tokenizer included.
+    private    weights that had to be converted or rearranged.
+    mapped     weights read where the file is mapped, without the embedding; pages of these can be given back.
+    embedding  of the mapped file, of which a text touches its tokens' rows; not part of the total.
+    window     the most mapped weights that one stage of a pass reads: where not all stay resident, these do for that long.
+    state      of one conversation, twice: a copy is kept to go back to.
+    scratch    work arrays.
+    """
+
+    format: str
+    base: int
+    private: int
+    mapped: int
+    embedding: int
+    window: int
+    state: int
+    scratch: int
+
+    @property
+    def total(self) -> int:
+        """All but the embedding."""
+        return self.base + self.private + self.mapped + self.state + self.scratch
+
+    @property
+    def least(self) -> int:
+        """The smallest bound that can be kept: what cannot be given back, and the window."""
+        return int((self.total - self.mapped + min(self.window, self.mapped)) / (1 - SLACK))
+
+    def sum(self) -> str:
+        """The total as a sum, for people."""
+        parts = (("engine", self.base), ("private weights", self.private), ("mapped weights", self.mapped), ("state", self.state))
+        shown = " + ".join(f"{mb(size)} {name}" for name, size in (*parts, ("work", self.scratch)) if size)
+        return f"{shown} = {mb(self.total)}"
+
+
+def mb(size: int) -> str:
+    """Bytes as megabytes of 10^6, rounded up."""
+    return f"{-(-size // 10**6)} MB"
+
+
+def bytes_of(text: str | int) -> int:
+    """A size such as "900M", "1.5G", "2GiB" or a number of bytes; K, M, G are powers of 1000, Ki, Mi, Gi of 1024. Raises OptionError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", str(text).upper())
+    if not found or found[2] not in _UNITS or float(found[1]) == 0:
+        raise OptionError(f"ram: got {str(text)!r}, want a size such as 900M, 1.5G or 2GiB")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def estimate(checkpoint: Checkpoint, weights: str | None = None, *, cache: bool = True, chunk: int = 64) -> Estimate:
+    """What a checkpoint takes when it is loaded in the format `weights` (None: its own).
+
+    cache  whether a quantized format comes from a packed file, as `load` arranges it, so that it is mapped.
+    chunk  tokens of the longest pass.
+    Only headers are read. Raises as `families.detect` and OptionError for an unknown format.
+    """
+    tensors = checkpoint.tensors
+    family = families.detect(tensors)
+    config = family.infer(tensors)
+    name = weights or own_format({tensor.dtype for key, tensor in tensors.items() if is_matrix(key, tensor)})
+    format_named(name)
+    packed = checkpoint.packing is not None or (cache and name in QUANTIZED)
+    in_file = packed or checkpoint.container != "gguf"
+    private = mapped = 0
+    stages: dict[str, int] = {}
+    for key, tensor in tensors.items():
+        size, stays = _one(key, tensor, name, packed, in_file)
+        if key == "emb.weight" and stays:
+            continue
+        private, mapped = (private, mapped + size) if stays else (private + size, mapped)
+        if stays:
+            block = ".".join(key.split(".")[:3])  # what a layer's time mix or channel mix reads, at most; the head
+            stages[block] = stages.get(block, 0) + size
+    state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
+    embedding = tensors["emb.weight"].nbytes if in_file else 0
+    base = BASE + (TOKENIZER if config.vocab > 60_000 else 0)
+    window = max(stages.values(), default=0)
+    return Estimate(name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
+
+
+def estimates(checkpoint: Checkpoint) -> dict[str, Estimate]:
+    """An estimate for every format that the checkpoint can be run in: a packed one for its own alone."""
+    names = ("int8",) if checkpoint.packing is not None else tuple(FORMATS)
+    return {name: estimate(checkpoint, name) for name in names}
+
+
+def _one(name: str, tensor: Tensor, format: str, packed: bool, in_file: bool) -> tuple[int, bool]:
+    """(bytes of a tensor as it is run, whether they are mapped)."""
+    if is_matrix(name, tensor) and not (format in QUANTIZED and keeps_its_precision(name, tensor)):
+        if format in QUANTIZED:
+            return prod(int8_layout.shape_of(*tensor.shape)), packed
+        return prod(tensor.shape) * _SIZES[format], in_file and OWN.get(tensor.dtype) == format
+    if name == "emb.weight" or is_matrix(name, tensor):
+        return tensor.nbytes, in_file
+    if _FIRST.search(name):
+        return tensor.nbytes, packed
+    if _SECOND.search(name):
+        return tensor.nbytes, False
+    return prod(tensor.shape) * 4, False
+
+
+def _scratch(config: ModelConfig, chunk: int) -> int:
+    """Work arrays of a pass of `chunk` tokens, logits and what sampling makes of them."""
+    return 4 * chunk * (20 * config.width + 2 * config.ffn) + 24 * config.vocab
+
+
+def require(found: Estimate, ram: int) -> None:
+    """Raise OptionError, with the sum, unless a model fits into `ram` bytes: whole, or with pages of mapped weights given back."""
+    if found.total <= ram:
+        return
+    if found.least > ram or not HERE:
+        why = f"at least {mb(found.least)} with most of the weights read anew for every token" if HERE else "all of it on this system"
+        advice = "" if found.format in QUANTIZED else "; --weights int8 takes less"
+        raise OptionError(f"ram: got {mb(ram)}, the model in {found.format} takes {found.sum()}, and needs {why}{advice}")
+
+
+def left_to_the_page_cache(owners: Sequence[np.ndarray], found: Estimate, ram: int) -> list[np.ndarray]:
+    """Weights whose pages are to be given back after each stage so that the process stays under `ram` bytes; none if all may stay.
+
+    owners  of a loaded model's weights in the order in which they are given up: embedding, head, then the layers' matrices.
+    """
+    mapped = [array for array in owners if is_mapped(array)]
+    kept = sum(array.nbytes for array in mapped)
+    spare = int(ram * (1 - SLACK)) - (found.total - found.mapped)
+    left: list[np.ndarray] = []
+    for array in mapped:
+        window = found.window if any(one is not owners[0] for one in left) else 0
+        if kept + window <= spare:
+            break
+        left.append(array)
+        kept -= array.nbytes
+    return left

@@ -1,0 +1,76 @@
+"""The machine code of the INT8 tiles, for processors that this machine need not be: LLVM makes it for any of them."""
+
+import re
+
+import llvmlite.binding as llvm
+import pytest
+from llvmlite import ir
+
+from rwkv_engine.kernels.int8_levels import LEVELS, _emit
+from rwkv_engine.kernels.vectors import I64
+
+#: processor -> (triple, level, the instruction, or its two forms, that must do the work)
+PROCESSORS = {
+    "cortex-a76": ("aarch64-unknown-linux-gnu", "dotprod", "sdot"),
+    "neoverse-v1": ("aarch64-unknown-linux-gnu", "dotprod", "sdot"),
+    "apple-m1": ("arm64-apple-macosx", "dotprod", "sdot"),
+    "cortex-a72": ("aarch64-unknown-linux-gnu", "portable", ("smlal", "smull")),
+    "cascadelake": ("x86_64-unknown-linux-gnu", "vnni", "vpdpbusd"),
+    "alderlake": ("x86_64-unknown-linux-gnu", "avxvnni", "vpdpbusd"),
+    "haswell": ("x86_64-unknown-linux-gnu", "avx2", "vpmaddwd"),
+}
+#: of that instruction, how many multiply a block of 64 inputs by 16 rows, for inputs of 16 bits
+NUMBER = {"dotprod": 128, "portable": 256, "vnni": 32, "avxvnni": 64, "avx2": 64}
+#: what reads or writes the stack, on either architecture
+STACK = re.compile(r"\[sp\b|\[x29\b|\[fp\b|\(%[re][sb]p\b")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def back_ends():
+    """Every architecture that this LLVM can compile for, and its assembler's printer."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+def inner_loop(processor, strips, tokens):
+    """The instructions of a tile's loop over blocks, as the assembler writes them."""
+    triple, level, _ = PROCESSORS[processor]
+    module = ir.Module("tile")
+    module.triple = triple
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 9), "tile")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    _emit(builder, LEVELS[level], function.args, strips, tokens)
+    builder.ret_void()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3)
+    compiled = llvm.parse_assembly(str(module))
+    compiled.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    passes = llvm.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(compiled, passes)
+    lines = [line.split("//")[0].split("#")[0].strip() for line in machine.emit_assembly(compiled).splitlines()]
+    return loop_of([line for line in lines if line])
+
+
+def loop_of(lines):
+    """From the label that a later line jumps back to, to that jump."""
+    labels = {line[:-1]: number for number, line in enumerate(lines) if line.endswith(":")}
+    jumps = [(number, re.fullmatch(r"(?:b\.?\w*|j\w+|cbnz|tbnz)\s+(?:.*,\s*)?(\S+)", line)) for number, line in enumerate(lines)]
+    back = [(labels[jump[1]], number) for number, jump in jumps if jump and labels.get(jump[1], number) < number]
+    assert len(back) == 1, f"want one loop, got {back}"
+    return lines[back[0][0] : back[0][1]]
+
+
+@pytest.mark.parametrize("shape", ["one", "many"])
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_inner_loop_is_made_of_the_levels_instruction(processor, shape):
+    _, level, instruction = PROCESSORS[processor]
+    strips, tokens = (1, 1) if shape == "one" else LEVELS[level].shape
+    words = [word for line in inner_loop(processor, strips, tokens) for word in line.split()]
+    used = sum(word.startswith(instruction) for word in words)
+    assert used == NUMBER[level] * strips * tokens
+
+
+@pytest.mark.parametrize("processor", [name for name, (_, level, _) in PROCESSORS.items() if level == "dotprod"])
+def test_the_inner_loop_keeps_everything_in_registers(processor):
+    for strips, tokens in {(1, 1), LEVELS["dotprod"].shape}:
+        assert not [line for line in inner_loop(processor, strips, tokens) if STACK.search(line)]
