@@ -138,3 +138,14 @@ def save_state(state: "State", path: Path) -> None:
         state.save(path)
     except OSError as error:
         raise OptionError(f"--save-state {path}: {error.strerror or error}") from None
+
+
+def write_text(path: Path, text: str, option: str) -> None:
+    """Write a text file, whole or not at all. Raises OptionError where it cannot be written."""
+    from rwkv_engine import OptionError
+    from rwkv_engine.files import write_whole
+
+    try:
+        write_whole(path, [text.encode()])
+    except OSError as error:
+        raise OptionError(f"{option} {path}: {error.strerror or error}") from None

@@ -47,8 +47,14 @@ class Record:
 
 
 def models_folder() -> Path:
-    """Where models are kept: $XDG_DATA_HOME/rwkv_engine/models, by default ~/.local/share/rwkv_engine/models."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "rwkv_engine" / "models"
+    """Where models are kept: $XDG_DATA_HOME/rwkv_engine/models, by default ~/.local/share/rwkv_engine/models.
+
+    Raises OptionError for a user without a home.
+    """
+    try:
+        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "rwkv_engine" / "models"
+    except RuntimeError:  # pathlib's word for a user without a home
+        raise OptionError("there is no home folder to keep models in; set XDG_DATA_HOME, or give a model's path") from None
 
 
 def downloads_folder() -> Path:

@@ -13,6 +13,7 @@ from rwkv_engine import OptionError
 from rwkv_engine.bench import Report, compared, measure, table
 from rwkv_engine.bench.bandwidth import block, read_rates
 from rwkv_engine.bench.memory import resident
+from rwkv_engine.bench.report import COLUMNS, markdown_table, shared
 from rwkv_engine.bench.sparsity import ffn_zeros
 from rwkv_engine.checkpoints import open_checkpoint
 
@@ -69,6 +70,24 @@ def test_a_comparison_gives_the_ratio(report):
     half = dataclasses.replace(report, decode=report.decode / 2)
     line = next(line for line in compared(report, half).splitlines() if line.startswith("decode"))
     assert line.split()[-2] == "2.00"
+
+
+def test_energy_is_told_or_why_not(report):
+    assert report.energy and (report.joules is None or report.joules > 0)
+    assert report.energy in table(report)
+    assert "0.50 J" in table(dataclasses.replace(report, joules=0.5, energy="a battery"))
+
+
+def test_a_shared_report_names_neither_file_nor_release(report):
+    named = dataclasses.replace(report, model={**report.model, "name": "secret-project.pth"})
+    text = shared(named).json()
+    assert "secret" not in text and report.machine["system"] not in text and report.machine["processor"] in text
+
+
+def test_rows_of_a_table_have_its_columns_and_the_fastest_comes_first(report):
+    lines = markdown_table([dataclasses.replace(report, decode=5.0), dataclasses.replace(report, decode=50.0)]).splitlines()
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+    assert " 50.0 " in lines[2] and " 5.00 " in lines[3]
 
 
 def test_zeros_are_counted_layer_by_layer(tmp_path):

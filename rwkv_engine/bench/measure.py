@@ -12,6 +12,7 @@ from rwkv_engine.bench.process import start_of
 from rwkv_engine.bench.report import FORMAT, Report
 from rwkv_engine.bench.sparsity import ffn_zeros
 from rwkv_engine.bench.speed import Runner
+from rwkv_engine.energy import Energy, Meter
 from rwkv_engine.errors import OptionError
 from rwkv_engine.kernels.int8_levels import chosen
 from rwkv_engine.model import CHUNK, Model, load
@@ -49,11 +50,14 @@ def measure(
     tell("compiling and warming up")
     runner, data = Runner(model), block(available())
     rates: list[float] = []
+    meter, energies = Meter(), []
     decodes, prefills = [], {length: [] for length in prompts}  # type: ignore[var-annotated]
     for trial in range(trials):
         tell(f"trial {trial + 1} of {trials}")
         rates += read_rates(model.lanes, data, 3)
+        meter.start()
         decodes.append(runner.decode(tokens))
+        energies.append(meter.stop())
         for length in prompts:
             prefills[length].append(length / runner.prefill(length))
     latencies = sorted(seconds for decode in decodes for seconds in decode.latencies)
@@ -78,7 +82,15 @@ def measure(
         peak=start.peak,
         private=start.private,
         ffn_zeros=zeros,
+        joules=_joules(energies, tokens),
+        energy=energies[-1].source if isinstance(energies[-1], Energy) else energies[-1],
     )
+
+
+def _joules(energies: Sequence[Energy | str], tokens: int) -> float | None:
+    """Median joules of a token; None if any trial could not be told."""
+    known = [energy.joules / tokens for energy in energies if isinstance(energy, Energy)]
+    return statistics.median(known) if len(known) == len(energies) else None
 
 
 def _at(ordered: list[float], share: float) -> float:

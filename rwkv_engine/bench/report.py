@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ class Report:
     bandwidth         reading memory with the same lanes.     bandwidth_spread  (largest - smallest) / median of its trials.
     latencies         of the last trial's tokens, in order.   prefill           length of the prompt -> speed.
     ffn_zeros         share of hidden units that were zero, by layer.
+    joules            of a decoded token, with all that the source covers; None where nothing could be read.
+    energy            the source, or why there is none.
     The others are as `bench.process.Start` says, or plain.
     """
 
@@ -41,6 +43,8 @@ class Report:
     peak: int | None
     private: int | None
     ffn_zeros: list[float]
+    joules: float | None
+    energy: str
 
     @property
     def read(self) -> float:
@@ -87,6 +91,7 @@ def rows(r: Report) -> Iterator[tuple[str, float | None, str]]:
     yield "  of it no file's", None if r.private is None else r.private / 1e6, "MB"
     yield "weights read for a token", float(r.model["bytes_per_token"]) / 1e6, "MB"
     yield "state", float(r.model["state_bytes"]) / 1e6, "MB"
+    yield "energy of a decoded token", r.joules, "J"
     yield "zeros in the channel mix", 100 * sum(r.ffn_zeros) / len(r.ffn_zeros), "%"
 
 
@@ -110,11 +115,39 @@ def table(r: Report) -> str:
     lines += [f"{what:<32}{_figure(value):>10} {unit if value is not None else ''}".rstrip() for what, value, unit in rows(r)]
     low, high = min(r.ffn_zeros), max(r.ffn_zeros)
     lines[-1] += f" ({100 * low:.0f} to {100 * high:.0f} % by layer)"
+    lines.append(f"Energy was read from {r.energy}." if r.joules is not None else r.energy)
     if r.read > r.bandwidth:
         lines.append("Decoding reads more than memory gives: these weights stay in the processor's caches.")
     if r.bandwidth_spread > NOISE:
         lines.append(f"The bandwidth varied by {100 * r.bandwidth_spread:.0f} % between trials: something else was running; measure again.")
     return "\n".join(lines)
+
+
+def shared(r: Report) -> Report:
+    """The report without what tells whose machine or file it was: no file name, no release of the system."""
+    model = {**r.model, "name": f"{r.model['family']} {r.model['layers']} x {r.model['width']}"}
+    return dataclasses.replace(r, model=model, machine={**r.machine, "system": str(r.machine["system"]).split()[0]})
+
+
+#: columns of a Markdown table of reports
+COLUMNS = ("processor", "lanes", "level", "model", "format", "GB/s", "decode", "of the bandwidth", "longest prompt", "MB", "J/token")
+
+
+def markdown_row(r: Report) -> str:
+    """The report as a row under COLUMNS."""
+    x, m = r.machine, r.model
+    prompt = r.prefill[max(r.prefill, key=int)]
+    name = f"{m['family']} {m['layers']} x {m['width']}"
+    figures = (_figure(r.bandwidth), _figure(r.decode), f"{100 * r.read / r.bandwidth:.0f} %", _figure(prompt))
+    memory, joules = _figure(None if r.peak is None else r.peak / 1e6), _figure(r.joules)
+    cells = (x["processor"], x["lanes"], x["level"], name, m["format"], *figures, memory, joules)
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def markdown_table(reports: Sequence[Report]) -> str:
+    """All reports as a Markdown table, fastest decode first."""
+    ordered = sorted(reports, key=lambda r: -r.decode)
+    return "\n".join(["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|", *map(markdown_row, ordered)])
 
 
 def compared(r: Report, other: Report) -> str:

@@ -25,7 +25,10 @@ _LONGEST_NAME = 80
 def data_folder() -> Path:
     """Where talks are kept: `rwkv_engine` in the user's data folder, $XDG_DATA_HOME or ~/.local/share."""
     base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "rwkv_engine"
+    try:
+        return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "rwkv_engine"
+    except RuntimeError:  # pathlib's word for a user without a home
+        raise SessionError("there is no home folder to keep talks in; set XDG_DATA_HOME, or give --no-save") from None
 
 
 class Store:

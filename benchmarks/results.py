@@ -1,0 +1,36 @@
+"""All shared runs of `rwkv bench` beside one another, as a Markdown table and a picture.
+
+    python benchmarks/results.py [--folder benchmarks/results] [--plot results.png]
+
+Reads what `rwkv bench --share FILE.json` wrote. The bound is each machine's own: a bar ends where its bandwidth would be used up.
+"""
+
+import argparse
+from pathlib import Path
+
+from rwkv_engine.bench.report import Report, markdown_table
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    reports = [Report.of_file(path) for path in sorted(options.folder.glob("*.json"))]
+    print(markdown_table(reports))
+    if options.plot:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 1 + 0.5 * len(reports)), layout="constrained")
+        axes = figure.subplots()
+        names = [f"{r.model['name']} {r.model['format']}\n{r.machine['processor']}, {r.machine['lanes']} lanes" for r in reports]
+        axes.barh(names, [r.bound for r in reports], color="lightgrey", label="bound of the bandwidth")
+        axes.barh(names, [r.decode for r in reports], height=0.5, label="decode")
+        axes.set_xlabel("tokens/s")
+        axes.legend()
+        figure.savefig(options.plot, format="png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
