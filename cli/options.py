@@ -1,11 +1,11 @@
 """Options that several verbs share, and how they become a model and a sampling."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rwkv_engine_cli.progress import Compiling
 
 if TYPE_CHECKING:
     from rwkv_engine import Constraint, Model, PrefixCache, Sampling, State
@@ -51,11 +51,19 @@ def load_model(
 ) -> "Model":
     """The model that the options name; from then on, if code has to be compiled, that is told."""
     import rwkv_engine
-    from rwkv_engine.compiling import watch
 
     if tell:
-        watch(Compiling())
+        _watch_compiling()
     return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache, ram=ram)
+
+
+@functools.cache
+def _watch_compiling() -> None:
+    """Tell about compiling, from now on; once is enough for a process."""
+
+    from rwkv_engine.compiling import watch
+
+    watch(Compiling())
 
 
 def prefix_cache() -> "PrefixCache | None":

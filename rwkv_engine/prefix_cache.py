@@ -22,7 +22,6 @@ from rwkv_engine import cpu
 from rwkv_engine import state as states
 from rwkv_engine.errors import OptionError, StateError
 from rwkv_engine.files import cache_folder
-from rwkv_engine.kernels.int8_levels import chosen
 from rwkv_engine.shapes import CHUNK
 from rwkv_engine.state import State
 
@@ -153,6 +152,8 @@ class Reading:
 
 def _names(tokens: np.ndarray, state: State, format: str) -> dict[int, str]:
     """The entry's name behind every CHUNK tokens: place -> 40 hexadecimal digits."""
+    from rwkv_engine.kernels.int8_levels import chosen
+
     about = f"rwkv_engine prefix {VERSION}\n{state.layout.fingerprint}\n{format}\n{cpu.name()} {chosen()}\n{state.position}\n"
     digest = hashlib.blake2b(about.encode(), digest_size=20)
     digest.update(np.ascontiguousarray(state.block).data)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from rwkv_engine.errors import OptionError
-from rwkv_engine.kernels.sample import FEW, PIECE, choose, log_share
 
 #: tokens that decode to a part of this do not count up
 UNCOUNTED = " \t0123456789"
@@ -145,10 +144,12 @@ def _inside(token: int, size: int, option: str) -> int:
 class Chooser:
     """Draws tokens, again and again: holds the work space for one vocabulary and the random generator of one text."""
 
-    __slots__ = ("_rng", "_sampling", "_work")
+    __slots__ = ("_choose", "_rng", "_sampling", "_work")
 
     def __init__(self, sampling: Sampling, vocab: int) -> None:
-        self._sampling, self._rng = sampling, np.random.default_rng(sampling.seed)
+        from rwkv_engine.kernels.sample import FEW, PIECE, choose  # here, so that who only reads a Sampling needs no compiler
+
+        self._sampling, self._rng, self._choose = sampling, np.random.default_rng(sampling.seed), choose
         self._work = np.empty(vocab, np.float32), np.empty(FEW, np.float32), np.empty(-(-vocab // PIECE), np.float64)
 
     def pick(self, logits: np.ndarray, history: History, allowed: np.ndarray | None = None) -> int:
@@ -163,7 +164,7 @@ class Chooser:
         else:
             # one type for each number, whatever the caller wrote: another would compile the program again
             limits = float(s.top_p), int(s.top_k), float(s.min_p), float(s.temperature)
-            token = int(choose(adjusted, *limits, self._rng.random(), *self._work))
+            token = int(self._choose(adjusted, *limits, self._rng.random(), *self._work))
         if token < 0:
             raise OptionError("banned: every token that may come next is banned; leave one")
         return token
@@ -171,6 +172,8 @@ class Chooser:
 
 def log_probability(logits: np.ndarray, token: int) -> float:
     """Natural logarithm of the probability that unchanged logits [V] float32 give to `token`."""
+    from rwkv_engine.kernels.sample import log_share
+
     return float(log_share(logits, token))
 
 

@@ -81,7 +81,7 @@ def masked(line, shown):
     """What a line was answered with, without what depends on weights, clock and machine."""
     writes = not line.startswith("/") or line.startswith(("//", "/retry", "/edit"))
     if writes and "nothing has been said" not in shown:
-        notes = [text for text in shown.splitlines() if text.startswith(("rwkv: ", "thought for"))]
+        notes = [text for text in shown.splitlines() if text.startswith(("rwkv: ", "thought for")) and "compiling" not in text]
         return "\n".join([*(re.sub(r"\d[\d.,]*", "N", note) for note in notes), "ANSWER"])
     shown = shown.replace(os.environ["XDG_DATA_HOME"], "DATA")
     shown = re.sub(r"(?<![\w-])\d[\d.,:-]*( [kKMG]?B(?!\w)| bytes)?", lambda m: "N" + (" BYTES" if m[1] else ""), shown)
