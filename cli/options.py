@@ -61,6 +61,8 @@ def load_model(
 def _watch_compiling() -> None:
     """Tell about compiling, from now on; once is enough for a process."""
 
+    from rwkv_engine_cli.progress import Compiling
+
     from rwkv_engine.compiling import watch
 
     watch(Compiling())
