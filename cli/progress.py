@@ -1,4 +1,4 @@
-"""What is said while numba compiles: on a terminal one line that counts, elsewhere a line at first and one every half minute."""
+"""What is said while numba compiles: on a terminal one line that counts, elsewhere one line, and another every half minute."""
 
 import sys
 from typing import TextIO
@@ -29,9 +29,7 @@ class Compiling:
             )
         elif self._last is None:
             print("rwkv: compiling for this processor, once; later starts are quick ...", file=out, flush=True)
-            self._last = seconds
+            self._last = 0.0
         elif not done and seconds - self._last >= QUIET:
             print(f"rwkv: still compiling: {functions} functions, {seconds:.0f} s", file=out, flush=True)
             self._last = seconds
-        if done:
-            self._last = None
