@@ -17,15 +17,13 @@ from rwkv_engine.checkpoints import open_checkpoint
 
 CHILD = """
 import json, sys
-from pathlib import Path
 import numpy as np
 import rwkv_engine
 from rwkv_engine import pages
 model = rwkv_engine.load(sys.argv[1], sys.argv[2], ram=sys.argv[3] or None)
 prompt = np.random.default_rng(0).integers(1, 1000, 100).tolist()
 steps = list(model.generate(prompt, max_tokens=4, sampling=rwkv_engine.Sampling(temperature=0, banned=(0,))))
-facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(json.dumps({"peak": pages.peak(), "private": int(facts["RssAnon"].split()[0]) * 1024, "tokens": len(steps)}))
+print(json.dumps({"peak": pages.peak(), "private": pages.private(), "tokens": len(steps)}))
 """
 
 

@@ -17,7 +17,7 @@ from rwkv_engine.errors import OptionError
 from rwkv_engine.families.loader import is_matrix, keeps_its_precision
 from rwkv_engine.formats import FORMATS, OWN, QUANTIZED, format_named, own_format
 from rwkv_engine.pages import HERE, is_mapped
-from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.shapes import CHUNK, ModelConfig
 from rwkv_engine.tensor import Tensor
 
 #: bytes that Python, NumPy, numba with LLVM, and the engine's compiled programs hold (measured: 3.11, numba 0.68, Linux, x86-64)
@@ -88,7 +88,7 @@ def bytes_of(text: str | int) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def estimate(checkpoint: Checkpoint, weights: str | None = None, *, cache: bool = True, chunk: int = 64) -> Estimate:
+def estimate(checkpoint: Checkpoint, weights: str | None = None, *, cache: bool = True, chunk: int = CHUNK) -> Estimate:
     """What a checkpoint takes when it is loaded in the format `weights` (None: its own).
 
     cache  whether a quantized format comes from a packed file, as `load` arranges it, so that it is mapped.

@@ -28,9 +28,24 @@ def resident() -> int:
 
 def peak() -> int:
     """The most bytes of physical memory that this process has held; 0 where the system does not tell."""
+    return _told("/proc/self/status", "VmHWM")  # not getrusage's figure, which may be that of the process that started this one
+
+
+def private() -> int:
+    """Bytes of physical memory that this process holds now and that are no file's; 0 where the system does not tell."""
+    return _told("/proc/self/status", "RssAnon")
+
+
+def available() -> int:
+    """Bytes of memory that can be had without swapping; 0 where the system does not tell."""
+    return _told("/proc/meminfo", "MemAvailable")
+
+
+def _told(file: str, name: str) -> int:
+    """The bytes in a line such as `VmHWM:  1234 kB`; 0 where there is none."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):  # not getrusage's figure, which may be that of the process that started this one
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass  # no Linux

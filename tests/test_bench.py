@@ -9,10 +9,9 @@ import models
 import numpy as np
 import pytest
 
-from rwkv_engine import OptionError
+from rwkv_engine import OptionError, pages
 from rwkv_engine.bench import Report, compared, measure, table
 from rwkv_engine.bench.bandwidth import block, read_rates
-from rwkv_engine.bench.memory import resident
 from rwkv_engine.bench.report import COLUMNS, markdown_table, shared
 from rwkv_engine.bench.sparsity import ffn_zeros
 from rwkv_engine.checkpoints import open_checkpoint
@@ -34,7 +33,7 @@ def test_figures_hang_together(report, embedded):
     assert report.machine["lanes"] == 1 and report.model["format"] == "bf16"
 
 
-@pytest.mark.skipif(resident()[0] is None, reason="this system does not tell a process's memory")
+@pytest.mark.skipif(not pages.peak(), reason="this system does not tell a process's memory")
 def test_memory_is_of_the_process_that_ran_the_model(report, embedded):
     assert embedded.weight_bytes < report.private < report.peak < 1e9
 

@@ -66,6 +66,21 @@ def test_the_cut_is_where_a_sorted_sum_puts_it():
         assert cut(p, tiny, 2.0 * len(p), 10 * size, few) == tiny
 
 
+def test_the_cut_is_right_where_all_the_work_space_is_taken():
+    few = np.empty(FEW, np.float32)
+    for count in (FEW - 1, FEW, FEW + 1):
+        p = np.concatenate([np.linspace(0.1, 0.9, count, dtype=np.float32), np.full(1000, 1e-3, np.float32)])
+        likely = np.sort(p)[::-1]
+        for rank in (1, count // 2, count - 1, count):
+            assert cut(p, np.float32(0.05), np.inf, rank, few) == likely[rank - 1], (count, rank)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-9, 1e-3])
+def test_the_lowest_temperatures_take_the_likeliest_token(temperature):
+    logits = logits_of(65536)
+    assert pick(logits, temperature=temperature, top_p=1.0, seed=0) == logits.argmax()
+
+
 def test_tokens_are_drawn_as_often_as_they_are_probable():
     logits, sampling = logits_of(30), Sampling(temperature=0.9, top_p=0.95, seed=4)
     chooser, history = Chooser(sampling, 30), History()

@@ -5,9 +5,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from rwkv_engine import cpu
+from rwkv_engine import cpu, pages
 from rwkv_engine.bench.bandwidth import block, read_rates
-from rwkv_engine.bench.memory import available
 from rwkv_engine.bench.process import start_of
 from rwkv_engine.bench.report import FORMAT, Report
 from rwkv_engine.bench.sparsity import ffn_zeros
@@ -48,7 +47,7 @@ def measure(
     tell("loading")
     model = load(source, weights, threads)
     tell("compiling and warming up")
-    runner, data = Runner(model), block(available())
+    runner, data = Runner(model), block(pages.available() or None)
     rates: list[float] = []
     meter, energies = Meter(), []
     decodes, prefills = [], {length: [] for length in prompts}  # type: ignore[var-annotated]

@@ -16,7 +16,7 @@ RWKV = (sys.executable, "-m", "rwkv_engine_cli.app")
 _LOAD = """
 import json, sys, time
 import numpy, rwkv_engine, rwkv_engine.model
-from rwkv_engine.bench.memory import resident
+from rwkv_engine import pages
 source, weights, threads, tokens = json.loads(sys.argv[1])
 start = time.perf_counter()
 model = rwkv_engine.load(source, weights, threads)
@@ -24,7 +24,7 @@ loaded = time.perf_counter() - start
 state = model.new_state()
 for token in range(1, tokens + 1):
     model.feed([token], state)
-print(json.dumps([loaded, *resident()]))
+print(json.dumps([loaded, pages.peak() or None, pages.private() or None]))
 """
 
 

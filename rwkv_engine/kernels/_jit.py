@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core import caching, event
+from numba.core import caching
 
 from rwkv_engine import cpu
 
@@ -107,26 +107,3 @@ class _PackageImplementation(caching.CompileResultCacheImpl):
 
 class _PackageCache(caching.FunctionCache):
     _impl_class = _PackageImplementation
-
-
-def on_compile(tell: Callable[[], None]) -> None:
-    """Call `tell` once, just before numba compiles for the first time in this process; never if all comes from the cache.
-
-    From then on only; the listener stays for the life of the process.
-    """
-    event.register("numba:compile", _Once(tell))
-
-
-class _Once(event.Listener):
-    """Numba's listener interface, for a single call."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell: Callable[[], None] | None = tell
-
-    def on_start(self, event: Any) -> None:
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
-
-    def on_end(self, event: Any) -> None:
-        pass

@@ -12,6 +12,8 @@ from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.activations import exp
 from rwkv_engine.kernels.pointers import address_of, bits_of_float32, float32_of_bits, integers
 
+#: lower temperatures mean the same as this one, whose inverse is still a float32
+_COLDEST = 1e-6
 #: numbers summed in float32 before their sum goes into a float64
 PIECE = 512
 #: so few numbers are picked out of the vocabulary to go on with
@@ -65,7 +67,10 @@ def reach(p, edge):
 
 @kernel
 def between(out, p, low, high):
-    """out [n] <- the numbers of p [...] whose bits are from `low` to below `high`; n is returned. `out` may be p."""
+    """out [n] <- the numbers of p [...] whose bits are from `low` to below `high`; n, which is returned, must be less than out's length.
+
+    `out` may be what p is a part of: what is written has been read.
+    """
     least, most, n = float32_of_bits(np.uint32(low)), float32_of_bits(np.uint32(high)), 0
     for i in range(p.shape[0]):
         number = p[i]
@@ -85,7 +90,7 @@ def cut(p, floor, mass, rank, few):
     if low_mass < mass and low_count < rank:
         return floor
     high_mass, high_count = np.float64(0), np.int64(0)
-    while low_count - high_count > FEW and high - low > 1:
+    while low_count - high_count >= FEW and high - low > 1:  # `between` needs a place more than it finds
         middle = (low + high) >> 1
         above, count = reach(p, float32_of_bits(np.uint32(middle)))
         if (above >= mass and count > 0) or count >= rank:
@@ -121,7 +126,7 @@ def choose(logits, top_p, top_k, min_p, temperature, u, p, few, sums):
     top_p, top_k, min_p each look at the same probabilities and remove tokens; what is left is raised to the power 1 / temperature
     (above 0). Of equal tokens at the edge of top-k the first ones stay; 0 means no top-k, 1 no top-p.
     Work space: p [V] float32, few [FEW] float32, sums [ceil(V / PIECE)] float64.
-    Cost: six passes over V, one or two of them with an exponential.
+    Cost: straight passes over V, two of them with an exponential; the cut takes one for each halving until few are left.
     """
     top = highest(logits)
     if not np.isfinite(top):
@@ -141,7 +146,7 @@ def choose(logits, top_p, top_k, min_p, temperature, u, p, few, sums):
             drop_last(p, last, top_k - above)
         edge = last
     edge = max(edge, np.float32(min_p))
-    total = shares(p, logits, top, np.float32(1.0 / temperature), edge, sums)
+    total = shares(p, logits, top, np.float32(1.0 / max(temperature, _COLDEST)), edge, sums)
     left, piece = u * total, 0
     while piece < sums.shape[0] - 1 and left >= sums[piece]:
         left -= sums[piece]
