@@ -20,11 +20,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--bf16", action="store_true", help="multiply matrices in BF16: a third faster on processors that can")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_vocabulary(options.seed)
     tokenizer.save(str(options.out / "tokenizer.json"))
-    train(options.out / "run", tokenizer, options.seed, options.tokens)
+    train(options.out / "run", tokenizer, options.seed, options.tokens, options.bf16)
     parameters = export(options.out / "run", options.out / "model.safetensors")
     print(f"{options.out / 'model.safetensors'}: {parameters:,} parameters")
 

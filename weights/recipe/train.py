@@ -1,6 +1,6 @@
 """Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
 
-    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 45000000
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 57000000
 
 The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order of the batches then
 starts from a new seed).
@@ -20,16 +20,20 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from .corpus import ANSWER_WEIGHT, Encoder, batch
-from .network import Network, Sizes
+from .network import Network, Sizes, deeper
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: the tokens at its end, learning rates at start and end, how often each (mix, rows, length) is drawn."""
+    """A part of the training: the tokens at its end, learning rates at start and end, how often each (mix, rows, length) is drawn.
+
+    A stage with more layers than the one before makes the network deeper (network.deeper) when it begins.
+    """
 
     until: float
     rates: tuple[float, float]
     shapes: dict[tuple[str, int, int], int]
+    layers: int = 3
 
 
 # 1,536 tokens a step each
@@ -43,6 +47,8 @@ STAGES = (
     Stage(36.0e6, (1.5e-3, 0), {SHORT: 3, MIXED: 4, LONG: 4}),
     Stage(36.3e6, (0, 1.2e-3), {TALK: 7, FAR: 2}),
     Stage(45.0e6, (1.2e-3, 0), {TALK: 7, FAR: 2}),
+    Stage(45.3e6, (0, 1.5e-3), {TALK: 6, MIXED: 1, FAR: 2}, layers=5),
+    Stage(57.0e6, (1.5e-3, 0), {TALK: 6, MIXED: 1, FAR: 2}, layers=5),
 )
 TOKENS = int(STAGES[-1].until)
 WARM_UP_STEPS, CLIP = 100, 1.0
@@ -79,43 +85,55 @@ def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
     return stage, warm * (first + (last - first) * min(1.0, (place - start) / (stage.until - start)))
 
 
-def groups(network: Network) -> list[dict[str, object]]:
-    """Weight decay for the large matrices alone."""
+def optimizer_of(network: Network) -> torch.optim.Optimizer:
+    """AdamW with weight decay for the large matrices alone."""
     large = [p for n, p in network.named_parameters() if p.dim() == 2 and n.endswith(".weight") and "emb" not in n]
     chosen = {id(p) for p in large}
     rest = [p for p in network.parameters() if id(p) not in chosen]
-    return [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    groups = [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
 
 
 def save(path: Path, network: Network, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write everything that a later run needs, whole or not at all."""
     part = path.with_suffix(".part")
-    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(progress)}, part)
+    kept = {
+        "layers": network.sizes.layers,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": vars(progress),
+    }
+    torch.save(kept, part)
     os.replace(part, path)
 
 
-def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int) -> Network:
-    """Train in `folder` until `tokens` have been seen."""
+def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool = False) -> Network:
+    """Train in `folder` until `tokens` have been seen; `bf16` multiplies matrices in BF16, a third faster on processors that can."""
     keep_memory()
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "checkpoint.pt"
-    network, progress = Network(Sizes()), Progress()
-    optimizer = torch.optim.AdamW(groups(network), betas=(0.9, 0.99), fused=True)
+    progress, found = Progress(), None
     if kept.exists():
         found = torch.load(kept, weights_only=True)
+        progress = Progress(**found["progress"])
+    network = Network(Sizes(layers=found["layers"] if found else STAGES[0].layers))
+    optimizer = optimizer_of(network)
+    if found:
         network.load_state_dict(found["network"])
         optimizer.load_state_dict(found["optimizer"])
-        progress = Progress(**found["progress"])
     rng, encode = Random(f"training {seed} {progress.steps}"), Encoder(tokenizer)
     losses: list[float] = []
     rights: list[float] = []
     clock = saved = time.monotonic()
     while progress.tokens < tokens:
         stage, rate = stage_of(progress, tokens)
+        if stage.layers > network.sizes.layers:
+            network = deeper(network, stage.layers)
+            optimizer = optimizer_of(network)
         mix, rows, length = rng.choices(list(stage.shapes), list(stage.shapes.values()))[0]
-        loss, right = _step(network, optimizer, batch(rng, encode, rows, length, mix), rate)
+        loss, right = _step(network, optimizer, batch(rng, encode, rows, length, mix), rate, bf16)
         losses.append(loss)
         rights.append(right)
         progress.steps += 1
@@ -138,12 +156,19 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int) -> Network
     return network
 
 
-def _step(network: Network, optimizer: torch.optim.Optimizer, data: tuple, lr: float) -> tuple[float, float]:  # type: ignore[type-arg]
+def _step(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    data: tuple,  # type: ignore[type-arg]
+    lr: float,
+    bf16: bool,
+) -> tuple[float, float]:
     """One optimizer step; returns the loss and the share of answer tokens that were predicted right."""
     inputs, targets, weights = (torch.from_numpy(x) for x in data)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    logits = network(inputs).flatten(0, 1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = network(inputs).float().flatten(0, 1)
     wanted, weight = targets.flatten(), weights.flatten()
     loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
     optimizer.zero_grad(set_to_none=False)
@@ -163,8 +188,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--bf16", action="store_true", help="multiply matrices in BF16")
     options = parser.parse_args()
-    train(options.folder, Tokenizer.from_file(str(options.tokenizer)), options.seed, options.tokens)
+    train(options.folder, Tokenizer.from_file(str(options.tokenizer)), options.seed, options.tokens, options.bf16)
 
 
 if __name__ == "__main__":
