@@ -20,7 +20,7 @@ from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.generate import Cancel, Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.mounting import open_state, place
-from rwkv_engine.pages import ranges
+from rwkv_engine.pages import prefer_large, ranges
 from rwkv_engine.prefix_cache import PrefixCache
 from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
@@ -74,6 +74,8 @@ class Model:
         prepared = family.prepare(loader, config)
         owners = tuple(loader.owners)
         left = memory.left_to_the_page_cache(owners, bounded, ram) if bounded is not None and ram is not None else []
+        if ram is None:
+            prefer_large(owners[1:])  # all but the embedding, of which a token reads one row
         lanes = cpu.physical_cores() if threads is None else threads
         team = Team(lanes, room_for_model(config), ranges(left) if left else None)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes

@@ -1,4 +1,4 @@
-"""Pages of memory: how many this process holds, and giving back those of mapped files (Linux; elsewhere nothing is given back).
+"""Pages of memory: how many this process holds, how large they are, and giving back those of mapped files (Linux; elsewhere nothing).
 
 A page of a read-only mapped file can always be given back: the system reads it again when it is touched, at once if its page cache
 still has it.
@@ -14,7 +14,7 @@ import numpy as np
 
 #: whether pages can be given back here
 HERE = sys.platform.startswith("linux")
-_DONTNEED = 4
+_DONTNEED, _HUGEPAGE = 4, 14
 _PAGE = mmap.PAGESIZE
 
 
@@ -66,12 +66,24 @@ def give_back(array: np.ndarray) -> None:
     """Give back the pages that lie wholly inside a contiguous view of a mapped file; what is no such view is left alone."""
     if not HERE or not array.flags.c_contiguous or not is_mapped(array):
         return
-    for address, length in ranges([array]).tolist():
-        _libc().madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), _DONTNEED)
+    _advise([array], _DONTNEED)
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+def prefer_large(arrays: Iterable[np.ndarray]) -> None:
+    """Ask for pages of 2 MiB where contiguous views of mapped files are read for the first time; all others are left alone.
+
+    Linux 6.16 gives them on ext4 (5.18 on XFS): then 563 MB take 280 page faults instead of thousands, and address translation no
+    longer slows the reading of weights. What its page cache already holds in small pages stays so. Older ones read further ahead.
+    """
+    if HERE:
+        _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE)
+
+
+def _advise(arrays: Iterable[np.ndarray], advice: int) -> None:
+    """madvise for whole pages; a system that does not know the advice says so and changes nothing."""
+    libc = ctypes.CDLL(None)
+    for address, length in ranges(arrays).tolist():
+        libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
 
 
 def ranges(arrays: Iterable[np.ndarray]) -> np.ndarray:

@@ -49,9 +49,9 @@ def test_cores_that_this_process_may_not_use_do_not_count(tmp_path):
     assert cpu.physical_cores(tmp_path / "missing", {5}) == 1
 
 
-def features(**variables):
+def features(program="print(*sorted(cpu._features()))", **variables):
     """What a fresh process may use, compiling for a processor that the variables name."""
-    program = "from rwkv_engine import cpu; print(*sorted(cpu._features()))"
+    program = f"from rwkv_engine import cpu; {program}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **variables}, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -68,3 +68,9 @@ def test_an_arm_processor_has_dot_products_if_llvm_uses_them(name, there, monkey
 @pytest.mark.parametrize(("name", "want"), [("x86-64", []), ("haswell", ["avx2"]), ("alderlake", ["avx2", "avxvnni"])])
 def test_a_named_processor_has_what_its_kind_has(name, want):
     assert features(NUMBA_CPU_NAME=name) == want
+
+
+@pytest.mark.skipif(cpu.ARCHITECTURE != "x86", reason="names of x86 processors")
+@pytest.mark.parametrize(("name", "want"), [("znver4", "0"), ("znver3", "0"), ("sapphirerapids", "4096"), ("generic", "4096")])
+def test_weights_are_prefetched_for_all_but_zen(name, want):
+    assert features("from rwkv_engine.kernels.pointers import AHEAD; print(AHEAD)", NUMBA_CPU_NAME=name) == [want]

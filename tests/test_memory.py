@@ -3,8 +3,10 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,3 +156,26 @@ def test_after_a_stage_the_pages_that_are_left_are_given_back(tmp_path, lanes):
         assert totals.tolist() == [7 * len(range(0, 40_000_000, 512))] * lanes
         assert (pages.resident() > before + 30_000_000) == held
         pages.give_back(data)
+
+
+@needs_linux
+def test_weights_are_mapped_in_large_pages_where_the_system_has_them_and_the_embedding_is_not(big):
+    path, tokenizer = big
+    model = rwkv_engine.load(path, tokenizer=tokenizer, threads=1)
+    embedding, matrix = (model.checkpoint.tensors[name].bits() for name in ("emb.weight", "blocks.8.ffn.key.weight"))
+    assert pages.is_mapped(matrix)
+    assert "hg" not in flags_at(embedding.ctypes.data + embedding.nbytes // 2)
+    if Path("/sys/kernel/mm/transparent_hugepage").exists():
+        assert "hg" in flags_at(matrix.ctypes.data + matrix.nbytes // 2)
+
+
+def flags_at(address):
+    """What Linux notes about the mapping that an address is in."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        span = re.match("([0-9a-f]+)-([0-9a-f]+) ", line)
+        if span:
+            inside = int(span[1], 16) <= address < int(span[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError("no mapping has this address")

@@ -25,11 +25,8 @@ from numba.extending import intrinsic
 from rwkv_engine import cpu
 from rwkv_engine.errors import OptionError
 from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
-from rwkv_engine.kernels.pointers import prefetch_line
+from rwkv_engine.kernels.pointers import prefetch_ahead
 from rwkv_engine.kernels.vectors import FLOATS, I8, I16, I32, I64, WORDS, ZERO, Loop, fma, load, splat, store
-
-#: bytes by which the reading is ahead of the multiplying
-AHEAD = 4096
 
 Values = list[ir.Value]
 
@@ -95,7 +92,7 @@ def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: in
         for line in range(group * GROUP // 4, (group + 1) * GROUP // 4):
             here = [b.add(at, I64(LINE * line)) for at in strip_at]
             for place in here:
-                prefetch_line(b, b.add(place, I64(AHEAD)))
+                prefetch_ahead(b, place)
             lines = [level.weights(b, place) for place in here]
             for t in range(tokens):
                 inputs = level.inputs(b, b.add(token_at[t], I64(4 * line * bytes_each)), plane)
@@ -106,7 +103,7 @@ def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: in
             for t in range(tokens):
                 grown[s, t] = fma(b, b.sitofp(level.total(b, sums[s, t]), FLOATS), scale, grown[s, t])
     for at in strip_at:
-        prefetch_line(b, b.add(at, I64(BLOCK_BYTES - LINE + AHEAD)))
+        prefetch_ahead(b, b.add(at, I64(BLOCK_BYTES - LINE)))
     totals = loop.close([grown[pair] for pair in pairs])
     for (s, t), total in zip(pairs, totals, strict=True):
         store(b, total, b.add(out, I64((t * strips + s) * STRIP * 4)))

@@ -13,6 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from rwkv_engine import cpu
 from rwkv_engine.kernels._jit import kernel
 
 
@@ -46,12 +47,19 @@ def bits_of_float32(typingctx: Any, number: Any) -> Any:
     return types.uint32(types.float32), codegen
 
 
-def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Emit llvm.prefetch of a line that will be read once: for reading, kept in all caches, data."""
+#: bytes by which the reading of weights is ahead of their use (of 1.5, 4, 6 and 12 KiB, all within 5 %)
+AHEAD = 0 if cpu.reads_ahead() else 4096
+
+
+def prefetch_ahead(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Emit llvm.prefetch of the line AHEAD of `address` in a stream that is read once; nothing where the processor needs no help."""
+    if AHEAD == 0:
+        return
     i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), i32(0), i32(3), i32(1)])
+    place = builder.inttoptr(builder.add(address, ir.IntType(64)(AHEAD)), byte)
+    builder.call(function, [place, i32(0), i32(3), i32(1)])
 
 
 @kernel

@@ -1,8 +1,9 @@
 """Dot products over stored weights, as explicit vector code.
 
-Numba vectorises such loops too, but it reads several rows at once and cannot prefetch; one sequential stream with a
-software prefetch some KiB ahead reads memory at 14 GB/s on a core where the plain loop reaches 9. The code is LLVM IR
-over vectors of 16 floats, which LLVM splits to whatever the target has (one AVX-512 register, two of AVX2, four of NEON).
+Numba vectorises such loops too, but it reads several rows at once and cannot prefetch; one sequential stream, with a software
+prefetch some KiB ahead, reads memory at 14 GB/s on a core where the plain loop reaches 9 (`cpu.reads_ahead` says where the
+prefetch is left out). The code is LLVM IR over vectors of 16 floats, which LLVM splits to whatever the target has (one AVX-512
+register, two of AVX2, four of NEON).
 Twins in plain numpy: `formats.*.unpack` and `@`.
 """
 
@@ -14,14 +15,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rwkv_engine.kernels.pointers import prefetch_line
+from rwkv_engine.kernels.pointers import prefetch_ahead
 from rwkv_engine.kernels.vectors import F32, FLOATS, I16, I64, LANES, WORDS, ZERO, Loop, fma, load, store
 
 #: vectors of a row read at once; a row's tail shorter than STEP is left to the caller
 UNROLL = 2
 STEP = LANES * UNROLL
-#: how far ahead of the reading a line is asked for, in bytes (best of 1.5, 4, 6 and 12 KiB, all within 5 %)
-AHEAD = 4096
 
 HALVES = ir.VectorType(I16, LANES)
 FLAGS = ("reassoc", "contract", "nsz")
@@ -81,7 +80,7 @@ def dot_row(read: LoadStep, size: int) -> Any:
             loop = Loop(builder, count, [ZERO] * UNROLL, STEP)
             here = builder.add(row, builder.mul(loop.number, I64(size)))
             for line in range(0, STEP * size, 64):
-                prefetch_line(builder, builder.add(here, I64(AHEAD + line)))
+                prefetch_ahead(builder, builder.add(here, I64(line)))
             at = builder.add(inputs, builder.mul(loop.number, I64(4)))
             numbers = in_order(load_f32, 4)(builder, at)
             products = zip(read(builder, here), numbers, loop.sums, strict=True)
@@ -125,7 +124,7 @@ def _emit_tile(builder: ir.IRBuilder, arguments: Any, read: Load, size: int, row
         for r, at in enumerate(row_at):
             here = builder.add(at, builder.mul(place, I64(size)))
             if u * LANES * size % 64 == 0:  # once for every cache line
-                prefetch_line(builder, builder.add(here, I64(AHEAD)))
+                prefetch_ahead(builder, here)
             w = read(builder, here)
             for t in range(tokens):
                 running[r * tokens + t] = fma(builder, w, inputs[t], running[r * tokens + t])
