@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run Python on an emulated ARM computer (AArch64; qemu in user mode): tests/arm/emulated.sh [PYTHON ARGUMENTS...]
 #
-#   PYTHONPATH=. NUMBA_CPU_NAME=cortex-a76 tests/arm/emulated.sh -m pytest -q tests/test_kernels.py -k int8
+#   PYTHONPATH=$PWD NUMBA_CPU_NAME=cortex-a76 tests/arm/emulated.sh -m pytest -q tests/test_kernels.py -k int8
 #
 # ARM_CPU         the processor that is emulated: cortex-a72 (a Raspberry Pi 4), cortex-a76 (a Raspberry Pi 5) ...; default cortex-a76.
 # NUMBA_CPU_NAME  the processor that kernels are compiled for; without it plain ARMv8, because nothing can be found out under qemu.
@@ -39,4 +39,10 @@ if [ ! -e "$folder/ready" ] && ! fill >"${TMPDIR:-/tmp}/rwkv-arm-$$.log" 2>&1; t
   exit 69
 fi
 export PYTHONPATH="$folder/site${PYTHONPATH:+:$PYTHONPATH}"
-exec "$folder/root/usr/bin/qemu-aarch64-static" -L "$folder/root" -cpu "${ARM_CPU:-cortex-a76}" "$folder/root/usr/bin/python$python" "$@"
+emulated=$folder/root/usr/bin/python-emulated # what sys.executable says, so that tests can start processes of their own
+cat >"$emulated.$$" <<END
+#!/bin/sh
+exec "$folder/root/usr/bin/qemu-aarch64-static" -0 "\$0" -L "$folder/root" -cpu "\${ARM_CPU:-cortex-a76}" "$folder/root/usr/bin/python$python" "\$@"
+END
+chmod +x "$emulated.$$" && mv "$emulated.$$" "$emulated"
+exec "$emulated" "$@"
