@@ -38,13 +38,20 @@ def _tokens() -> list[bytes]:
 
 
 @functools.cache
-def _ids() -> tuple[dict[bytes, int], dict[bytes, int]]:
-    """Token -> id, and the length of the longest token that starts with two given bytes."""
-    ids = {token: i for i, token in enumerate(_tokens()) if token}
-    longest: dict[bytes, int] = {}
-    for token in ids:
-        longest[token[:2]] = max(longest.get(token[:2], 1), len(token))
-    return ids, longest
+def _ids() -> dict[bytes, int]:
+    """Token -> id."""
+    return {token: i for i, token in enumerate(_tokens()) if token}
+
+
+@functools.cache
+def _longest() -> bytes:
+    """The length of the longest token that starts with two given bytes, at 256 * first + second; 1 where there is none."""
+    lengths, data = _lengths_and_bytes()
+    starts = (np.cumsum(lengths, dtype=np.int64) - lengths)[lengths > 1]
+    values = np.frombuffer(data, np.uint8).astype(np.int64)
+    table = np.ones(1 << 16, np.uint8)
+    np.maximum.at(table, 256 * values[starts] + values[starts + 1], lengths[lengths > 1])
+    return table.tobytes()
 
 
 @functools.cache
@@ -60,10 +67,11 @@ def _trie() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def slow_encode(data: bytes) -> list[int]:
     """The ids of bytes, in plain Python: at each place the longest token that fits."""
-    ids, longest = _ids()
+    ids, longest = _ids(), _longest()
     out, at = [], 0
     while at < len(data):
-        length = min(longest.get(data[at : at + 2], 1), len(data) - at)
+        two = int.from_bytes(data[at : at + 2].ljust(2), "big")
+        length = min(longest[two], len(data) - at)
         while data[at : at + length] not in ids:
             length -= 1
         out.append(ids[data[at : at + length]])
