@@ -2,8 +2,8 @@
 
     python -m rwkv_engine_weights.recipe.evaluate --count 1000 --far 300
 
-Prints exact match for each task, for questions whose answer lies more than 1,000 tokens back, and bits per character. The texts come
-from the same grammar as the corpus, with seeds that training never uses.
+Prints exact match for each task, for questions whose answer lies more than 1,000 tokens back, for questions that only the name can
+decide, and bits per character. The texts come from the same grammar as the corpus, with seeds that training never uses.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .corpus import Piece, chat, prose, turn
-from .events import keep, like, move, scenery, tell
-from .tasks import FREE_TASKS, ask
+from .events import keep, like, move, scenery, tally, tell
+from .tasks import FREE_TASKS, TASKS, ask
 from .world import BOYS, GIRLS, World
 
 if TYPE_CHECKING:
@@ -62,6 +62,18 @@ def far_questions(seed: int, count: int, length: Callable[[str], int]) -> Iterat
         while task in FREE_TASKS:
             task, question, answer = ask(world, free=0)
         yield Question(task, f"User: {' '.join(told)}{filler} {question}\n\nAssistant:", answer)
+
+
+def told_together(seed: int, count: int, people: int) -> Iterator[Question]:
+    """One message that tells a fact of one kind about each of so many people and asks about one: a guess is right in 1 of `people`."""
+    for number in range(count):
+        rng = Random(f"held out together {seed} {people} {number}")
+        event, task = rng.choice(((move, "where"), (like, "favourite"), (keep, "pet"), (tally, "count")))
+        worlds = [World(rng, [name]) for name in rng.sample(GIRLS + BOYS, people)]
+        told = [event(world) for world in worlds]
+        asked = TASKS[task](rng.choice(worlds))
+        assert asked is not None
+        yield Question(f"{people} people", f"User: {' '.join(filter(None, told))} {asked[0]}\n\nAssistant:", asked[1])
 
 
 def _text(pieces: list[Piece]) -> str:
@@ -124,6 +136,8 @@ def main() -> None:
     show("questions", score(respond, near_questions(options.seed, options.count)))
     counted = far_questions(options.seed, options.far, lambda text: len(model.tokenizer.encode(text)))
     show(f"over {FAR} tokens back", score(respond, counted))
+    together = (question for people in (1, 2, 4) for question in told_together(options.seed, 100, people))
+    show("told together", score(respond, together))
     stories = (prose(Random(f"held out story {options.seed} {n}")) for n in range(200))
     talks = (chat(Random(f"held out talk {options.seed} {n}"), 6, 2) for n in range(200))
     print(f"bits per character: stories {bits_per_character(model, stories):.3f}, talks {bits_per_character(model, talks):.3f}")

@@ -4,7 +4,7 @@ Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_demo.py, and the initial values
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -150,22 +150,3 @@ class Network(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits [B, T, V]."""
         return self.head(self.hidden(tokens))
-
-
-def deeper(network: Network, layers: int) -> Network:
-    """A network of more layers that computes the same as `network`, so that training goes on where it stood.
-
-    The last layers are each followed by a new one, whose two output matrices begin at zero.
-
-    Raises:
-        ValueError: more than twice the layers are wanted, or fewer than there are.
-    """
-    new = layers - network.sizes.layers
-    if not 0 <= new <= network.sizes.layers:
-        raise ValueError(f"{network.sizes.layers} layers cannot become {layers}")
-    grown = Network(replace(network.sizes, layers=layers))
-    plain = network.sizes.layers - new
-    grown.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.startswith("blocks.")}, strict=False)
-    for old, block in enumerate(network.blocks):
-        grown.blocks[old if old < plain else 2 * old - plain].load_state_dict(block.state_dict())
-    return grown

@@ -1,6 +1,6 @@
 """Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
 
-    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 57000000
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 45000000
 
 The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order of the batches then
 starts from a new seed).
@@ -20,20 +20,16 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from .corpus import ANSWER_WEIGHT, Encoder, batch
-from .network import Network, Sizes, deeper
+from .network import Network, Sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: the tokens at its end, learning rates at start and end, how often each (mix, rows, length) is drawn.
-
-    A stage with more layers than the one before makes the network deeper (network.deeper) when it begins.
-    """
+    """A part of the training: the tokens at its end, learning rates at start and end, how often each (mix, rows, length) is drawn."""
 
     until: float
     rates: tuple[float, float]
     shapes: dict[tuple[str, int, int], int]
-    layers: int = 3
 
 
 # 1,536 tokens a step each
@@ -47,8 +43,6 @@ STAGES = (
     Stage(36.0e6, (1.5e-3, 0), {SHORT: 3, MIXED: 4, LONG: 4}),
     Stage(36.3e6, (0, 1.2e-3), {TALK: 7, FAR: 2}),
     Stage(45.0e6, (1.2e-3, 0), {TALK: 7, FAR: 2}),
-    Stage(45.3e6, (0, 1.5e-3), {TALK: 6, MIXED: 1, FAR: 2}, layers=5),
-    Stage(57.0e6, (1.5e-3, 0), {TALK: 6, MIXED: 1, FAR: 2}, layers=5),
 )
 TOKENS = int(STAGES[-1].until)
 WARM_UP_STEPS, CLIP = 100, 1.0
@@ -97,13 +91,7 @@ def optimizer_of(network: Network) -> torch.optim.Optimizer:
 def save(path: Path, network: Network, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write everything that a later run needs, whole or not at all."""
     part = path.with_suffix(".part")
-    kept = {
-        "layers": network.sizes.layers,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": vars(progress),
-    }
-    torch.save(kept, part)
+    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(progress)}, part)
     os.replace(part, path)
 
 
@@ -118,7 +106,7 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool
     if kept.exists():
         found = torch.load(kept, weights_only=True)
         progress = Progress(**found["progress"])
-    network = Network(Sizes(layers=found["layers"] if found else STAGES[0].layers))
+    network = Network(Sizes())
     optimizer = optimizer_of(network)
     if found:
         network.load_state_dict(found["network"])
@@ -129,9 +117,6 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool
     clock = saved = time.monotonic()
     while progress.tokens < tokens:
         stage, rate = stage_of(progress, tokens)
-        if stage.layers > network.sizes.layers:
-            network = deeper(network, stage.layers)
-            optimizer = optimizer_of(network)
         mix, rows, length = rng.choices(list(stage.shapes), list(stage.shapes.values()))[0]
         loss, right = _step(network, optimizer, batch(rng, encode, rows, length, mix), rate, bf16)
         losses.append(loss)
