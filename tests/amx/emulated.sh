@@ -45,7 +45,7 @@ fill() (
 
 bochs=$(command -v "${BOCHS:-bochs}") || cannot "there is no Bochs here: name it in BOCHS"
 export BXSHARE=${BXSHARE:-$(dirname "$bochs")/../share/bochs}
-"$bochs" --help cpu 2>&1 | grep -q sapphire_rapids || cannot "this Bochs knows no Sapphire Rapids: it is too old, or built without AMX"
+[[ $("$bochs" --help cpu 2>&1) == *sapphire_rapids* ]] || cannot "this Bochs knows no Sapphire Rapids: it is too old"
 for tool in apt-get dpkg xorriso cpio; do command -v $tool >/dev/null || cannot "there is no $tool here"; done
 if [ ! -e "$folder/ready" ]; then
   fill >"$work/log" 2>&1 || cannot "Debian's packages or the wheels cannot be had here ($(tail -n 1 "$work/log"))"
@@ -64,7 +64,7 @@ cat >"$work/cd/isolinux.cfg" <<'END'
 default linux
 label linux
   kernel /vmlinuz
-  append initrd=/python.img,/work.img console=ttyS0 quiet mitigations=off nokaslr tsc=reliable random.trust_cpu=on
+  append initrd=/python.img,/work.img console=ttyS0 quiet mitigations=off tsc=reliable clearcpuid=580
 END
 xorriso -as mkisofs -quiet -o "$work/cd.iso" -b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 -boot-info-table "$work/cd" 2>/dev/null
 
