@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rwkv_engine.formats import OWN, format_named, own_format
-from rwkv_engine.kernels import int8_amx, matmul_int8, norm, wkv
+from rwkv_engine.kernels import matmul_int8, norm, wkv
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.activations import exp, sigmoid
 from rwkv_engine.kernels.int8_levels import LEVELS, tile
@@ -175,6 +175,16 @@ def test_an_int8_product_is_the_integers_product(rows, cols, tokens, lanes):
     assert owners
 
 
+def test_an_int8_product_of_many_tokens_is_each_ones_own_bit_for_bit():
+    W, owners = format_named("int8").pack([formats_used.tensor(RNG.standard_normal((50, 200)), "f32")])
+    x, y, alone = (RNG.standard_normal((21, size)).astype(np.float32) for size in (200, 50, 50))
+    Team(1, matmul_int8.room_for(200, 21)).run(product, y, W, 0, x, STORE)
+    for t in range(21):
+        Team(1, matmul_int8.room_for(200, 1)).run(product, alone[t : t + 1], W, 0, x[t : t + 1], STORE)
+    np.testing.assert_array_equal(y, alone)
+    assert owners
+
+
 def test_int8_is_at_most_half_a_step_off():
     values = RNG.standard_normal((40, 300)).astype(np.float32)
     values[3] = 0
@@ -206,34 +216,18 @@ def rounded(x):
     return np.rint(x * (np.float32(matmul_int8.LARGEST) / largest)).astype(np.float64) * (largest / np.float32(matmul_int8.LARGEST))
 
 
-def extremes(strips, tokens):
-    """(integers [strips * 16, 256] INT8 with a scale of 1, numbers [tokens, 256] of 16 bits, their products), the largest among them.
-
-    Products are exact integers in a group of 32, added up as float32 in the order of the groups.
-    """
-    integers = RNG.integers(-127, 128, (16 * strips, 256)).astype(np.float32)
-    integers[:, ::32] = 127  # so that every group's scale is 1
-    integers[1], integers[2] = 127, -127
-    numbers = RNG.integers(-matmul_int8.LARGEST, matmul_int8.LARGEST + 1, (tokens, 256)).astype(np.int16)
-    numbers[:, 64:96], numbers[:, 96:128] = matmul_int8.LARGEST, -matmul_int8.LARGEST
-    want, groups = np.zeros((tokens, 16 * strips), np.float32), numbers.reshape(tokens, -1, 32).astype(np.int64)
-    for g in range(8):
-        want += (groups[:, g] @ integers[:, 32 * g : 32 * g + 32].astype(np.int64).T).astype(np.float32)
-    return integers, numbers, want
-
-
-def planes(numbers):
-    """Upper bytes and, behind them, lower ones: n = 256 h + l, both signed."""
-    return np.concatenate([(numbers.astype(np.int32) + 128) >> 8, numbers], axis=1).astype(np.int8)
-
-
 @pytest.mark.parametrize("name", [name for name, level in LEVELS.items() if level.has])
 @pytest.mark.parametrize(("strips", "tokens"), [(1, 1), (1, 2), (2, 1), (1, 8)])
 def test_every_level_of_this_machine_gives_the_exact_integers(name, strips, tokens):
-    integers, numbers, want = extremes(strips, tokens)
+    integers = RNG.integers(-127, 128, (16 * strips, 256)).astype(np.float32)
+    integers[:, ::32] = 127  # so that every group's scale is 1
+    integers[1], integers[2] = 127, -127
     W, owners = format_named("int8").pack([formats_used.tensor(integers, "f32")])
+    numbers = RNG.integers(-matmul_int8.LARGEST, matmul_int8.LARGEST + 1, (tokens, 256)).astype(np.int16)
+    numbers[:, 64:96], numbers[:, 96:128] = matmul_int8.LARGEST, -matmul_int8.LARGEST  # the extremes
     start = (-LEVELS[name].offset * numbers.reshape(tokens, -1, 32).sum(2, dtype=np.int32)).astype(np.int32)
-    inputs = planes(numbers) if LEVELS[name].split else np.ascontiguousarray(numbers)
+    planes = np.concatenate([(numbers.astype(np.int32) + 128) >> 8, numbers], axis=1).astype(np.int8)
+    inputs = planes if LEVELS[name].split else np.ascontiguousarray(numbers)
     out = np.zeros((tokens, 16 * strips), np.float32)
     multiply = tile(LEVELS[name], strips, tokens)
 
@@ -242,32 +236,9 @@ def test_every_level_of_this_machine_gives_the_exact_integers(name, strips, toke
         multiply(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data)
 
     call(W.at[0], inputs, start, out)
+    groups = numbers.reshape(tokens, -1, 32).astype(np.int64)
+    want = np.zeros((tokens, 16 * strips), np.float32)
+    for g in range(8):  # exact integers, added up as float32 in this order
+        want += (groups[:, g] @ integers[:, 32 * g : 32 * g + 32].astype(np.int64).T).astype(np.float32)
     np.testing.assert_array_equal(out, want)
-    assert owners
-
-
-@pytest.mark.skipif(not LEVELS["amx"].has, reason="no AMX here; tests/amx/emulated.sh runs this in an emulator")
-@pytest.mark.parametrize("blocks", [1, 2, 4])
-def test_amx_gives_the_exact_integers_and_the_float32_sums_of_the_portable_level(blocks):
-    integers, numbers, _ = extremes(1, int8_amx.TOKENS)
-    integers *= RNG.integers(1, 9, (16, 1)) / np.float32(8)  # scales that are not 1
-    W, owners = format_named("int8").pack([formats_used.tensor(integers, "f32")])
-    inputs, words = planes(numbers), np.ascontiguousarray(numbers)
-    out, slow = np.zeros((2, int8_amx.TOKENS, 16), np.float32)
-    portable = tile(LEVELS["portable"], 1, 1)
-
-    @standalone
-    def call(at, inputs, blocks, out):
-        int8_amx.configure()
-        int8_amx.multiply(at, inputs.ctypes.data, 256, 512, blocks, out.ctypes.data)
-        int8_amx.release()
-
-    @standalone
-    def twin(at, words, blocks, out):
-        portable(at, 0, words.ctypes.data, 0, 0, 0, 0, blocks, out.ctypes.data)
-
-    call(W.at[0], inputs, blocks, out)
-    for t in range(int8_amx.TOKENS):
-        twin(W.at[0], words[t], blocks, slow[t])
-    np.testing.assert_array_equal(out, slow)
     assert owners
