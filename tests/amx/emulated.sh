@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run Python on an emulated computer with AMX, in Linux as it is: tests/amx/emulated.sh [PYTHON ARGUMENTS...]
 #
-#   tests/amx/emulated.sh -m pytest -q -p no:cacheprovider tests/test_kernels.py -k "amx or (int8_product and 21)"
+#   tests/amx/emulated.sh -m pytest -q -p no:cacheprovider tests/test_int8_amx.py tests/test_kernels.py -k "amx or bit_for_bit"
 #
 # BOCHS       the emulator; default: the one in PATH. Its BIOS is looked for in BXSHARE, else in ../share/bochs. Linux wants of the
 #             processor what Bochs lacks, so it is built from its sources (github.com/bochs-emu/Bochs at 783b58fd6, folder bochs):
@@ -19,7 +19,7 @@ repository=$(cd "$(dirname "$0")/../.." && pwd)
 folder=${AMX_FOLDER:-${XDG_CACHE_HOME:-$HOME/.cache}/rwkv_engine_amx}
 work=$(mktemp -d)
 machine=
-trap 'kill $machine 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $machine 2>/dev/null || true; rm -rf "$work"' EXIT
 python=3.11
 packages="libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libssl3 libffi8 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1 libcrypt1 libgomp1
           python$python libpython$python-minimal libpython$python-stdlib python$python-minimal"
