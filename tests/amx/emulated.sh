@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run Python on an emulated computer with AMX, in Linux as it is: tests/amx/emulated.sh [PYTHON ARGUMENTS...]
+# Run Python on an emulated computer with AMX, under Debian's Linux: tests/amx/emulated.sh [PYTHON ARGUMENTS...]
 #
 #   tests/amx/emulated.sh -m pytest -q -p no:cacheprovider tests/test_int8_amx.py tests/test_kernels.py -k "amx or bit_for_bit"
 #
