@@ -1,5 +1,7 @@
 """AMX's tiles against the portable level, bit for bit; where there is no AMX, tests/amx/emulated.sh runs this in an emulator."""
 
+import threading
+
 import numpy as np
 import pytest
 from numba import types
@@ -29,9 +31,10 @@ def store_shapes(typingctx, address):
 
 @standalone
 def by_amx(strip, planes, blocks, out, during, after):
-    """out [TOKENS, 16] <- one tile's products; the shapes of the registers during it and after it."""
+    """out [times, TOKENS, 16] <- a tile's products, again and again; the shapes of the registers during it and after it."""
     int8_amx.configure()
-    int8_amx.multiply(strip.ctypes.data, planes.ctypes.data, BLOCKS * BLOCK, 2 * BLOCKS * BLOCK, blocks, out.ctypes.data)
+    for n in range(out.shape[0]):
+        int8_amx.multiply(strip.ctypes.data, planes.ctypes.data, BLOCKS * BLOCK, 2 * BLOCKS * BLOCK, blocks, out[n].ctypes.data)
     store_shapes(during.ctypes.data)
     int8_amx.release()
     store_shapes(after.ctypes.data)
@@ -44,8 +47,8 @@ def by_portable(strip, numbers, blocks, out):
         portable(strip.ctypes.data, 0, numbers[t].ctypes.data, 0, 0, 0, 0, blocks, out[t].ctypes.data)
 
 
-@pytest.mark.parametrize("blocks", range(1, BLOCKS + 1))
-def test_the_tile_gives_the_portable_levels_integers_and_float32_sums(blocks):
+def operands():
+    """(a strip [BLOCKS, BLOCK_BYTES] of random weights and scales, inputs [TOKENS, BLOCKS * BLOCK] of 16 bits, their two planes)."""
     strip = RNG.integers(-128, 128, (BLOCKS, BLOCK_BYTES)).astype(np.int8)
     strip[0, :LINE], strip[0, LINE : 2 * LINE] = -128, 127
     scales = RNG.standard_normal((BLOCKS, LINE // 2)).astype(np.float32)
@@ -54,9 +57,29 @@ def test_the_tile_gives_the_portable_levels_integers_and_float32_sums(blocks):
     numbers[:2, :BLOCK], numbers[2:4, :BLOCK] = -(2**15), matmul_int8.LARGEST
     planes = np.concatenate([(numbers.astype(np.int32) + 128) >> 8, numbers], axis=1).astype(np.int8)
     assert planes.min() == strip.min() == -128 and planes.max() == strip.max() == 127
-    out, want = np.zeros((2, TOKENS, 16), np.float32)
+    return strip, numbers, planes
+
+
+@pytest.mark.parametrize("blocks", range(1, BLOCKS + 1))
+def test_the_tile_gives_the_portable_levels_integers_and_float32_sums(blocks):
+    strip, numbers, planes = operands()
+    out, want = np.zeros((1, TOKENS, 16), np.float32), np.zeros((TOKENS, 16), np.float32)
     during, after = np.full((2, 64), 7, np.uint8)
     by_amx(strip, planes, blocks, out, during, after)
     by_portable(strip, numbers, blocks, want)
-    np.testing.assert_array_equal(out, want)
+    np.testing.assert_array_equal(out[0], want)
     assert during[0] == 1 and not after.any()  # no thread keeps tiles between products
+
+
+def test_threads_that_take_turns_on_a_core_do_not_mix_their_tiles():
+    pairs = []
+    for _ in range(3):
+        strip, numbers, planes = operands()
+        out, want = np.zeros((3000, TOKENS, 16), np.float32), np.zeros((TOKENS, 16), np.float32)
+        by_portable(strip, numbers, BLOCKS, want)
+        pairs.append((threading.Thread(target=by_amx, args=(strip, planes, BLOCKS, out, *np.zeros((2, 64), np.uint8))), out, want))
+    for thread, _, _ in pairs:
+        thread.start()
+    for thread, out, want in pairs:
+        thread.join()
+        assert (out == want).all()

@@ -5,6 +5,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 libc = ctypes.CDLL(None)
@@ -27,5 +28,5 @@ else:
     print("AMX: not emulated, this Bochs was built without --enable-amx")
     code = 69
 print(f"\nexit code {code % 256}", flush=True)
-os.sync()
+termios.tcdrain(1)
 libc.reboot(0x4321FEDC)  # LINUX_REBOOT_CMD_POWER_OFF
