@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -124,6 +125,28 @@ def _llvm_uses_sdot(name: str) -> bool:
         name = llvm.get_host_cpu_name()
     machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=2)
     return "sdot" in machine.emit_assembly(llvm.parse_assembly(_BYTES_PRODUCT))
+
+
+#: Linux's system call `arch_prctl` on x86-64, what it is asked, and the number of the state that AMX's tile registers are
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
+
+
+@functools.cache
+def has_tiles() -> bool:
+    """Whether kernels may use AMX on bytes: the processor has it, and the system grants this process the tile registers.
+
+    Linux wants to be asked for them, once, for all threads of a process and for what it forks; other systems are not asked.
+    """
+    if not (has_features("amx-tile", "amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"):
+        return False
+    return _system_call(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA) == 0
+
+
+def _system_call(*numbers: int) -> int:
+    """Linux's answer to a system call; -1 if it is refused or unknown."""
+    import ctypes
+
+    return ctypes.CDLL(None).syscall(*map(ctypes.c_long, numbers))
 
 
 def wide_vectors() -> bool:

@@ -74,3 +74,20 @@ def test_a_named_processor_has_what_its_kind_has(name, want):
 @pytest.mark.parametrize(("name", "want"), [("znver4", "0"), ("znver3", "0"), ("sapphirerapids", "4096"), ("generic", "4096")])
 def test_weights_are_prefetched_for_all_but_zen(name, want):
     assert features("from rwkv_engine.kernels.pointers import AHEAD; print(AHEAD)", NUMBA_CPU_NAME=name) == [want]
+
+
+@pytest.mark.parametrize(("there", "answer", "want"), [(True, 0, True), (True, -1, False), (False, 0, False)])
+def test_amx_needs_the_processor_and_the_systems_leave(there, answer, want, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cpu, "_features", lambda: frozenset({"amx-tile", "amx-int8"} if there else {"avx2"}))
+    monkeypatch.setattr(cpu, "_system_call", lambda *numbers: asked.append(numbers) or answer)
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(cpu.sys, "platform", "linux")
+    assert cpu.has_tiles.__wrapped__() == want
+    assert asked == [(158, 0x1023, 18)] * there  # ARCH_REQ_XCOMP_PERM for the tile registers
+
+
+@pytest.mark.skipif(not (sys.platform == "linux" and cpu.platform.machine() == "x86_64"), reason="a system call of Linux on x86-64")
+def test_a_system_call_is_made_or_refused():
+    assert cpu._system_call(39) == os.getpid()
+    assert cpu._system_call(158, 0x1023, 63) == -1  # there is no such state

@@ -175,6 +175,16 @@ def test_an_int8_product_is_the_integers_product(rows, cols, tokens, lanes):
     assert owners
 
 
+def test_an_int8_product_of_many_tokens_is_each_ones_own_bit_for_bit():
+    W, owners = format_named("int8").pack([formats_used.tensor(RNG.standard_normal((50, 200)), "f32")])
+    x, y, alone = (RNG.standard_normal((21, size)).astype(np.float32) for size in (200, 50, 50))
+    Team(1, matmul_int8.room_for(200, 21)).run(product, y, W, 0, x, STORE)
+    for t in range(21):
+        Team(1, matmul_int8.room_for(200, 1)).run(product, alone[t : t + 1], W, 0, x[t : t + 1], STORE)
+    np.testing.assert_array_equal(y, alone)
+    assert owners
+
+
 def test_int8_is_at_most_half_a_step_off():
     values = RNG.standard_normal((40, 300)).astype(np.float32)
     values[3] = 0

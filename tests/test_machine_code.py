@@ -6,6 +6,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
+from rwkv_engine.kernels import int8_amx
 from rwkv_engine.kernels.int8_levels import LEVELS, _emit
 from rwkv_engine.kernels.vectors import I64
 
@@ -35,11 +36,16 @@ def back_ends():
 def inner_loop(processor, strips, tokens):
     """The instructions of a tile's loop over blocks, as the assembler writes them."""
     triple, level, _ = PROCESSORS[processor]
+    return loop_of(assembly(triple, processor, 9, lambda builder, arguments: _emit(builder, LEVELS[level], arguments, strips, tokens)))
+
+
+def assembly(triple, processor, count, emit):
+    """The lines of a function of `count` int64 whose body is what `emit` makes of them."""
     module = ir.Module("tile")
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 9), "tile")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * count), "tile")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    _emit(builder, LEVELS[level], function.args, strips, tokens)
+    emit(builder, function.args)
     builder.ret_void()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3)
     compiled = llvm.parse_assembly(str(module))
@@ -48,7 +54,7 @@ def inner_loop(processor, strips, tokens):
     passes = llvm.create_pass_builder(machine, tuning)
     passes.getModulePassManager().run(compiled, passes)
     lines = [line.split("//")[0].split("#")[0].strip() for line in machine.emit_assembly(compiled).splitlines()]
-    return loop_of([line for line in lines if line])
+    return [line for line in lines if line]
 
 
 def loop_of(lines):
@@ -74,3 +80,20 @@ def test_the_inner_loop_is_made_of_the_levels_instruction(processor, shape):
 def test_the_inner_loop_keeps_everything_in_registers(processor):
     for strips, tokens in {(1, 1), LEVELS["dotprod"].shape}:
         assert not [line for line in inner_loop(processor, strips, tokens) if STACK.search(line)]
+
+
+def test_the_amx_loop_multiplies_by_tiles_and_keeps_its_sums_in_registers():
+    lines = assembly("x86_64-unknown-linux-gnu", "sapphirerapids", 6, int8_amx.emit_multiply)
+    loop = loop_of(lines)
+    used = {name: sum(line.startswith(name) for line in loop) for name in ("tileloadd", "tdpbssd", "tilestored", "vfmadd", "vcvtdq2ps")}
+    # of a block of 64 inputs, that is two groups: weights and two planes of inputs each; results of either plane; sums of 16 tokens
+    assert used == {"tileloadd": 6, "tdpbssd": 4, "tilestored": 4, "vfmadd": 32, "vcvtdq2ps": 32}
+    assert not [line for line in loop if re.match(r"vmov\S+\s+%zmm\d+, ", line)]  # no sum goes to memory before the last block
+    assert not any(line.startswith("call") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["ldtilecfg", "tilerelease"])
+def test_tile_registers_are_configured_and_released(name):
+    emit = {"ldtilecfg": int8_amx.emit_configure, "tilerelease": int8_amx.emit_release}[name]
+    lines = assembly("x86_64-unknown-linux-gnu", "sapphirerapids", 0, lambda builder, _: emit(builder))
+    assert sum(line.startswith(name) for line in lines) == 1

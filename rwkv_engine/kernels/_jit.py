@@ -72,13 +72,14 @@ def program(function: Function) -> Function:
 
 @functools.cache
 def sources_stamp() -> str:
-    """Digest of all that compiled code comes from besides the processor: the sources, and a level that was asked for."""
+    """Digest of all that compiled code comes from besides the processor: the sources, a level that was asked for, and what the
+    system grants."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     sources = [package / "cpu.py", *(source for folder in COMPILED for source in (package / folder).glob("*.py"))]
     for source in sorted(sources):
         digest.update(str(source.relative_to(package)).encode() + b"\0" + source.read_bytes())
-    digest.update(str(cpu.wanted_level()).encode())
+    digest.update(f"{cpu.wanted_level()} {cpu.has_tiles()}".encode())
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ A tile multiplies strips of 16 rows of INT8 weights by a few tokens' 16-bit inpu
 says how a line of 64 bytes, the weights of 4 inputs for 16 rows, is multiplied and added up. All sums inside a group of 32
 inputs are exact integers, so every level gives the same ones; between groups, they are float32. Twin: `int8_layout.unpacked`.
 
+amx        tiles of 16 tokens by `int8_amx`; what is left over of a chunk, and one token at a time, as vnni.
 vnni       AVX-512: one instruction multiplies 64 unsigned by signed bytes. Weights become unsigned by flipping their sign bit
            (w + 128); what that adds, 128 times the sum of the inputs, is taken off where the sum starts. Inputs are split into
            upper and lower bytes, n = 256 h + l, each with a sum of its own.
@@ -14,7 +15,7 @@ portable   plain multiplications of widened numbers, which LLVM turns into what 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llvmlite import ir
@@ -99,7 +100,7 @@ def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: in
                 for s in range(strips):
                     sums[s, t] = level.dot(b, sums[s, t], lines[s], inputs)
         for s in range(strips):
-            scale = _scales(b, b.add(strip_at[s], I64(BLOCK_BYTES - LINE)), group)
+            scale = scales(b, b.add(strip_at[s], I64(BLOCK_BYTES - LINE)), group)
             for t in range(tokens):
                 grown[s, t] = fma(b, b.sitofp(level.total(b, sums[s, t]), FLOATS), scale, grown[s, t])
     for at in strip_at:
@@ -109,7 +110,7 @@ def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: in
         store(b, total, b.add(out, I64((t * strips + s) * STRIP * 4)))
 
 
-def _scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
+def scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
     """The 16 rows' scales of a group: BF16, the first group's in the lower halves of a line's words, the second's in the upper ones."""
     words = load(b, address, WORDS)
     bits = b.and_(words, WORDS([0xFFFF0000] * STRIP)) if group else b.shl(words, WORDS([16] * STRIP))
@@ -207,9 +208,11 @@ def _plain(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:
 
 
 VPDPBUSD = "llvm.x86.avx512.vpdpbusd."
+_VNNI = _split_level(cpu.has_features("avx512f", "avx512vnni"), (2, 4), 16, VPDPBUSD + "512", 128)
 #: best first
 LEVELS = {
-    "vnni": _split_level(cpu.has_features("avx512f", "avx512vnni"), (2, 4), 16, VPDPBUSD + "512", 128),
+    "amx": replace(_VNNI, has=_VNNI.has and cpu.has_tiles()),
+    "vnni": _VNNI,
     "avxvnni": _split_level(cpu.has_features("avx2", "avxvnni"), (1, 2), 8, VPDPBUSD + "256", 128),
     "avx2": _wide_level(cpu.has_features("avx2"), (1, 2), 4, 2, _pmaddwd),
     "dotprod": _split_level(cpu.has_features("dotprod"), (1, 1), 4, "llvm.aarch64.neon.sdot.v4i32.v16i8", 0),

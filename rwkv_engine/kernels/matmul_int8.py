@@ -2,7 +2,8 @@
 
 Inputs become 16-bit integers on the fly, all numbers of a token by one scale: with 8 bits they would lose as much as the weights
 do, and in decoding the second byte costs nothing, because memory is what is waited for. Weights lie in strips of 16 rows and
-are read as one stream; see `int8_layout` for the layout and `int8_levels` for the instructions. Twin: `int8_layout.unpacked`.
+are read as one stream; see `int8_layout` for the layout, `int8_levels` and `int8_amx` for the instructions. Twin:
+`int8_layout.unpacked`.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from numba import types
 from numba.extending import overload
 
 from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, STRIP
+from rwkv_engine.kernels import int8_amx
 from rwkv_engine.kernels._jit import FASTMATH, exact, kernel
 from rwkv_engine.kernels.int8_levels import LEVELS, chosen, tile
 from rwkv_engine.kernels.lanes import take
@@ -26,7 +28,12 @@ _MAGIC = np.float32(1.5 * 2**23)
 LEVEL = chosen()
 STRIPS, TOKENS = LEVELS[LEVEL].shape
 _SPLIT, _OFFSET = LEVELS[LEVEL].split, LEVELS[LEVEL].offset
+#: tokens of an AMX tile; 0: without AMX, where what follows `if AMX_TOKENS` is not compiled
+AMX_TOKENS = int8_amx.TOKENS if LEVEL == "amx" else 0
+_configure, _sixteen, _release = int8_amx.configure, int8_amx.multiply, int8_amx.release
 _one, _many = tile(LEVELS[LEVEL], 1, 1), tile(LEVELS[LEVEL], STRIPS, TOKENS)
+#: numbers of the largest tile
+TILE = max(STRIPS * TOKENS, AMX_TOKENS) * STRIP
 
 
 class Int8Rows(NamedTuple):
@@ -87,7 +94,7 @@ def quantize_inputs(q, start, x):
 def room_for(cols: int, tokens: int) -> int:
     """float32 numbers of private scratch that a product of `tokens` inputs of `cols` numbers takes."""
     groups = GROUPS * -(-cols // BLOCK)
-    return TOKENS * STRIPS * STRIP + tokens * (1 + groups + groups * GROUP // 2)
+    return TILE + tokens * (1 + groups + groups * GROUP // 2)
 
 
 @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
@@ -105,16 +112,27 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
         if ticket >= tickets:
             return
         out = address_of(lane.room)
-        scale = floats(out + TOKENS * STRIPS * STRIP * 4, tokens)
+        scale = floats(out + TILE * 4, tokens)
         start, start_pitch = address_of(scale) + tokens * 4, blocks * GROUPS * 4
         q, plane, q_pitch = start + tokens * start_pitch, blocks * BLOCK, blocks * BLOCK * 2
         for t in range(tokens):
             scale[t] = quantize_inputs(q + t * q_pitch, integers(start + t * start_pitch, blocks * GROUPS), x[t])
+        tiled = 0
+        if AMX_TOKENS:
+            tiled = tokens // AMX_TOKENS * AMX_TOKENS
+            if tiled > 0:
+                _configure()
         while ticket < tickets:
             last = min((ticket + 1) * block, strips)
+            if AMX_TOKENS:
+                for strip in range(ticket * block, last):
+                    at = W.at[layer] + strip * strip_bytes
+                    for t in range(0, tiled, AMX_TOKENS):
+                        _sixteen(at, q + t * q_pitch, plane, q_pitch, blocks, out)
+                        finish_tile(y, W.rows, strip, 1, t, AMX_TOKENS, out, scale, finish)
             for strip in range(ticket * block, last, STRIPS):
                 at = W.at[layer] + strip * strip_bytes
-                t = 0
+                t = tiled
                 while t + TOKENS <= tokens and strip + STRIPS <= last:
                     _many(at, strip_bytes, q + t * q_pitch, plane, q_pitch, start + t * start_pitch, start_pitch, blocks, out)
                     finish_tile(y, W.rows, strip, STRIPS, t, TOKENS, out, scale, finish)
@@ -125,6 +143,9 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
                         _one(here, strip_bytes, q + u * q_pitch, plane, q_pitch, start + u * start_pitch, start_pitch, blocks, out)
                         finish_tile(y, W.rows, s, 1, u, 1, out, scale, finish)
             ticket = take(lane, slot, tickets, ticket)
+        if AMX_TOKENS:
+            if tiled > 0:
+                _release()
 
     return implementation
 
