@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run Python on an emulated ARM computer (AArch64; qemu in user mode): tests/arm/emulated.sh [PYTHON ARGUMENTS...]
 #
-#   PYTHONPATH=$PWD NUMBA_CPU_NAME=cortex-a76 tests/arm/emulated.sh -m pytest -q tests/test_kernels.py -k int8
+#   NUMBA_CPU_NAME=cortex-a76 tests/arm/emulated.sh -m pytest -q tests/test_kernels.py -k int8
 #
 # ARM_CPU         the processor that is emulated: cortex-a72 (a Raspberry Pi 4), cortex-a76 (a Raspberry Pi 5) ...; default cortex-a76.
 # NUMBA_CPU_NAME  the processor that kernels are compiled for; without it plain ARMv8, because nothing can be found out under qemu.
@@ -38,7 +38,14 @@ if [ ! -e "$folder/ready" ] && ! fill >"${TMPDIR:-/tmp}/rwkv-arm-$$.log" 2>&1; t
   echo "AArch64: not emulated, qemu or Debian's arm64 packages cannot be had here ($(tail -n 1 "${TMPDIR:-/tmp}/rwkv-arm-$$.log"))" >&2
   exit 69
 fi
-export PYTHONPATH="$folder/site${PYTHONPATH:+:$PYTHONPATH}"
+# the packages under the names that they are installed as, at a place that stays the same, so that what is compiled is found again
+repository=$(cd "$(dirname "$0")/../.." && pwd)
+names=$folder/names/$(cksum <<<"$repository" | cut -d" " -f1)
+mkdir -p "$names"
+ln -sfn "$repository/rwkv_engine" "$names/rwkv_engine"
+ln -sfn "$repository/cli" "$names/rwkv_engine_cli"
+ln -sfn "$repository/weights" "$names/rwkv_engine_weights"
+export PYTHONPATH="$names:$folder/site${PYTHONPATH:+:$PYTHONPATH}"
 emulated=$folder/root/usr/bin/python-emulated # what sys.executable says, so that tests can start processes of their own
 cat >"$emulated.$$" <<END
 #!/bin/sh
