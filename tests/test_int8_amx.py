@@ -2,15 +2,19 @@
 
 import threading
 
+import formats_used
 import numpy as np
 import pytest
 from numba import types
 from numba.extending import intrinsic
 
+from rwkv_engine.formats import format_named
 from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, LINE
 from rwkv_engine.kernels import int8_amx, matmul_int8
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.int8_levels import LEVELS, tile
+from rwkv_engine.kernels.matmul import STORE, matmul
+from rwkv_engine.team import Team
 
 pytestmark = pytest.mark.skipif(not LEVELS["amx"].has, reason="no AMX here: tests/amx/emulated.sh")
 RNG = np.random.default_rng(0)
@@ -37,6 +41,13 @@ def by_amx(strip, planes, blocks, out, during, after):
         int8_amx.multiply(strip.ctypes.data, planes.ctypes.data, BLOCKS * BLOCK, 2 * BLOCKS * BLOCK, blocks, out[n].ctypes.data)
     store_shapes(during.ctypes.data)
     int8_amx.release()
+    store_shapes(after.ctypes.data)
+
+
+@standalone
+def product(lane, y, W, x, after):
+    """A whole product, and the shapes of the registers after it."""
+    matmul(lane, 0, y, W, 0, x, STORE)
     store_shapes(after.ctypes.data)
 
 
@@ -68,7 +79,7 @@ def test_the_tile_gives_the_portable_levels_integers_and_float32_sums(blocks):
     by_amx(strip, planes, blocks, out, during, after)
     by_portable(strip, numbers, blocks, want)
     np.testing.assert_array_equal(out[0], want)
-    assert during[0] == 1 and not after.any()  # no thread keeps tiles between products
+    assert during[0] == 1 and not after.any()
 
 
 def test_threads_that_take_turns_on_a_core_do_not_mix_their_tiles():
@@ -83,3 +94,11 @@ def test_threads_that_take_turns_on_a_core_do_not_mix_their_tiles():
     for thread, out, want in pairs:
         thread.join()
         assert (out == want).all()
+
+
+def test_a_product_leaves_no_tiles_to_its_thread():
+    W, owners = format_named("int8").pack([formats_used.tensor(RNG.standard_normal((50, 100)), "f32")])
+    y, x = np.zeros((21, 50), np.float32), RNG.standard_normal((21, 100)).astype(np.float32)
+    after = np.full(64, 7, np.uint8)
+    Team(1, matmul_int8.room_for(100, 21)).run(product, y, W, x, after)
+    assert y.any() and not after.any() and owners
