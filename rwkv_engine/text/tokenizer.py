@@ -24,3 +24,6 @@ class Tokenizer(Protocol):
 
     def token_bytes(self, token: int) -> bytes:
         """What one id stands for: possibly a part of a character, and nothing for special tokens. Raises TokenError."""
+
+    def __hash__(self) -> int:
+        """Any number, so that what is prepared for a tokenizer can be kept beside it."""
