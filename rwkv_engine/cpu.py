@@ -86,7 +86,7 @@ def has_features(*wanted: str) -> bool:
 def _features() -> frozenset[str]:
     import llvmlite.binding
 
-    name = os.environ.get("NUMBA_CPU_NAME") or "host"
+    name = _named()
     if name == "host":
         found = {feature for feature, there in llvmlite.binding.get_host_cpu_features().items() if there}
         found |= NAMED.get(llvmlite.binding.get_host_cpu_name(), frozenset())
@@ -158,17 +158,17 @@ def reads_ahead() -> bool:
     """Whether the processor that kernels are compiled for keeps up with a stream of weights by itself, so that prefetches only cost.
 
     AMD's Zen does: on a Zen 4, BF16 is read by one core 1.2 to 1.8 times as fast without them, INT8 1.1 times. Intel's cores gain
-    by them (14 instead of 9 GB/s for a core of a Sapphire Rapids).
+    by them (14 instead of 9 GB/s for a core of a Xeon).
     """
-    return compiled_for().startswith("znver")
-
-
-def compiled_for() -> str:
-    """LLVM's name of the processor that numba compiles for: this one, or the one that NUMBA_CPU_NAME names."""
     import llvmlite.binding
 
-    name = os.environ.get("NUMBA_CPU_NAME") or "host"
-    return llvmlite.binding.get_host_cpu_name() if name == "host" else name
+    name = _named()
+    return (llvmlite.binding.get_host_cpu_name() if name == "host" else name).startswith("znver")
+
+
+def _named() -> str:
+    """The processor that numba compiles for, as NUMBA_CPU_NAME has it; "host" for this one."""
+    return os.environ.get("NUMBA_CPU_NAME") or "host"
 
 
 def wanted_level() -> str | None:

@@ -72,8 +72,8 @@ def give_back(array: np.ndarray) -> None:
 def prefer_large(arrays: Iterable[np.ndarray]) -> None:
     """Ask for pages of 2 MiB where contiguous views of mapped files are read for the first time; all others are left alone.
 
-    Linux 6.16 gives them on ext4 (5.18 on XFS): then 563 MB take 280 page faults instead of thousands, and address translation no
-    longer slows the reading of weights. What its page cache already holds in small pages stays so. Older ones read further ahead.
+    Seen to work on Linux 6.18 with ext4: 255 MB in its page cache were touched in 4 ms instead of 25, and address translation no
+    longer slows the reading of weights. What the page cache already holds in small pages stays so.
     """
     if HERE:
         _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE)

@@ -1,8 +1,10 @@
 """Constrained text: it fits, whatever the model would rather say, and nobody can take a cut one for a whole one."""
 
+import gc
 import json
 import os
 import re
+import weakref
 
 import jsonschema
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from test_generate import Says
 
 import rwkv_engine
-from rwkv_engine import Constraint, OptionError, Sampling
+from rwkv_engine import Constraint, OptionError, Sampling, constraint
 from rwkv_engine.generate import generate
 from rwkv_engine.text import Bytes, World
 
@@ -184,3 +186,16 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
     with pytest.raises(rwkv_engine.MissingExtra, match="structured"):
         Constraint.regex("a")
+
+
+def test_a_tokenizer_is_let_go_when_enough_others_came_after_it():
+    first = Bytes()
+    gone = weakref.ref(first)
+    constraint._vocabulary(first)
+    del first
+    for number in range(constraint.PREPARED):
+        gc.collect()
+        assert gone() is not None, number
+        constraint._vocabulary(Bytes())
+    gc.collect()
+    assert gone() is None

@@ -7,6 +7,7 @@ import pytest
 from rwkv_engine_weights.recipe import consistency, corpus, evaluate
 from rwkv_engine_weights.recipe.stories import story
 from rwkv_engine_weights.recipe.tasks import TASKS
+from rwkv_engine_weights.recipe.world import BOYS, GIRLS
 
 TORCH = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("torch"), reason="torch (extra `train`) is not installed")
 
@@ -136,3 +137,14 @@ def test_the_network_that_is_trained_is_the_one_that_the_engine_runs(tmp_path):
     want = network(tokens)[0].detach().numpy()
     got = model.feed(tokens[0].tolist(), model.new_state(), every=True)
     assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("people", [1, 2, 4])
+def test_what_is_told_together_is_one_fact_about_each_person_and_the_answer_is_the_asked_ones(people):
+    for question in evaluate.told_together(3, 50, people):
+        told = [name for name in GIRLS + BOYS if name in question.prompt.rsplit(". ", 1)[0]]
+        assert len(told) == people
+        asked = next(name for name in told if name in question.prompt.rsplit(". ", 1)[1])
+        fact = next(s for s in question.prompt.removeprefix("User: ").split(".") if asked in s)
+        value = question.answer.removesuffix(" best.").rstrip(".").split(f"{asked} ")[1].split()[-1]
+        assert question.answer.startswith(asked) and value in fact

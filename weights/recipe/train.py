@@ -79,13 +79,12 @@ def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
     return stage, warm * (first + (last - first) * min(1.0, (place - start) / (stage.until - start)))
 
 
-def optimizer_of(network: Network) -> torch.optim.Optimizer:
-    """AdamW with weight decay for the large matrices alone."""
+def groups(network: Network) -> list[dict[str, object]]:
+    """Weight decay for the large matrices alone."""
     large = [p for n, p in network.named_parameters() if p.dim() == 2 and n.endswith(".weight") and "emb" not in n]
     chosen = {id(p) for p in large}
     rest = [p for p in network.parameters() if id(p) not in chosen]
-    groups = [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
+    return [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
 
 
 def save(path: Path, network: Network, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
@@ -102,15 +101,13 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "checkpoint.pt"
-    progress, found = Progress(), None
+    network, progress = Network(Sizes()), Progress()
+    optimizer = torch.optim.AdamW(groups(network), betas=(0.9, 0.99), fused=True)
     if kept.exists():
         found = torch.load(kept, weights_only=True)
-        progress = Progress(**found["progress"])
-    network = Network(Sizes())
-    optimizer = optimizer_of(network)
-    if found:
         network.load_state_dict(found["network"])
         optimizer.load_state_dict(found["optimizer"])
+        progress = Progress(**found["progress"])
     rng, encode = Random(f"training {seed} {progress.steps}"), Encoder(tokenizer)
     losses: list[float] = []
     rights: list[float] = []
