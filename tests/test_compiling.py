@@ -69,6 +69,27 @@ def test_after_the_programs_of_a_model_ran_nothing_is_left_to_compile(embedded):
         assert listener._began == 0.0 and told == []
 
 
+FROM_DISK = """
+import sys
+from numba.core.cpu import CPUContext
+filled, fill = [], CPUContext.load_additional_registries
+CPUContext.load_additional_registries = lambda self: (filled.append(self), fill(self))
+import rwkv_engine
+text = "".join(step.text for step in rwkv_engine.load().generate("Once", max_tokens=5, sampling=rwkv_engine.Sampling(seed=1)))
+print(len(filled) > 0, text)
+"""
+
+
+def test_what_is_kept_on_disk_starts_without_the_compiler_s_registries(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", FROM_DISK], capture_output=True, text=True, timeout=300, env=environment) for _ in range(2)
+    ]
+    assert [done.returncode for done in runs] == [0, 0], runs[-1].stderr
+    (first, text), (second, again) = (done.stdout.split(maxsplit=1) for done in runs)
+    assert first == "True" and second == "False" and text == again
+
+
 READ_ONLY = """
 from numba.core import caching
 def refuse(self): raise PermissionError(13, "read-only file system")

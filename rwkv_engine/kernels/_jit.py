@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import numba
 from numba.core import caching
+from numba.core.runtime.nrt import rtsys
 
 from rwkv_engine import cpu
 
@@ -107,4 +108,15 @@ class _PackageImplementation(caching.CompileResultCacheImpl):
 
 
 class _PackageCache(caching.FunctionCache):
+    """Numba's cache, without what it does before every look: filling its registries with all that can be compiled, which takes half
+    of the start of a process. Machine code from the disk needs nothing of it but the runtime that allocates arrays, and the compiler
+    fills them by itself before it begins."""
+
     _impl_class = _PackageImplementation
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compile result kept for the argument types `sig`; None: it must be compiled."""
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+        return None
