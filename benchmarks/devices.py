@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine import memory
+from rwkv_engine import footprint, memory
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.tensor import Tensor
 
@@ -107,7 +107,7 @@ def document() -> str:
         "",
         "MB of 10^6 bytes. *Needed* is what the process holds once it has read a text, without the embedding, of which a text touches",
         "the rows of its tokens; *at least* is the smallest `--ram` that is taken: most weights are then read anew for every token.",
-        "Compiling for the first time takes " + memory.mb(memory.COMPILING) + " more (`rwkv warmup` does it ahead of time).",
+        "Compiling for the first time takes " + memory.mb(footprint.COMPILING) + " more (`rwkv warmup` does it ahead of time).",
         "",
         "| " + head,
         "|---" + rule,

@@ -16,7 +16,7 @@ def info(
     tokenizer: o.TokenizerOption = None,
 ) -> None:
     """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
-    from rwkv_engine import cpu, families, memory
+    from rwkv_engine import cpu, families, footprint, memory
     from rwkv_engine.checkpoints import open_checkpoint
     from rwkv_engine.errors import CheckpointError
     from rwkv_engine.kernels.int8_levels import chosen
@@ -60,4 +60,4 @@ def info(
         typer.echo(f"ram {name:<10}{one.sum()}; at least {memory.mb(one.least)}")
     if found:
         typer.echo(f"              and up to {memory.mb(next(iter(found.values())).embedding)} of the embedding, by the text's tokens;")
-        typer.echo(f"              compiling for the first time (rwkv warmup) takes {memory.mb(memory.COMPILING)} more")
+        typer.echo(f"              compiling for the first time (rwkv warmup) takes {memory.mb(footprint.COMPILING)} more")

@@ -9,8 +9,14 @@ from rwkv_engine.int8_layout import shape_of
 
 #: ids of the World vocabulary
 VOCABULARY = 65_536
-#: bytes a process takes besides the weights (measured at 0.1B: 166 MB, and 150 MB more the first time, while its program is compiled)
-PROCESS = 320_000_000
+#: bytes that Python, NumPy, numba with LLVM, and the engine's compiled programs hold (measured: 3.11, numba 0.68, Linux, x86-64)
+BASE = 147_000_000
+#: bytes of the World vocabulary's tables; other tokenizers take less
+TOKENIZER = 22_000_000
+#: what compiling a program takes on top, once: until it is in the cache
+COMPILING = 130_000_000
+#: what a process may come to take besides the weights
+PROCESS = BASE + TOKENIZER + COMPILING
 #: where a control group says how much memory its processes may use
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 

@@ -15,17 +15,12 @@ from rwkv_engine import families, int8_layout
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.errors import OptionError
 from rwkv_engine.families.loader import is_matrix, keeps_its_precision
+from rwkv_engine.footprint import BASE, TOKENIZER
 from rwkv_engine.formats import FORMATS, OWN, QUANTIZED, format_named, own_format
 from rwkv_engine.pages import HERE, is_mapped
 from rwkv_engine.shapes import CHUNK, ModelConfig
 from rwkv_engine.tensor import Tensor
 
-#: bytes that Python, NumPy, numba with LLVM, and the engine's compiled programs hold (measured: 3.11, numba 0.68, Linux, x86-64)
-BASE = 157_000_000
-#: what compiling a program takes on top, once: until it is in the cache
-COMPILING = 130_000_000
-#: bytes of the World vocabulary's tables; other tokenizers take less
-TOKENIZER = 22_000_000
 #: part of a bound that is left alone: estimates are not exact
 SLACK = 0.04
 #: bytes of an element of a float format
