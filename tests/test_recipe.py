@@ -31,6 +31,29 @@ def test_talks_have_the_world_form():
         assert pieces[-1][1] == corpus.ANSWER_WEIGHT
 
 
+def test_pairs_ask_for_each_name_once_and_the_answer_is_what_belongs_to_it():
+    for seed in range(50):
+        pieces = corpus.pairs(random.Random(seed))
+        told = pieces[: len(pieces) // 3]
+        asked = list(zip(pieces[len(told) :: 2], pieces[len(told) + 1 :: 2], strict=True))
+        around = asked[0][0][0].startswith(" Who")
+        facts = {(words[0], words[-1]) for words in (sentence.split() for sentence, _ in told)}
+        assert len(told) == len(asked) >= 4
+        if around:
+            assert {(answer.strip(), name.rstrip("?").split()[-1]) for (name, _), (answer, _) in asked} == facts
+        else:
+            assert {(name.split()[0], answer.strip()) for (name, _), (answer, _) in asked} == facts
+        assert {weight for _, (_, weight) in asked} == {corpus.ANSWER_WEIGHT}
+
+
+def test_recall_tells_everything_first_and_asks_nothing_twice():
+    for seed in range(50):
+        turns = text(corpus.recall_chat(random.Random(seed))).split("\n\n")
+        first, *questions = [turn.removeprefix("User: ") for turn in turns[::2]]
+        questions.append(first.rsplit(". ", 1)[1])
+        assert len(set(questions)) == len(questions) and all(question.endswith("?") for question in questions)
+
+
 def test_questions_are_about_what_was_told():
     for question in evaluate.near_questions(3, 300):
         assert question.prompt.endswith("\n\nAssistant:") and question.answer

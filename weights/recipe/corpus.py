@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .events import keep, like, move, scenery, tell
+from .events import get, keep, like, move, paint, scenery, tally, tell
 from .stories import story
 from .tasks import ask
-from .world import BOYS, GIRLS, World
+from .world import BOYS, COLOURS, GIRLS, OBJECTS, PETS, PLACES, World
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,9 +22,9 @@ Piece = tuple[str, float]
 ANSWER_WEIGHT, TEXT_WEIGHT, SAID_WEIGHT = 5.0, 1.0, 0.3
 END = 0  # the token that ends a document
 #: share of documents that are plain prose; they are shorter than talks, most of all than long ones
-PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.3, "talk": 0.08, "far": 0.05}
+PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.3, "talk": 0.08, "far": 0.05, "recall": 0.03, "pairs": 0.0, "stories": 1.0}
 #: share of questions about facts that change, beyond their share among all tasks
-CHANGING = {"short": 0.0, "mixed": 0.0, "long": 0.0, "talk": 0.5, "far": 0.3}
+CHANGING = {"short": 0.0, "mixed": 0.0, "long": 0.0, "talk": 0.5, "far": 0.3, "recall": 0.0, "pairs": 0.0, "stories": 0.0}
 
 
 def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
@@ -45,6 +45,48 @@ def chat(rng: Random, turns: int, sentences: int, changing: float = 0.0) -> list
         told = [tell(world, quiet=0.1) for _ in range(rng.randint(1 if number == 0 else 0, sentences))]
         _, question, answer = ask(world, changing=changing)
         pieces += turn(told, question, answer, first=number == 0)
+    return pieces
+
+
+#: what stands between a name and what belongs to it
+BETWEEN = ("", " likes", " has a", " is", " went to the", " is in the", " took the")
+
+
+def pairs(rng: Random) -> list[Piece]:
+    """Names with something that belongs to each, then one asked for after another: nothing but memory by name helps here.
+
+    Half of the time it is the other way round: what is asked for stands before the name, as the owner stands before what is owned.
+    """
+    number, around = rng.randint(4, 12), rng.random() < 0.5
+    keys = rng.sample(rng.choice((GIRLS + BOYS, OBJECTS)), number)
+    things = rng.choice((PLACES, COLOURS, PETS, OBJECTS, GIRLS + BOYS))
+    values = [rng.choice(things) for _ in keys]
+    said = rng.choice(BETWEEN)
+    again = said if rng.random() < 0.7 else rng.choice(BETWEEN)
+    both = [(value, key) if around else (key, value) for key, value in zip(keys, values, strict=True)]
+    pieces: list[Piece] = [(f" {first}{said} {second}", SAID_WEIGHT) for first, second in both]
+    for place in rng.sample(range(number), number):
+        asked = f" Who{said} {keys[place]}?" if around else f" {keys[place]}{again}"
+        pieces += [(asked, SAID_WEIGHT), (f" {values[place]}", ANSWER_WEIGHT)]
+    return pieces
+
+
+def recall_chat(rng: Random) -> list[Piece]:
+    """A talk that begins with facts of one kind, or two, about many people or things and asks for one after another.
+
+    Here nothing but the name tells the right answer, and guessing among what was said is wrong most of the time. In other talks the
+    last thing of its kind, or the only one, is right so often that a network stays with that.
+    """
+    world = World.drawn(rng, rng.randint(2, 9))
+    kinds = rng.sample((move, like, keep, get, tally, paint), rng.choice((1, 1, 2)))
+    told = [rng.choice(kinds)(world) or move(world) for _ in range(len(world.people) + rng.randint(0, 2))]
+    pieces: list[Piece] = []
+    asked: set[str] = set()
+    for _ in range(3 * len(told)):
+        _, question, answer = ask(world, free=0)
+        if question not in asked:
+            asked.add(question)
+            pieces += turn([] if pieces else told, question, answer, first=not pieces)
     return pieces
 
 
@@ -73,6 +115,10 @@ def document(rng: Random, mix: str) -> list[Piece]:
     if rng.random() < PROSE[mix]:
         return prose(rng)
     kind, changing = rng.random(), CHANGING[mix]
+    if mix == "pairs":
+        return pairs(rng)
+    if mix == "recall":
+        return recall_chat(rng)
     if mix == "short":
         return chat(rng, rng.randint(2, 6), 2)
     if mix == "talk":

