@@ -20,7 +20,7 @@ TYPED = (
     "Tom has the ball. Mia is in the park. Who has the ball?",
     "Where is Mia?",
     "/fork another-way",
-    "Anna has a red cap. What colour is the cap?",
+    "There is a red hat. What colour is the hat?",
     "/undo",
     "/switch tom-has-the-ball",
     "/sessions",
