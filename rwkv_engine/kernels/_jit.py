@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import binding
 from numba.core import caching
-from numba.core.runtime.nrt import rtsys
+from numba.core.runtime import _nrt_python
 
 from rwkv_engine import cpu
 
@@ -107,6 +108,14 @@ class _PackageImplementation(caching.CompileResultCacheImpl):
     _locator_classes = [_Provided, _Beside, _UserWide]
 
 
+@functools.cache
+def _name_the_runtime() -> None:
+    """Tell the linker where numba's functions that allocate arrays are. Numba does so too, but then compiles some of them anew, which
+    brings 20 MB of the compiler into memory."""
+    for name, address in _nrt_python.c_helpers.items():
+        binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
 class _PackageCache(caching.FunctionCache):
     """Numba's cache, without what it does before every look: filling its registries with all that can be compiled, which takes half
     of the start of a process. Machine code from the disk needs nothing of it but the runtime that allocates arrays, and the compiler
@@ -116,7 +125,7 @@ class _PackageCache(caching.FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compile result kept for the argument types `sig`; None: it must be compiled."""
-        rtsys.initialize(target_context)
+        _name_the_runtime()
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)
         return None
