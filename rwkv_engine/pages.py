@@ -5,6 +5,7 @@ still has it.
 """
 
 import ctypes
+import functools
 import mmap
 import sys
 from collections.abc import Iterable
@@ -79,11 +80,16 @@ def prefer_large(arrays: Iterable[np.ndarray]) -> None:
         _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE)
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """The C library; made once, because each one costs as much as the call."""
+    return ctypes.CDLL(None)
+
+
 def _advise(arrays: Iterable[np.ndarray], advice: int) -> None:
     """madvise for whole pages; a system that does not know the advice says so and changes nothing."""
-    libc = ctypes.CDLL(None)
     for address, length in ranges(arrays).tolist():
-        libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
+        _libc().madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
 
 
 def ranges(arrays: Iterable[np.ndarray]) -> np.ndarray:
