@@ -11,12 +11,13 @@ import numpy as np
 from rwkv_engine import cpu, families, memory
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
 from rwkv_engine.checkpoints.time_state import name_of
 from rwkv_engine.constraint import Constraint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.families.family import HEAD_VECTORS, Family
-from rwkv_engine.families.loader import Loader
-from rwkv_engine.formats import QUANTIZED
+from rwkv_engine.families.loader import Loader, is_matrix
+from rwkv_engine.formats import QUANTIZED, own_format
 from rwkv_engine.generate import Cancel, Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.mounting import open_state, place
@@ -70,12 +71,12 @@ class Model:
         bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
         if bounded is not None and ram is not None:
             memory.require(bounded, ram)
+        if ram is None:
+            _prefer_large(checkpoint, weights)
         loader = Loader(one_at_a_time(checkpoint.tensors), config.layers, weights)
         prepared = family.prepare(loader, config)
         owners = tuple(loader.owners)
         left = memory.left_to_the_page_cache(owners, bounded, ram) if bounded is not None and ram is not None else []
-        if ram is None:
-            prefer_large(owners[1:])  # all but the embedding, of which a token reads one row
         lanes = cpu.physical_cores() if threads is None else threads
         team = Team(lanes, room_for_model(config), ranges(left) if left else None)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
@@ -271,6 +272,17 @@ class Model:
         raise CheckpointError(
             f"{self.checkpoint.path}: the logits are not finite though all weights are; try weights='f32', or a fresh state"
         )
+
+
+def _prefer_large(checkpoint: Checkpoint, weights: str | None) -> None:
+    """Ask for large pages for matrices that are run as they lie in the file, before anything is read: what is once in small pages stays so.
+
+    Not for the embedding, of which a token reads one row.
+    """
+    matrices = [tensor for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)]
+    as_it_is = weights in (None, own_format({tensor.dtype for tensor in matrices}))
+    if as_it_is and checkpoint.container in ("safetensors", "packed") and checkpoint.layout == BLINKDL.name:
+        prefer_large(tensor.bits() for tensor in matrices)
 
 
 def load(

@@ -17,6 +17,8 @@ import numpy as np
 HERE = sys.platform.startswith("linux")
 _DONTNEED, _HUGEPAGE = 4, 14
 _PAGE = mmap.PAGESIZE
+#: bytes between two matrices, vectors mostly, that large pages may span
+_BETWEEN = 1 << 20
 
 
 def resident() -> int:
@@ -71,13 +73,13 @@ def give_back(array: np.ndarray) -> None:
 
 
 def prefer_large(arrays: Iterable[np.ndarray]) -> None:
-    """Ask for pages of 2 MiB where contiguous views of mapped files are read for the first time; all others are left alone.
+    """Ask for pages of 2 MiB where contiguous views of mapped files are read for the first time, and for what lies between them.
 
     Seen to work on Linux 6.18 with ext4: 255 MB in its page cache were touched in 4 ms instead of 25, and address translation no
     longer slows the reading of weights. What the page cache already holds in small pages stays so.
     """
     if HERE:
-        _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE)
+        _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE, _BETWEEN)
 
 
 @functools.cache
@@ -86,18 +88,19 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-def _advise(arrays: Iterable[np.ndarray], advice: int) -> None:
+def _advise(arrays: Iterable[np.ndarray], advice: int, gap: int = 0) -> None:
     """madvise for whole pages; a system that does not know the advice says so and changes nothing."""
-    for address, length in ranges(arrays).tolist():
+    for address, length in ranges(arrays, gap).tolist():
         _libc().madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
 
 
-def ranges(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """[n, 2] int64: address and length of the whole pages inside contiguous views of mapped files, neighbours joined."""
+def ranges(arrays: Iterable[np.ndarray], gap: int = 0) -> np.ndarray:
+    """[n, 2] int64: address and length of the whole pages inside contiguous views of mapped files; neighbours that are at most `gap`
+    bytes apart are joined."""
     spans = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays)
     joined: list[list[int]] = []
     for first, last in spans:
-        if joined and first <= joined[-1][1]:
+        if joined and first <= joined[-1][1] + gap:
             joined[-1][1] = max(last, joined[-1][1])
         else:
             joined.append([first, last])
