@@ -71,11 +71,14 @@ class Model:
         bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
         if bounded is not None and ram is not None:
             memory.require(bounded, ram)
-        if ram is None:
-            _prefer_large(checkpoint, weights)
+        early = ram is None and _lies_ready(checkpoint, weights)
+        if early:  # before anything is read: what is once in small pages stays so
+            prefer_large(tensor.bits() for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor))
         loader = Loader(one_at_a_time(checkpoint.tensors), config.layers, weights)
         prepared = family.prepare(loader, config)
         owners = tuple(loader.owners)
+        if ram is None and not early:
+            prefer_large(owners[1:])  # all but the embedding, of which a token reads one row
         left = memory.left_to_the_page_cache(owners, bounded, ram) if bounded is not None and ram is not None else []
         lanes = cpu.physical_cores() if threads is None else threads
         team = Team(lanes, room_for_model(config), ranges(left) if left else None)
@@ -274,15 +277,10 @@ class Model:
         )
 
 
-def _prefer_large(checkpoint: Checkpoint, weights: str | None) -> None:
-    """Ask for large pages for matrices that are run as they lie in the file, before anything is read: what is once in small pages stays so.
-
-    Not for the embedding, of which a token reads one row.
-    """
-    matrices = [tensor for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)]
-    as_it_is = weights in (None, own_format({tensor.dtype for tensor in matrices}))
-    if as_it_is and checkpoint.container in ("safetensors", "packed") and checkpoint.layout == BLINKDL.name:
-        prefer_large(tensor.bits() for tensor in matrices)
+def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
+    """Whether matrices are run as they lie in the file, so that to look for them reads and converts nothing."""
+    own = own_format({tensor.dtype for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)})
+    return weights in (None, own) and checkpoint.container in ("safetensors", "packed") and checkpoint.layout == BLINKDL.name
 
 
 def load(

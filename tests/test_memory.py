@@ -133,6 +133,7 @@ def test_ranges_are_whole_pages_and_neighbours_are_joined(tmp_path):
     start = array.ctypes.data
     parts = [array[5 * page : 7 * page + 5], array[100 : 2 * page], array[7 * page + 5 : 9 * page], array[10 * page + 1 : 11 * page]]
     assert pages.ranges(parts).tolist() == [[start + page, page], [start + 5 * page, 4 * page]]
+    assert pages.ranges(parts, gap=page + 1).tolist() == [[start + page, page], [start + 5 * page, 6 * page]]
     assert pages.ranges([]).shape == (0, 2)
 
 
