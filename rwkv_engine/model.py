@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from rwkv_engine.constraint import Constraint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.families.family import HEAD_VECTORS, Family
 from rwkv_engine.families.loader import Loader, is_matrix
+from rwkv_engine.families.passes import FINITE, address, new_words, tell
 from rwkv_engine.formats import QUANTIZED, own_format
 from rwkv_engine.generate import Cancel, Step, generate
 from rwkv_engine.kernels.matmul_int8 import room_for
@@ -40,6 +42,7 @@ class _Machinery:
     """What a forward pass needs besides its tokens and states.
 
     owners       the arrays whose addresses `weights` holds.
+    words        what the lanes are told of a pass (`families.passes`).
     weight_bytes read once for every pass (the embedding aside).
     lanes        the caller's choice, or None: as many as the work is worth.
     """
@@ -49,6 +52,7 @@ class _Machinery:
     scratch: Any
     team: Team
     owners: tuple[np.ndarray, ...]
+    words: np.ndarray
     weight_bytes: int
     lanes: int | None
 
@@ -83,7 +87,7 @@ class Model:
         lanes = cpu.physical_cores() if threads is None else threads
         team = Team(lanes, room_for_model(config), ranges(left) if left else None)
         read = sum(array.nbytes for array in owners) - loader.unread_bytes
-        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, read, threads)
+        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, new_words(), read, threads)
         self._one_pass = threading.Lock()
         self.checkpoint, self.config, self.format = checkpoint, config, loader.format.NAME
         inside = checkpoint.packing.tokenizer if checkpoint.packing else None
@@ -140,26 +144,25 @@ class Model:
         """Advance `state` as `feed` does, without computing logits. Raises TokenError, StateError; `state` is then untouched."""
         ids = self._ids(tokens)
         self._own(state)
-        none, nothing = np.zeros(0, np.int64), np.empty((0, self.config.vocab), np.float32)
+        nothing = np.empty((0, self.config.vocab), np.float32)
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
-            self._pass(chunk, np.array([0, len(chunk)], np.int64), [state], none, nothing)
+            self._pass(chunk, (0, len(chunk)), [state], (), nothing)
 
     def _run(self, tokens: Iterable[int], state: State, every: bool, hidden: np.ndarray | None) -> np.ndarray:
         """Logits [1, V] after the last token, or [T, V] with `every`; hidden [1 or T, C] is filled, if given."""
         ids = self._ids(tokens)
         self._own(state)
-        logits = np.empty((len(ids) if every else 1, self.config.vocab), np.float32)
+        logits, finite = np.empty((len(ids) if every else 1, self.config.vocab), np.float32), True
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
             last = start + len(chunk) == len(ids)
-            wanted = np.arange(len(chunk) if every else 0, dtype=np.int64)
-            if last and not every:
-                wanted = np.array([len(chunk) - 1], np.int64)
+            wanted: Sequence[int] = range(len(chunk)) if every else (len(chunk) - 1,) if last else ()
             rows = slice(start, start + len(chunk)) if every else slice(0, len(wanted))
             read = None if hidden is None else hidden[rows]
-            self._pass(chunk, np.array([0, len(chunk)], np.int64), [state], wanted, logits[rows], read)
-        self._finite(logits)
+            finite &= self._pass(chunk, (0, len(chunk)), [state], wanted, logits[rows], read)
+        if not finite:
+            self._blame()
         return logits
 
     def feed_batch(self, batch: Sequence[tuple[Iterable[int], State]]) -> np.ndarray:
@@ -175,19 +178,20 @@ class Model:
             self._own(state)
         if len({id(state) for state in owners}) < len(owners):
             raise StateError("feed_batch: the same state is given twice; fork() it")
-        logits = np.empty((len(batch), self.config.vocab), np.float32)
+        logits, finite = np.empty((len(batch), self.config.vocab), np.float32), True
         while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
             each = CHUNK // len(pending)
             parts = [left[b][:each] for b in pending]
-            spans = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+            spans = list(accumulate((len(part) for part in parts), initial=0))
             done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i])]
             out = np.empty((len(done), self.config.vocab), np.float32)
-            self._pass(np.concatenate(parts), spans, [owners[b] for b in pending], spans[1:][done] - 1, out)
+            finite &= self._pass(np.concatenate(parts), spans, [owners[b] for b in pending], [spans[i + 1] - 1 for i in done], out)
             for row, i in enumerate(done):
                 logits[pending[i]] = out[row]
             for b, part in zip(pending, parts, strict=True):
                 left[b] = left[b][len(part) :]
-        self._finite(logits)
+        if not finite:
+            self._blame()
         return logits
 
     def generate(
@@ -231,25 +235,32 @@ class Model:
     def _pass(
         self,
         tokens: np.ndarray,
-        spans: np.ndarray,
+        spans: Sequence[int],
         batch: list[State],
-        wanted: np.ndarray,
+        wanted: Sequence[int],
         out: np.ndarray,
         hidden: np.ndarray | None = None,
-    ) -> None:
-        """One run of the family's program: at most CHUNK tokens of one or more sequences. hidden [W, C]: what the head read."""
+    ) -> bool:
+        """One run of the family's program: at most CHUNK tokens of one or more sequences. hidden [W, C]: what the head read.
+
+        Returns whether all logits are finite.
+        """
         m = self._machinery
-        addresses = np.array([state.block.ctypes.data for state in batch], np.int64)
         lanes = m.lanes or (None if m.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         with self._one_pass:
-            m.team.run(m.family.step, m.weights, m.scratch, tokens, spans, addresses, wanted, out, lanes=lanes)
+            tell(m.words, tokens, spans, [address(state.block) for state in batch], wanted, out)
+            m.team.run(m.family.step, m.weights, m.scratch, m.words, lanes=lanes)
             if hidden is not None:
                 hidden[:] = m.scratch.h[: len(wanted)]  # every family leaves it there: `families.ends.project`
+            finite = bool(m.words[FINITE])
         for b, state in enumerate(batch):
-            state.position += int(spans[b + 1] - spans[b])
+            state.position += spans[b + 1] - spans[b]
+        return finite
 
     def _ids(self, tokens: Iterable[int]) -> np.ndarray:
         """The tokens as int64 [T], checked."""
+        if isinstance(tokens, list) and len(tokens) == 1 and type(tokens[0]) is int and 0 <= tokens[0] < self.config.vocab:
+            return np.array(tokens, np.int64)  # a token in decoding: what follows takes numpy a fiftieth of a small model's token
         ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
         if ids.size == 0:
             raise TokenError("feed: no token was given; want one or more")
@@ -262,13 +273,11 @@ class Model:
         return ids.astype(np.int64)
 
     def _own(self, state: State) -> None:
-        if not isinstance(state, State) or state.layout != self._initial.layout:
+        if not isinstance(state, State) or (state.layout is not self._initial.layout and state.layout != self._initial.layout):
             raise StateError("the state was made for another model; make one with this model's new_state()")
 
-    def _finite(self, logits: np.ndarray) -> None:
-        """CheckpointError, naming the tensor, if logits are not finite numbers."""
-        if np.isfinite(logits).all():
-            return
+    def _blame(self) -> NoReturn:
+        """CheckpointError for logits that are not finite, naming the tensor that is to blame."""
         for name, tensor in self.checkpoint.tensors.items():
             if not np.isfinite(tensor.float32()).all():
                 raise CheckpointError(f"{self.checkpoint.path}: tensor {name} has NaN or infinite weights; get the file again")

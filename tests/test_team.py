@@ -11,6 +11,7 @@ import pytest
 
 from rwkv_engine import OptionError
 from rwkv_engine.kernels._jit import standalone
+from rwkv_engine.kernels.calling import ASLEEP, WAITING, attend
 from rwkv_engine.kernels.lanes import barrier, share, take
 from rwkv_engine.team import Team
 
@@ -42,6 +43,20 @@ def mark_share(lane, out):
 def pause(lane, rounds):
     """Meet again and again."""
     for _ in range(rounds):
+        barrier(lane)
+
+
+@standalone
+def count_calls(lane, told, taken, entered):
+    """In each call, told[0] is added to all of `taken`, by tickets; entered [lanes] counts how often Python called a lane."""
+    entered[lane.number] += 1
+    calls = 0
+    while attend(lane, calls):
+        calls += 1
+        ticket = take(lane, 1, taken.shape[0], -1)
+        while ticket < taken.shape[0]:
+            taken[ticket] += told[0]
+            ticket = take(lane, 1, taken.shape[0], ticket)
         barrier(lane)
 
 
@@ -96,6 +111,67 @@ def test_parked_lanes_use_no_processor_time():
     assert time.process_time() - before < 0.05
 
 
+def fell_asleep(team, lanes):
+    """Wait until the helpers of a call by so many lanes sleep."""
+    deadline = time.monotonic() + 20
+    while any(desk.says[0] != ASLEEP for desk in team._desks[: lanes - 1]) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return all(desk.says[0] == ASLEEP for desk in team._desks[: lanes - 1])
+
+
+def test_a_lane_waits_for_the_next_call_where_the_last_one_ended():
+    team, told, taken, entered = Team(2), np.zeros(1, np.int64), np.zeros(23, np.int64), np.zeros(2, np.int64)
+    team.run(count_calls, told, taken, entered)  # compiles
+    assert fell_asleep(team, 2)
+    for told[0] in range(1, 2001):
+        team.run(count_calls, told, taken, entered)
+    assert (taken == 2000 * 2001 // 2).all()
+    assert entered[0] == 2001
+    assert entered[1] < 1000  # most calls found it waiting, even on a busy machine
+    before = time.process_time()
+    assert fell_asleep(team, 2)
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.05
+
+
+def test_no_call_is_lost_around_the_moment_of_falling_asleep():
+    team, told, taken, entered = Team(3), np.ones(1, np.int64), np.zeros(7, np.int64), np.zeros(3, np.int64)
+    pauses = np.random.default_rng(0).uniform(0, 0.003, 600)
+    for pause_before in pauses:
+        deadline = time.perf_counter() + pause_before
+        while time.perf_counter() < deadline:
+            pass
+        team.run(count_calls, told, taken, entered)
+    assert (taken == len(pauses)).all()
+
+
+def test_other_functions_arguments_and_lane_counts_come_between_calls():
+    team, told = Team(4), np.ones(1, np.int64)
+    first, second, entered = np.zeros(9, np.int64), np.zeros(9, np.int64), np.zeros(4, np.int64)
+    for n in range(60):
+        team.run(count_calls, told, first, entered)
+        team.run(count_calls, told, second, entered, lanes=1 + n % 4)
+        if n % 7 == 0:
+            out = np.zeros(8, np.int64)
+            team.run(mark_share, out)
+            assert out.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+        team.run(count_calls, told, first, entered)
+    assert (first == 120).all() and (second == 60).all()
+
+
+def test_more_lanes_than_processors_do_not_poll_for_their_next_call():
+    assert Team(os.cpu_count() + 1)._lane(1, 2).stay == 0
+
+
+def test_a_team_can_go_while_its_lanes_wait_for_another_call():
+    for _ in range(20):
+        team, told, taken, entered = Team(2), np.ones(1, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
+        team.run(count_calls, told, taken, entered)
+        team.run(count_calls, told, taken, entered)
+        assert team._desks[0].says[0] in (WAITING, ASLEEP) and (taken == 2).all()
+        del team
+
+
 def test_calls_from_many_threads_queue_up():
     team, taken = Team(2), [np.zeros(11, np.int64) for _ in range(6)]
     threads = [threading.Thread(target=team.run, args=(count_tickets, t, 50)) for t in taken]
@@ -112,10 +188,14 @@ def test_a_forked_child_has_lanes_of_its_own():
 import os, warnings
 warnings.simplefilter("ignore")
 import numpy as np
-from test_team import Team, mark_share
+from test_team import Team, count_calls, mark_share
 team = Team(2)
+arguments = np.ones(1, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
 team.run(mark_share, np.zeros(4, np.int64))
-child = os.fork()
+team.run(count_calls, *arguments)
+child = os.fork()  # while a lane waits for another call
+team.run(count_calls, *arguments)
+assert arguments[1].tolist() == [2, 2, 2, 2]
 out = np.zeros(4, np.int64)
 team.run(mark_share, out)
 assert out.tolist() == [1, 1, 2, 2]

@@ -8,6 +8,7 @@ import numpy as np
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.families.loader import Loader
+from rwkv_engine.families.passes import address, new_words, tell
 from rwkv_engine.model import room_for_model
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team
@@ -22,8 +23,7 @@ def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) ->
     """
     family = families.detect(checkpoint.tensors)
     whole = family.infer(checkpoint.tensors)
-    ids, spans = np.array(tokens, np.int64), np.array([0, len(tokens)], np.int64)
-    nothing, no_logits = np.empty(0, np.int64), np.empty((0, whole.vocab), np.float32)
+    words, no_logits = new_words(), np.empty((0, whole.vocab), np.float32)
     shares = []
     for layers in range(1, whole.layers + 1):
         part = {name: t for name, t in checkpoint.tensors.items() if not (m := _BLOCK.match(name)) or int(m[1]) < layers}
@@ -32,7 +32,7 @@ def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) ->
         prepared = family.prepare(loader, config)
         scratch = family.scratch(config, prepared, len(tokens))
         state = State.fresh(StateLayout(family.planes(config), ""))
-        addresses = np.array([state.block.ctypes.data], np.int64)
-        Team(1, room_for_model(config)).run(family.step, prepared, scratch, ids, spans, addresses, nothing, no_logits)
+        tell(words, np.array(tokens, np.int64), (0, len(tokens)), [address(state.block)], (), no_logits)
+        Team(1, room_for_model(config)).run(family.step, prepared, scratch, words)
         shares.append(float((scratch.f[: len(tokens)] == 0).mean()))
     return shares

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rwkv_engine.families.loader import Loader
+from rwkv_engine.families.passes import FINITE
 from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import STORE, matmul, read_row
 from rwkv_engine.kernels.norm import EPSILON, layer_norm
+from rwkv_engine.kernels.pointers import address_of, integers
 from rwkv_engine.shapes import ModelConfig
 
 
@@ -41,8 +43,12 @@ def embed(lane, x, w, tokens):
 
 
 @kernel
-def project(lane, logits, w, h, x, wanted):
-    """logits [W, V] <- head(ln_out(x [T, C])) of the wanted tokens [W]; h is a work array [T, C]. Ends with a barrier."""
+def project(lane, now, w, h, x):
+    """The logits of a Pass <- head(ln_out(x [T, C])) of the wanted tokens; h is a work array [T, C]. Ends with a barrier.
+
+    Its word FINITE becomes 0 if a logit is not finite.
+    """
+    wanted, logits = now.wanted, now.logits
     start, stop = share(lane, wanted.shape[0])
     for i in range(start, stop):
         layer_norm(h[i], x[wanted[i]], w.ln_out[0], w.ln_out[1], EPSILON)
@@ -50,3 +56,16 @@ def project(lane, logits, w, h, x, wanted):
     if wanted.shape[0] > 0:
         matmul(lane, 0, logits, w.head, 0, h[: wanted.shape[0]], STORE)
     barrier(lane)
+    start, stop = share(lane, logits.shape[0] * logits.shape[1])
+    if not all_finite(address_of(logits) + 4 * start, stop - start):
+        now.words[FINITE] = 0
+    barrier(lane)
+
+
+@kernel
+def all_finite(address, count):
+    """Whether [count] float32 at `address` are finite: neither the exponent of a NaN nor of an infinity."""
+    bits, largest = integers(address, count), np.int32(0)
+    for i in range(count):
+        largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))
+    return largest < np.int32(0x7F800000)

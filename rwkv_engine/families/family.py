@@ -27,9 +27,8 @@ class Family:
     planes   the state's planes, in the order in which `step` finds them in its block.
     prepare  tensors -> the NamedTuple of weights that `step` is compiled for.
     scratch  (config, weights, tokens of the longest call) -> the NamedTuple of work arrays.
-    step     the compiled program: step(lane, weights, scratch, tokens, spans, states, wanted, logits). Tokens [T] int64 of B
-             sequences one after another, sequence b at [spans[b], spans[b+1]), its state block at address states[b];
-             wanted [W] are the tokens whose logits [W, V] are computed.
+    step     the compiled program: step(lane, weights, scratch, words), words being those of `passes`. It runs the pass that they tell
+             and, in lanes that wait for more, the next ones.
     """
 
     name: str

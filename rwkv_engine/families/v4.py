@@ -8,8 +8,10 @@ import numpy as np
 from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
 from rwkv_engine.families.family import Family, zeros
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
+from rwkv_engine.families.passes import told
 from rwkv_engine.families.receptance_ffn import channel_mix
 from rwkv_engine.kernels._jit import kernel, program
+from rwkv_engine.kernels.calling import attend
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import ADD, SIGMOID, STORE, matmul
 from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
@@ -135,14 +137,18 @@ def time_mix(lane, w, s, layer, x, spans, states):
 
 
 @program
-def step(lane, w, s, tokens, spans, states, wanted, logits):
-    """All layers for all tokens of a call; see Family.step."""
-    x = s.x[: tokens.shape[0]]
-    embed(lane, x, w.ends, tokens)
-    for layer in range(w.first.shape[0]):
-        time_mix(lane, w, s, layer, x, spans, states)
-        channel_mix(lane, w, s, layer, x, spans, states)
-    project(lane, logits, w.ends, s.h, x, wanted)
+def step(lane, w, s, words):
+    """All layers for all tokens of each pass; see Family.step."""
+    calls = 0
+    while attend(lane, calls):
+        calls += 1
+        now = told(words)
+        x = s.x[: now.tokens.shape[0]]
+        embed(lane, x, w.ends, now.tokens)
+        for layer in range(w.first.shape[0]):
+            time_mix(lane, w, s, layer, x, now.spans, now.states)
+            channel_mix(lane, w, s, layer, x, now.spans, now.states)
+        project(lane, now, w.ends, s.h, x)
 
 
 FAMILY = Family("v4", marks, infer, planes, prepare, scratch, step)

@@ -14,8 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rwkv_engine.cpu import ARCHITECTURE
 from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels.atomics import add, load, offer_core, pause, store
 
 #: bytes between two shared words: two cache lines, because x86 prefetches lines in pairs
 STRIDE = 128
@@ -35,6 +35,8 @@ class Lane(NamedTuple):
     room    float32 numbers of this lane alone, for what a stage keeps from one line to the next.
     leave   0, or the address of int64 words: how many ranges of pages are given back after each stage, then address and length
             of each, in pages of files that are mapped to be read only.
+    desk    0, or the address of the int64 word by which this lane is called (see `kernels.calling`).
+    stay    polls for which the lane waits at its desk for another call before it goes to sleep.
     """
 
     number: int
@@ -42,75 +44,13 @@ class Lane(NamedTuple):
     shared: int
     room: np.ndarray
     leave: int = 0
+    desk: int = 0
+    stay: int = 0
 
 
 def shared_bytes(lanes: int) -> int:
     """Bytes that a call of so many lanes shares."""
     return STRIDE * (COUNTERS + 2 * lanes)
-
-
-@intrinsic
-def _add(typingctx: Any, address: Any, value: Any) -> Any:
-    """Add to the int64 at `address` in one atomic step; return what was there before."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", word, arguments[1], "acq_rel")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def _load(typingctx: Any, address: Any) -> Any:
-    """The int64 at `address`, with acquire ordering."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.load_atomic(word, "acquire", 8)
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def _store(typingctx: Any, address: Any, value: Any) -> Any:
-    """Write the int64 at `address`, with release ordering."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        builder.store_atomic(arguments[1], word, "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def _pause(typingctx: Any) -> Any:
-    """Tell the core that this is a polling loop."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        void, i32 = ir.VoidType(), ir.IntType(32)
-        if ARCHITECTURE == "x86":
-            kind = ir.FunctionType(void, [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
-        elif ARCHITECTURE == "arm":
-            kind = ir.FunctionType(void, [i32])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.hint"), [i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def _offer_core(typingctx: Any) -> Any:
-    """Let another thread have this core (POSIX `sched_yield`; nothing elsewhere)."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        if sys.platform != "win32":
-            kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
 
 
 @intrinsic
@@ -130,9 +70,9 @@ def _give_back(typingctx: Any, address: Any, length: Any) -> Any:
 @kernel
 def leave(table):
     """Give back the pages of all ranges of a table (see Lane); whoever reads them next has them mapped anew."""
-    for number in range(_load(table)):
+    for number in range(load(table)):
         at = table + 8 + 16 * number
-        _give_back(_load(at), _load(at + 8))
+        _give_back(load(at), load(at + 8))
 
 
 @kernel
@@ -148,23 +88,23 @@ def barrier(lane):
         if lane.leave != 0:
             leave(lane.leave)
         return
-    turn = _load(lane.shared + TURN * STRIDE)
+    turn = load(lane.shared + TURN * STRIDE)
     mine = _counters(lane, turn + 1, lane.number)  # last used before the barrier before this one
     for slot in range(SLOTS):
-        _store(mine + 8 * slot, 0)
-    if _add(lane.shared + ARRIVED * STRIDE, 1) == lane.lanes - 1:
+        store(mine + 8 * slot, 0)
+    if add(lane.shared + ARRIVED * STRIDE, 1) == lane.lanes - 1:
         if lane.leave != 0:
             leave(lane.leave)
-        _store(lane.shared + ARRIVED * STRIDE, 0)
-        _store(lane.shared + TURN * STRIDE, turn + 1)
+        store(lane.shared + ARRIVED * STRIDE, 0)
+        store(lane.shared + TURN * STRIDE, turn + 1)
         return
     polls = 0
-    while _load(lane.shared + TURN * STRIDE) == turn:
+    while load(lane.shared + TURN * STRIDE) == turn:
         polls += 1
         if polls < PATIENCE:
-            _pause()
+            pause()
         else:
-            _offer_core()
+            offer_core()
 
 
 @kernel
@@ -177,12 +117,12 @@ def take(lane, slot, total, before):
     """
     if lane.lanes == 1:
         return before + 1
-    turn = _load(lane.shared + TURN * STRIDE)
+    turn = load(lane.shared + TURN * STRIDE)
     owner = lane.number if before < 0 else ((before + 1) * lane.lanes - 1) // total
     for _ in range(lane.lanes):
         first, last = total * owner // lane.lanes, total * (owner + 1) // lane.lanes
         if first < last:
-            ticket = first + _add(_counters(lane, turn, owner) + 8 * slot, 1)
+            ticket = first + add(_counters(lane, turn, owner) + 8 * slot, 1)
             if ticket < last:
                 return ticket
         owner = (owner + 1) % lane.lanes
