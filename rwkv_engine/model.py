@@ -1,60 +1,28 @@
 """`Model`: a checkpoint made ready to run, and the verbs that run it."""
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
-from rwkv_engine import cpu, families, memory
+from rwkv_engine import memory
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
-from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
 from rwkv_engine.checkpoints.time_state import name_of
 from rwkv_engine.constraint import Constraint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
-from rwkv_engine.families.family import HEAD_VECTORS, Family
-from rwkv_engine.families.loader import Loader, is_matrix
-from rwkv_engine.families.passes import FINITE, address, new_words, tell
-from rwkv_engine.formats import QUANTIZED, own_format
+from rwkv_engine.formats import QUANTIZED
 from rwkv_engine.generate import Cancel, Step, generate
-from rwkv_engine.kernels.matmul_int8 import room_for
+from rwkv_engine.machinery import Machinery
 from rwkv_engine.mounting import open_state, place
-from rwkv_engine.pages import prefer_large, ranges
 from rwkv_engine.prefix_cache import PrefixCache
 from rwkv_engine.quantizing import cached
 from rwkv_engine.sampling import Sampling
 from rwkv_engine.shapes import CHUNK, ModelConfig
 from rwkv_engine.state import State, StateLayout
-from rwkv_engine.team import Team
-from rwkv_engine.tensor import one_at_a_time
 from rwkv_engine.text import Tokenizer, find_tokenizer
-
-#: bytes of weights x tokens of a pass below which waking a second lane costs more than it gives
-WORTH_LANES = 16_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Machinery:
-    """What a forward pass needs besides its tokens and states.
-
-    owners       the arrays whose addresses `weights` holds.
-    words        what the lanes are told of a pass (`families.passes`).
-    weight_bytes read once for every pass (the embedding aside).
-    lanes        the caller's choice, or None: as many as the work is worth.
-    """
-
-    family: Family
-    weights: Any
-    scratch: Any
-    team: Team
-    owners: tuple[np.ndarray, ...]
-    words: np.ndarray
-    weight_bytes: int
-    lanes: int | None
 
 
 class Model:
@@ -65,35 +33,17 @@ class Model:
     One model serves many threads, each with states of its own: passes queue up, and each uses all lanes.
     """
 
-    __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery", "_one_pass")
+    __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery")
 
     def __init__(
         self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None, ram: int | None = None
     ) -> None:
-        family = families.detect(checkpoint.tensors)
-        config = family.infer(checkpoint.tensors)
-        bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
-        if bounded is not None and ram is not None:
-            memory.require(bounded, ram)
-        early = ram is None and _lies_ready(checkpoint, weights)
-        if early:  # before anything is read: what is once in small pages stays so
-            prefer_large(tensor.bits() for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor))
-        loader = Loader(one_at_a_time(checkpoint.tensors), config.layers, weights)
-        prepared = family.prepare(loader, config)
-        owners = tuple(loader.owners)
-        if ram is None and not early:
-            prefer_large(owners[1:])  # all but the embedding, of which a token reads one row
-        left = memory.left_to_the_page_cache(owners, bounded, ram) if bounded is not None and ram is not None else []
-        lanes = cpu.physical_cores() if threads is None else threads
-        team = Team(lanes, room_for_model(config), ranges(left) if left else None)
-        read = sum(array.nbytes for array in owners) - loader.unread_bytes
-        self._machinery = _Machinery(family, prepared, family.scratch(config, prepared, CHUNK), team, owners, new_words(), read, threads)
-        self._one_pass = threading.Lock()
-        self.checkpoint, self.config, self.format = checkpoint, config, loader.format.NAME
+        m = self._machinery = Machinery(checkpoint, weights, threads, ram)
+        self.checkpoint, self.config, self.format = checkpoint, m.config, m.format
         inside = checkpoint.packing.tokenizer if checkpoint.packing else None
-        self.tokenizer: Tokenizer = find_tokenizer(config.vocab, checkpoint.files, tokenizer, inside)
+        self.tokenizer: Tokenizer = find_tokenizer(m.config.vocab, checkpoint.files, tokenizer, inside)
         self.fingerprint = fingerprint(checkpoint)
-        self._initial = _initial_state(checkpoint, family, config, StateLayout(family.planes(config), self.fingerprint))
+        self._initial = _initial_state(checkpoint, m.config, StateLayout(m.family.planes(m.config), self.fingerprint))
 
     @property
     def lanes(self) -> int:
@@ -147,7 +97,7 @@ class Model:
         nothing = np.empty((0, self.config.vocab), np.float32)
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
-            self._pass(chunk, (0, len(chunk)), [state], (), nothing)
+            self._machinery.run(chunk, (0, len(chunk)), [state], (), nothing)
 
     def _run(self, tokens: Iterable[int], state: State, every: bool, hidden: np.ndarray | None) -> np.ndarray:
         """Logits [1, V] after the last token, or [T, V] with `every`; hidden [1 or T, C] is filled, if given."""
@@ -160,7 +110,7 @@ class Model:
             wanted: Sequence[int] = range(len(chunk)) if every else (len(chunk) - 1,) if last else ()
             rows = slice(start, start + len(chunk)) if every else slice(0, len(wanted))
             read = None if hidden is None else hidden[rows]
-            finite &= self._pass(chunk, (0, len(chunk)), [state], wanted, logits[rows], read)
+            finite &= self._machinery.run(chunk, (0, len(chunk)), [state], wanted, logits[rows], read)
         if not finite:
             self._blame()
         return logits
@@ -185,7 +135,7 @@ class Model:
             spans = list(accumulate((len(part) for part in parts), initial=0))
             done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i])]
             out = np.empty((len(done), self.config.vocab), np.float32)
-            finite &= self._pass(np.concatenate(parts), spans, [owners[b] for b in pending], [spans[i + 1] - 1 for i in done], out)
+            finite &= self._machinery.run(np.concatenate(parts), spans, [owners[b] for b in pending], [spans[i + 1] - 1 for i in done], out)
             for row, i in enumerate(done):
                 logits[pending[i]] = out[row]
             for b, part in zip(pending, parts, strict=True):
@@ -232,31 +182,6 @@ class Model:
             alternatives=alternatives,
         )
 
-    def _pass(
-        self,
-        tokens: np.ndarray,
-        spans: Sequence[int],
-        batch: list[State],
-        wanted: Sequence[int],
-        out: np.ndarray,
-        hidden: np.ndarray | None = None,
-    ) -> bool:
-        """One run of the family's program: at most CHUNK tokens of one or more sequences. hidden [W, C]: what the head read.
-
-        Returns whether all logits are finite.
-        """
-        m = self._machinery
-        lanes = m.lanes or (None if m.weight_bytes * len(tokens) >= WORTH_LANES else 1)
-        with self._one_pass:
-            tell(m.words, tokens, spans, [address(state.block) for state in batch], wanted, out)
-            m.team.run(m.family.step, m.weights, m.scratch, m.words, lanes=lanes)
-            if hidden is not None:
-                hidden[:] = m.scratch.h[: len(wanted)]  # every family leaves it there: `families.ends.project`
-            finite = bool(m.words[FINITE])
-        for b, state in enumerate(batch):
-            state.position += spans[b + 1] - spans[b]
-        return finite
-
     def _ids(self, tokens: Iterable[int]) -> np.ndarray:
         """The tokens as int64 [T], checked."""
         if isinstance(tokens, list) and len(tokens) == 1 and type(tokens[0]) is int and 0 <= tokens[0] < self.config.vocab:
@@ -284,12 +209,6 @@ class Model:
         raise CheckpointError(
             f"{self.checkpoint.path}: the logits are not finite though all weights are; try weights='f32', or a fresh state"
         )
-
-
-def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
-    """Whether matrices are run as they lie in the file, so that to look for them reads and converts nothing."""
-    own = own_format({tensor.dtype for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)})
-    return weights in (None, own) and checkpoint.container in ("safetensors", "packed") and checkpoint.layout == BLINKDL.name
 
 
 def load(
@@ -337,13 +256,7 @@ def embedded() -> Path:
     return path
 
 
-def room_for_model(config: ModelConfig) -> int:
-    """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
-    widest = max(config.width, config.ffn)
-    return max(widest, room_for(widest, CHUNK), HEAD_VECTORS * config.head_size)
-
-
-def _initial_state(checkpoint: Checkpoint, family: Family, config: ModelConfig, layout: StateLayout) -> State:
+def _initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLayout) -> State:
     """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key] where there is one."""
     state = State.fresh(layout)
     found = {layer: checkpoint.tensors.get(name_of(layer)) for layer in range(config.layers)}

@@ -15,7 +15,7 @@ import numpy as np
 
 #: whether pages can be given back here
 HERE = sys.platform.startswith("linux")
-_DONTNEED, _HUGEPAGE = 4, 14
+_DONTNEED, _HUGEPAGE, _NOHUGEPAGE = 4, 14, 15
 _PAGE = mmap.PAGESIZE
 #: bytes between two matrices, vectors mostly, that large pages may span
 _BETWEEN = 1 << 20
@@ -80,6 +80,13 @@ def prefer_large(arrays: Iterable[np.ndarray]) -> None:
     """
     if HERE:
         _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE, _BETWEEN)
+
+
+def prefer_small(arrays: Iterable[np.ndarray]) -> None:
+    """Ask for pages of the usual size: for what is read in places, or given back a little at a time. A row of an embedding would else
+    count 2 MiB where the page cache holds the file in large pages, and so would a vector between matrices that were given back."""
+    if HERE:
+        _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _NOHUGEPAGE)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import numpy as np
 
 from rwkv_engine import int8_layout
 from rwkv_engine.bf16 import bf16_to_float32
-from rwkv_engine.pages import give_back, is_mapped
+from rwkv_engine.pages import give_back, is_mapped, prefer_small
 
 #: element type in a file -> numpy dtype of its bits (BF16 has none of its own: its upper 16 bits of a float32)
 BITS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
@@ -54,8 +54,12 @@ class Tensor:
         return np.ascontiguousarray(bf16_to_float32(bits)) if self.dtype == "BF16" else np.array(bits, np.float32)
 
 
-def one_at_a_time(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors; when one is read, the file's pages of the one before are given back: converting a model holds one tensor of it."""
+def one_at_a_time(tensors: Mapping[str, Tensor], stay: bool) -> dict[str, Tensor]:
+    """The same tensors; when one is read, the file's pages of the one before are given back: converting a model holds one tensor of it.
+
+    stay  whether most are used where the file is mapped, and only some converted; else they are read in small pages, because of what
+          is given back in large ones, the next read of a neighbour brings all back.
+    """
     last: list[np.ndarray] = []
 
     def reading(tensor: Tensor) -> Tensor:
@@ -65,6 +69,8 @@ def one_at_a_time(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             array = tensor.bits()
             if is_mapped(array):
                 last.append(array)
+                if not stay:
+                    prefer_small([array])
             return array
 
         return dataclasses.replace(tensor, bits=bits)

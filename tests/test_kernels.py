@@ -93,14 +93,13 @@ def test_a_product_is_numpys_whatever_the_shape(name, rows, cols, tokens, lanes)
 
 
 @pytest.mark.parametrize("name", OWN.values())
-def test_rows_and_heads_are_what_was_packed(name):
+def test_rows_are_what_was_packed(name):
     tensors = [formats_used.tensor(RNG.standard_normal((12, 40)), name) for _ in range(2)]
     W, owners = format_named(name).pack(tensors)
     out = np.empty(40, np.float32)
     row(out, W, 1, 7)
     np.testing.assert_array_equal(out, tensors[1].float32()[7])
-    heads, more = format_named(name).pack_heads(tensors, 5)
-    assert owners and more
+    assert owners
 
 
 @pytest.mark.parametrize("size", [8, 32, 64, 88, 128])
@@ -108,11 +107,14 @@ def test_rows_and_heads_are_what_was_packed(name):
 @pytest.mark.parametrize("name", OWN.values())
 def test_an_expansion_is_a_product_with_one_heads_channels(name, tokens, size):
     tensors = [formats_used.tensor(RNG.standard_normal((12, 3 * size)), name) for _ in range(2)]
-    heads, owners = format_named(name).pack_heads(tensors, 3)
+    other = formats_used.tensor(RNG.standard_normal((5, 3 * size)), name)
+    (_, heads, late), owners = format_named(name).pack_heads([[other, tensors[0], None], [other, tensors[1], other]], 3)
     hidden, out = RNG.standard_normal((tokens, 20)).astype(np.float32)[:, 4:16], np.zeros((tokens, size + 5), np.float32)
     spread(out[:, 2 : size + 2], heads, 1, 2, hidden)
     np.testing.assert_allclose(out[:, 2 : size + 2], hidden @ tensors[1].float32()[:, 2 * size :], atol=2e-5)
     assert not out[:, :2].any() and not out[:, size + 2 :].any() and owners
+    spread(out[:, 2 : size + 2], late, 1, 0, hidden[:, :5])
+    np.testing.assert_allclose(out[:, 2 : size + 2], hidden[:, :5] @ other.float32()[:, :size], atol=2e-5)
 
 
 @pytest.mark.parametrize("size", [8, 24, 32, 64, 96, 128])

@@ -99,6 +99,7 @@ def test_first_the_embedding_is_given_up_then_the_head_then_layers(big):
     assert 2 < counts[0] < counts[1] < counts[2] <= len(owners)
     first = memory.left_to_the_page_cache(owners, found, sizes[0])
     assert first[0] is owners[0] and first[1] is owners[1]
+    assert first[0].shape == first[1].shape == (model.config.vocab, model.config.width)
 
 
 @pytest.mark.parametrize(

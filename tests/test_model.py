@@ -77,6 +77,14 @@ def test_a_wrong_shape_says_what_it_got_and_what_it_wants(tmp_path, tokenizer_fi
         rwkv_engine.load(path, tokenizer=tokenizer_file)
 
 
+def test_a_rank_that_differs_from_layer_to_layer_is_refused(tmp_path, tokenizer_file):
+    tensors, name = models.random_model("6"), "blocks.1.att.time_maa_w2"
+    five, rank, width = tensors[name].shape
+    tensors[name] = np.zeros((five, rank + 1, width), np.float32)
+    with pytest.raises(WrongShape, match=r"blocks\.1\.att\.time_maa_w2"):
+        rwkv_engine.load(models.write(tmp_path / "m.safetensors", tensors), tokenizer=tokenizer_file)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_named_when_logits_stop_being_finite(tmp_path, tokenizer_file, value):
     tensors = models.random_model("7")

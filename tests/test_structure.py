@@ -17,6 +17,7 @@ LEVELS = (
     ("constraint", "prefix_cache"),
     ("families", "checkpoints", "generate"),
     ("quantizing", "mounting", "memory"),
+    ("machinery",),
     ("model", "pulling"),
     ("bench", "conversation"),
     ("sessions",),

@@ -9,7 +9,7 @@ from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import address, new_words, tell
-from rwkv_engine.model import room_for_model
+from rwkv_engine.machinery import room_for_model
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.team import Team
 

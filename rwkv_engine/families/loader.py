@@ -56,7 +56,7 @@ class Loader:
     layers   L.
     weights  name of the matrices' format, or None for the checkpoint's own.
     owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
-    unread_bytes  of the owners, how many hold embeddings, of which a token reads one row.
+    unread_bytes  of the owners, how many a token does not read: embeddings, of which it reads one row, and empty places.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], layers: int, weights: str | None) -> None:
@@ -94,7 +94,7 @@ class Loader:
     def embedding(self, rows: int, cols: int) -> Any:
         """The embedding [V, C], read row by row as the checkpoint has it."""
         packed = self.small([self._checked("emb.weight", rows, cols)])
-        self.unread_bytes = self.owners[-1].nbytes
+        self.unread_bytes += self.owners[-1].nbytes
         return packed
 
     def head(self, rows: int, cols: int) -> Any:
@@ -116,19 +116,35 @@ class Loader:
         turned = [transposed(self._checked(name, width, rank)) for name in names]
         return self.small(turned)
 
-    def low_rank_out(self, suffix: str, width: int, heads: int, first: int = 0) -> Any:
-        """Second halves [R, C] of low-rank pairs, cut by heads; layers from `first` on."""
-        tensors = self._pair(suffix, first)
-        rank = tensors[0].shape[0] if tensors[0].shape else 0
-        return self.heads([self._checked(f"blocks.{n}.{suffix}", rank, width) for n in range(first, self.layers)], heads)
+    def low_rank_out(self, suffixes: Mapping[str, int], width: int, heads: int) -> list[Any]:
+        """Second halves [R, C] of low-rank pairs that one stage reads together, cut by heads; suffix: the first layer that has it."""
+        ranks = {}
+        for suffix, first in suffixes.items():
+            shape = self._pair(suffix, first)[0].shape
+            ranks[suffix] = shape[0] if shape else 0
+        return self.heads(
+            [
+                [self._checked(f"blocks.{n}.{suffix}", ranks[suffix], width) if n >= first else None for suffix, first in suffixes.items()]
+                for n in range(self.layers)
+            ],
+            heads,
+        )
 
     def small(self, tensors: Sequence[Tensor]) -> Any:
         """Matrices that keep the checkpoint's own precision."""
         return self._keep(self._small(tensors).pack(tensors))
 
-    def heads(self, tensors: Sequence[Tensor], heads: int) -> Any:
-        """Second halves [R, C] that a family cut out itself, cut by heads."""
-        return self._keep(self._small(tensors).pack_heads(tensors, heads))
+    def heads(self, layers: Sequence[Sequence[Tensor | None]], heads: int) -> list[Any]:
+        """Second halves [R, C], of each layer those that one stage reads together, cut by heads; see `formats.rows.packed_heads`."""
+        tensors = [tensor for layer in layers for tensor in layer if tensor]
+        for pair in zip(*layers, strict=True):
+            shapes = {tensor.shape: tensor.name for tensor in pair if tensor}
+            if len(shapes) > 1:
+                raise WrongShape(f"tensor {list(shapes.values())[1]}: got shape {list(list(shapes)[1])}, want {list(next(iter(shapes)))}")
+        pairs, owners = self._small(tensors).pack_heads(layers, heads)
+        read = sum(prod(tensor.shape) for tensor in tensors) * owners[0].itemsize
+        self.unread_bytes += sum(owner.nbytes for owner in owners) - read  # places of what a layer does not have
+        return list(self._keep((pairs, owners)))
 
     @staticmethod
     def same_rank(name: str, first: int, second: int) -> None:

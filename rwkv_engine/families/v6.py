@@ -30,8 +30,7 @@ W, K, V, R, G = range(5)
 class Weights(NamedTuple):
     """Read only. Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own.
 
-    maa_x [L, 1, C] mixes the input of the low-rank pair (maa_w1, maa_w2) that is added to maa [L, 5, C]; maa_w2 has five
-    matrices a layer.
+    maa_x [L, 1, C] mixes the input of the low-rank pair (maa_w1, maa_w2) that is added to maa [L, 5, C]; maa_w2 are five.
     """
 
     ends: Ends
@@ -104,9 +103,9 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
         first=load.vectors("att.time_faaaa", c),
         heads=h,
         maa_w1=load.low_rank_in("att.time_maa_w1", c),
-        maa_w2=load.heads([part for n in range(config.layers) for part in _five(load, n, c)], h),
+        maa_w2=tuple(load.heads([_five(load, n, c) for n in range(config.layers)], h)),
         decay_w1=load.low_rank_in("att.time_decay_w1", c),
-        decay_w2=load.low_rank_out("att.time_decay_w2", c, h),
+        decay_w2=load.low_rank_out({"att.time_decay_w2": 0}, c, h)[0],
         key=load.matrices("att.key.weight", c, c),
         value=load.matrices("att.value.weight", c, c),
         receptance=load.matrices("att.receptance.weight", c, c),
@@ -116,8 +115,8 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
         ffn_receptance=load.matrices("ffn.receptance.weight", c, c),
         ffn_value=load.matrices("ffn.value.weight", c, config.ffn),
     )
-    load.same_rank("time_maa", weights.maa_w1.rows, weights.maa_w2.rows // h * 5)
-    load.same_rank("time_decay", weights.decay_w1.rows, weights.decay_w2.rows // h)
+    load.same_rank("time_maa", weights.maa_w1.rows, weights.maa_w2[0].rank * 5)
+    load.same_rank("time_decay", weights.decay_w1.rows, weights.decay_w2.rank)
     return weights
 
 
@@ -189,7 +188,7 @@ def mix_by_data(lane, w, s, layer, mixed, h, spans, states):
             start, stop = spans[b], spans[b + 1]
             for m in range(5):
                 extra = mixed[m, start:stop, lo : lo + size]
-                expand(extra, w.maa_w2, layer * 5 + m, head, s.low[start:stop, m * rank : (m + 1) * rank])
+                expand(extra, w.maa_w2[m], layer, head, s.low[start:stop, m * rank : (m + 1) * rank])
                 for t in range(start, stop):
                     prev = previous(h, t, start, states[b], layer * width)
                     for c in range(size):

@@ -96,8 +96,11 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
     c, h = config.width, config.heads
     later = config.layers > 1
     v0 = [load.vector(f"blocks.{n}.att.v0", c) for n in range(1, config.layers)]
+    ends = prepare_ends(load, config)
+    value_pair = "att.v" if later else "att.a"
+    w2, a2, g2, v2 = load.low_rank_out({"att.w2": 0, "att.a2": 0, "att.g2": 0, f"{value_pair}2": int(later)}, c, h)
     weights = Weights(
-        ends=prepare_ends(load, config),
+        ends=ends,
         ln1=load.norms("ln1", c),
         ln2=load.norms("ln2", c),
         ln_x=load.norms("att.ln_x", c),
@@ -110,13 +113,13 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
         k_a=load.vectors("att.k_a", c),
         r_k=load.vectors("att.r_k", c),
         w1=load.low_rank_in("att.w1", c),
-        w2=load.low_rank_out("att.w2", c, h),
+        w2=w2,
         a1=load.low_rank_in("att.a1", c),
-        a2=load.low_rank_out("att.a2", c, h),
-        v1=load.low_rank_in("att.v1" if later else "att.a1", c, first=later),
-        v2=load.low_rank_out("att.v2" if later else "att.a2", c, h, first=later),
+        a2=a2,
+        v1=load.low_rank_in(f"{value_pair}1", c, first=later),
+        v2=v2,
         g1=load.low_rank_in("att.g1", c),
-        g2=load.low_rank_out("att.g2", c, h),
+        g2=g2,
         receptance=load.matrices("att.receptance.weight", c, c),
         key=load.matrices("att.key.weight", c, c),
         value=load.matrices("att.value.weight", c, c),
@@ -125,8 +128,8 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
         ffn_value=load.matrices("ffn.value.weight", c, config.ffn),
     )
     for name, first, second in (("w", weights.w1, weights.w2), ("a", weights.a1, weights.a2), ("g", weights.g1, weights.g2)):
-        load.same_rank(name, first.rows, second.rows // h)
-    load.same_rank("v", weights.v1.rows, weights.v2.rows // h)
+        load.same_rank(name, first.rows, second.rank)
+    load.same_rank("v", weights.v1.rows, v2.rank)
     return weights
 
 
@@ -159,7 +162,7 @@ def time_mix(lane, w, s, layer, x, spans, states):
         matmul(lane, 6, s.vv[:tokens], w.v1, layer - 1, s.mixed[V][:tokens], STORE)
     keep_last(lane, h, spans, states, layer * width)
     barrier(lane)
-    heads = w.w2.rows // w.w1.rows
+    heads = w.w2.heads
     size = width // heads
     total = heads * states.shape[0]
     ticket = take(lane, 0, total, -1)
@@ -187,7 +190,7 @@ def one_head(room, memory, w, s, layer, first, last, head):
     expand(rate, w.a2, layer, head, s.a[first:last])
     expand(gate, w.g2, layer, head, s.g[first:last])
     if layer > 0:
-        expand(mixing, w.v2, layer - 1, head, s.vv[first:last])
+        expand(mixing, w.v2, layer, head, s.vv[first:last])
     for i in range(tokens):
         one_token(work, memory, w, s, layer, first + i, head, decay[i], rate[i], gate[i], mixing[i])
 

@@ -1,7 +1,7 @@
 """Weight formats: how the elements of a matrix are laid out in memory. Each row of FORMATS is one file.
 
 A format is a module with NAME, `pack(tensors)` and `unpack(rows, layer)`; the type that `pack` makes chooses the kernels when a
-family's program is compiled. The float formats, of which one is every checkpoint's own, also have `pack_heads(tensors, heads)` and
+family's program is compiled. The float formats, of which one is every checkpoint's own, also have `pack_heads(layers, heads)` and
 can be read by rows: embeddings and low-rank pairs are always in one of them.
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from rwkv_engine.bf16 import bf16_to_float32, float32_to_bf16
 from rwkv_engine.formats.rows import aligned, packed, packed_heads, view_matrix
-from rwkv_engine.kernels.matmul_float import BF16Rows
+from rwkv_engine.kernels.matmul_float import BF16Heads, BF16Rows
 from rwkv_engine.tensor import Tensor
 
 NAME = "bf16"
@@ -23,9 +23,9 @@ def pack(tensors: Sequence[Tensor]) -> tuple[BF16Rows, list[np.ndarray]]:
     return packed(BF16Rows, _stored, tensors)
 
 
-def pack_heads(tensors: Sequence[Tensor], heads: int) -> tuple[BF16Rows, list[np.ndarray]]:
-    """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`."""
-    return packed_heads(BF16Rows, _stored, tensors, heads)
+def pack_heads(layers: Sequence[Sequence[Tensor | None]], heads: int) -> tuple[list[BF16Heads], list[np.ndarray]]:
+    """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`; see `rows.packed_heads`."""
+    return packed_heads(BF16Heads, _stored, layers, heads)
 
 
 def unpack(rows: BF16Rows, layer: int) -> np.ndarray:

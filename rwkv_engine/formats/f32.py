@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rwkv_engine.formats.rows import aligned, packed, packed_heads, view_matrix
-from rwkv_engine.kernels.matmul_float import F32Rows
+from rwkv_engine.kernels.matmul_float import F32Heads, F32Rows
 from rwkv_engine.tensor import Tensor
 
 NAME = "f32"
@@ -22,9 +22,9 @@ def pack(tensors: Sequence[Tensor]) -> tuple[F32Rows, list[np.ndarray]]:
     return packed(F32Rows, _stored, tensors)
 
 
-def pack_heads(tensors: Sequence[Tensor], heads: int) -> tuple[F32Rows, list[np.ndarray]]:
-    """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`."""
-    return packed_heads(F32Rows, _stored, tensors, heads)
+def pack_heads(layers: Sequence[Sequence[Tensor | None]], heads: int) -> tuple[list[F32Heads], list[np.ndarray]]:
+    """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`; see `rows.packed_heads`."""
+    return packed_heads(F32Heads, _stored, layers, heads)
 
 
 def unpack(rows: F32Rows, layer: int) -> np.ndarray:

@@ -23,16 +23,28 @@ def packed(rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors:
 
 
 def packed_heads(
-    rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors: Sequence[Tensor], heads: int
-) -> tuple[Any, list[np.ndarray]]:
-    """(rows, owners) of the second halves [R, C] of low-rank pairs, cut by heads: [H, R, N], each head's part in one piece."""
+    kind: Callable[[np.ndarray, int, int, int], Any], stored: Stored, layers: Sequence[Sequence[Tensor | None]], heads: int
+) -> tuple[list[Any], list[np.ndarray]]:
+    """(pairs, owners): second halves [R, C] of low-rank pairs, cut by heads; for each pair a NamedTuple `kind`.
+
+    layers  of each the tensors of all pairs, whose ranks are the same in every layer; None where a layer has none of a pair, which
+            leaves its place empty.
+    An owner [H, all ranks, N] holds a layer: what a head reads lies in one piece.
+    """
+    ranks = [next(tensor.shape[0] for tensor in pair if tensor) for pair in zip(*layers, strict=True)]
+    starts = [sum(ranks[:number]) for number in range(len(ranks))]
     owners = []
-    for tensor in tensors:
-        rank, width = tensor.shape
-        array = stored(tensor).reshape(rank, heads, width // heads)
-        owners.append(np.ascontiguousarray(array.transpose(1, 0, 2)).reshape(heads * rank, width // heads))
-    at = np.array([array.ctypes.data for array in owners], np.int64)
-    return rows(at, *owners[0].shape), owners
+    for layer in layers:
+        parts = {start: stored(tensor) for start, tensor in zip(starts, layer, strict=True) if tensor}
+        some = next(iter(parts.values()))
+        size = some.shape[1] // heads
+        owner = np.zeros((heads, sum(ranks), size), some.dtype)
+        for start, part in parts.items():
+            owner[:, start : start + len(part)] = part.reshape(len(part), heads, size).transpose(1, 0, 2)
+        owners.append(owner)
+    at = np.array([owner.ctypes.data for owner in owners], np.int64)
+    line = owners[0].strides[1]
+    return [kind(at + start * line, heads, rank, owners[0].strides[0]) for start, rank in zip(starts, ranks, strict=True)], owners
 
 
 def aligned(array: np.ndarray) -> np.ndarray:

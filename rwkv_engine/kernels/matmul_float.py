@@ -43,6 +43,36 @@ class F16Rows(NamedTuple):
     cols: int
 
 
+class F32Heads(NamedTuple):
+    """float32 second halves of low-rank pairs, cut by heads: head h of a layer is [rank, N] at at[layer] + h * pitch bytes.
+
+    What one head reads of several pairs lies in one piece, so that it is read as one stream of memory.
+    """
+
+    at: np.ndarray
+    heads: int
+    rank: int
+    pitch: int
+
+
+class BF16Heads(NamedTuple):
+    """As F32Heads, of BF16 bits."""
+
+    at: np.ndarray
+    heads: int
+    rank: int
+    pitch: int
+
+
+class F16Heads(NamedTuple):
+    """As F32Heads, of F16 bits."""
+
+    at: np.ndarray
+    heads: int
+    rank: int
+    pitch: int
+
+
 #: bytes of weights behind one ticket
 TICKET_BYTES = 131072
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
@@ -80,12 +110,12 @@ def arrange(room, x):
     return address_of(room)
 
 
-def _is(W: Any, rows: type) -> bool:
-    return isinstance(W, types.NamedTuple) and W.instance_class is rows
+def _is(W: Any, kind: type) -> bool:
+    return isinstance(W, types.NamedTuple) and W.instance_class is kind
 
 
-def _register(rows: type, load: simd.Load, size: int, view: Any, number: Any, paired: bool) -> None:
-    """Overload `matmul`, `read_row` and `expand` for one float format.
+def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, number: Any, paired: bool) -> None:
+    """Overload `matmul` and `read_row` for the `rows` of one float format, `expand` for its `heads`.
 
     load, size  as in simd.dot_tile.      view    typed view of an address.
     number      one stored element to float32.    paired  whether rows are read by `simd.bf16_pairs`.
@@ -180,12 +210,12 @@ def _register(rows: type, load: simd.Load, size: int, view: Any, number: Any, pa
 
     @overload(expand, jit_options={"fastmath": FASTMATH}, strict=False)
     def expand_float(out, W, layer, head, hidden):
-        if not _is(W, rows):
+        if not _is(W, heads):
             return None
 
         def implementation(out, W, layer, head, hidden):
             tokens, rank, n = hidden.shape[0], hidden.shape[1], out.shape[1]
-            at, pitch = W.at[layer] + head * rank * n * size, n * size
+            at, pitch = W.at[layer] + head * W.pitch, n * size
             whole = n - n % wide
             for j in range(0, whole, wide):
                 t = 0
@@ -208,6 +238,6 @@ def _register(rows: type, load: simd.Load, size: int, view: Any, number: Any, pa
         return implementation
 
 
-_register(F32Rows, simd.load_f32, 4, floats, f32_of_f32, paired=False)
-_register(BF16Rows, simd.load_bf16, 2, halves, f32_of_bf16, paired=True)
-_register(F16Rows, simd.load_f16, 2, halves, f32_of_f16, paired=False)
+_register(F32Rows, F32Heads, simd.load_f32, 4, floats, f32_of_f32, paired=False)
+_register(BF16Rows, BF16Heads, simd.load_bf16, 2, halves, f32_of_bf16, paired=True)
+_register(F16Rows, F16Heads, simd.load_f16, 2, halves, f32_of_f16, paired=False)
