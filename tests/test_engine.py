@@ -35,12 +35,15 @@ def test_logits_and_state_are_the_twins(load, version, shape):
         close(state[name].reshape(planes[name].shape), planes[name])
 
 
+@pytest.mark.parametrize("lanes", [2, 3, 66])
 @pytest.mark.parametrize("version", reference.VERSIONS)
-def test_two_lanes_give_what_one_gives(load, version):
+def test_more_lanes_give_what_one_gives(load, version, lanes):
     shape = SHAPES["3 x 24"]
-    one, two = load(version, **shape)[0], load(version, threads=2, **shape)[0]
-    first, second = one.new_state(), two.new_state()
-    np.testing.assert_array_equal(one.feed(TOKENS, first, every=True), two.feed(TOKENS, second, every=True))
+    one, more = load(version, **shape)[0], load(version, threads=lanes, **shape)[0]
+    first, second = one.new_state(), more.new_state()
+    np.testing.assert_array_equal(one.feed(TOKENS, first, every=True), more.feed(TOKENS, second, every=True))
+    for token in TOKENS:
+        np.testing.assert_array_equal(one.feed([token], first), more.feed([token], second))
     np.testing.assert_array_equal(first.block, second.block)
 
 

@@ -169,11 +169,14 @@ def test_an_int8_product_is_the_integers_product(rows, cols, tokens, lanes):
     W, owners = format_named("int8").pack(tensors)
     x, y = (RNG.standard_normal(shape).astype(np.float32) for shape in ((tokens, cols), (tokens, rows)))
     x[0, :: cols // 3 + 1] *= 50  # a few large inputs, as behind the squared ReLU
+    plain = np.empty_like(y)
+    Team(lanes, matmul_int8.room_for(cols, tokens)).run(product, plain, W, 1, x, STORE)
+    want = rounded(x) @ format_named("int8").unpack(W, 1).astype(np.float64).T
+    np.testing.assert_allclose(plain, want, rtol=1e-5, atol=1e-5 * max(1, np.abs(want).max()))
     for finish, after in FINISH.items():
         out = y.copy()
         Team(lanes, matmul_int8.room_for(cols, tokens)).run(product, out, W, 1, x, finish)
-        want = after(rounded(x) @ format_named("int8").unpack(W, 1).astype(np.float64).T, y)
-        np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5 * max(1, np.abs(want).max()))
+        np.testing.assert_allclose(out, after(plain.astype(np.float64), y), rtol=1e-6, atol=1e-6)
     assert owners
 
 

@@ -35,11 +35,13 @@ def prepare_ends(load: Loader, config: ModelConfig) -> Ends:
 
 @kernel
 def embed(lane, x, w, tokens):
-    """x [T, C] <- ln0(embedding rows), this lane's share of the tokens: each row is read when it is needed, never folded."""
+    """x [T, C] <- ln0(embedding rows), this lane's share of the tokens: each row is read when it is needed, never folded. Ends with a
+    barrier."""
     start, stop = share(lane, tokens.shape[0])
     for t in range(start, stop):
         read_row(x[t], w.emb, 0, tokens[t])
         layer_norm(x[t], x[t], w.ln0[0], w.ln0[1], EPSILON)
+    barrier(lane)
 
 
 @kernel

@@ -116,19 +116,18 @@ class Loader:
         turned = [transposed(self._checked(name, width, rank)) for name in names]
         return self.small(turned)
 
-    def low_rank_out(self, suffixes: Mapping[str, int], width: int, heads: int) -> list[Any]:
-        """Second halves [R, C] of low-rank pairs that one stage reads together, cut by heads; suffix: the first layer that has it."""
-        ranks = {}
-        for suffix, first in suffixes.items():
-            shape = self._pair(suffix, first)[0].shape
-            ranks[suffix] = shape[0] if shape else 0
-        return self.heads(
+    def low_rank_out(self, wanted: Sequence[tuple[str, int]], width: int, heads: int) -> list[Any]:
+        """Second halves [R, C] of low-rank pairs that one stage reads together, cut by heads: (suffix, the first layer that has it)."""
+        shapes = [self._pair(suffix, first)[0].shape for suffix, first in wanted]
+        ranks = [shape[0] if shape else 0 for shape in shapes]
+        layers = [
             [
-                [self._checked(f"blocks.{n}.{suffix}", ranks[suffix], width) if n >= first else None for suffix, first in suffixes.items()]
-                for n in range(self.layers)
-            ],
-            heads,
-        )
+                self._checked(f"blocks.{n}.{suffix}", rank, width) if n >= first else None
+                for (suffix, first), rank in zip(wanted, ranks, strict=True)
+            ]
+            for n in range(self.layers)
+        ]
+        return self.heads(layers, heads)
 
     def small(self, tensors: Sequence[Tensor]) -> Any:
         """Matrices that keep the checkpoint's own precision."""

@@ -3,7 +3,7 @@
 from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import RELU2, SIGMOID, STORE, matmul
-from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
+from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 
 K, R = range(2)
 
@@ -12,16 +12,14 @@ K, R = range(2)
 def channel_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += sigmoid(R xr) * V relu(K xk)^2. State: ffn_prev [L, C] behind att_prev [L, C]."""
     tokens, width, layers = x.shape[0], x.shape[1], w.ln2.shape[0]
-    h, place = s.h[:tokens], (layers + layer) * width
-    norm_tokens(lane, h, x, w.ln2[layer])
-    if tokens > 1:
-        barrier(lane)
-    shift_tokens(lane, s.mixed, h, w.ffn_mix[layer], spans, states, place)
+    place = (layers + layer) * width
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], spans, states, place)
+    last = own + tokens
+    h = s.h[own:last]
+    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[K][own:last], RELU2)
+    matmul(lane, 1, s.r[:tokens], w.ffn_receptance, layer, s.mixed[R][own:last], SIGMOID)
     barrier(lane)
-    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[K][:tokens], RELU2)
-    matmul(lane, 1, s.r[:tokens], w.ffn_receptance, layer, s.mixed[R][:tokens], SIGMOID)
     keep_last(lane, h, spans, states, place)
-    barrier(lane)
     matmul(lane, 0, s.out[:tokens], w.ffn_value, layer, s.f[:tokens], STORE)
     barrier(lane)
     start, stop = share(lane, tokens)

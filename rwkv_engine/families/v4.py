@@ -14,7 +14,7 @@ from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.calling import attend
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import ADD, SIGMOID, STORE, matmul
-from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
+from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 from rwkv_engine.kernels.pointers import floats
 from rwkv_engine.kernels.wkv import wkv4
 from rwkv_engine.shapes import ModelConfig
@@ -109,17 +109,14 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 def time_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += the layer's time mix. State: att_prev, ffn_prev, aa, bb, pp, each [L, C]."""
     tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    h = s.h[:tokens]
-    norm_tokens(lane, h, x, w.ln1[layer])
-    if tokens > 1:
-        barrier(lane)
-    shift_tokens(lane, s.mixed, h, w.att_mix[layer], spans, states, layer * width)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], spans, states, layer * width)
+    last = own + tokens
+    h = s.h[own:last]
+    matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][own:last], STORE)
+    matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][own:last], STORE)
+    matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][own:last], SIGMOID)
     barrier(lane)
-    matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][:tokens], STORE)
-    matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][:tokens], STORE)
-    matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][:tokens], SIGMOID)
     keep_last(lane, h, spans, states, layer * width)
-    barrier(lane)
     lo, hi = share(lane, width)
     for b in range(states.shape[0]):
         place = states[b] + (2 * layers + layer) * width * 4

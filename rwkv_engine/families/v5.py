@@ -19,7 +19,7 @@ from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.calling import attend
 from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, SILU, STORE, matmul
-from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
+from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.kernels.wkv import wkv6_head
@@ -132,19 +132,16 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 def time_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
     tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    h = s.h[:tokens]
-    norm_tokens(lane, h, x, w.ln1[layer])
-    if tokens > 1:
-        barrier(lane)
-    shift_tokens(lane, s.mixed, h, w.att_mix[layer], spans, states, layer * width)
-    barrier(lane)
-    matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][:tokens], STORE)
-    matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][:tokens], STORE)
-    matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][:tokens], STORE)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], spans, states, layer * width)
+    last = own + tokens
+    h = s.h[own:last]
+    matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][own:last], STORE)
+    matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][own:last], STORE)
+    matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][own:last], STORE)
     if w.gated:
-        matmul(lane, 3, s.g[:tokens], w.gate, layer, s.mixed[G][:tokens], SILU)
-    keep_last(lane, h, spans, states, layer * width)
+        matmul(lane, 3, s.g[:tokens], w.gate, layer, s.mixed[G][own:last], SILU)
     barrier(lane)
+    keep_last(lane, h, spans, states, layer * width)
     size = width // w.heads
     total = w.heads * states.shape[0]
     ticket = take(lane, 0, total, -1)

@@ -16,7 +16,7 @@ from rwkv_engine.kernels.activations import exp
 from rwkv_engine.kernels.calling import attend
 from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, SILU, STORE, TANH, expand, matmul
-from rwkv_engine.kernels.mix import keep_last, norm_tokens, previous, shift_tokens
+from rwkv_engine.kernels.mix import keep_last, mixed_inputs, previous
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import address_of, matrix
 from rwkv_engine.kernels.wkv import wkv6_head
@@ -105,7 +105,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
         maa_w1=load.low_rank_in("att.time_maa_w1", c),
         maa_w2=tuple(load.heads([_five(load, n, c) for n in range(config.layers)], h)),
         decay_w1=load.low_rank_in("att.time_decay_w1", c),
-        decay_w2=load.low_rank_out({"att.time_decay_w2": 0}, c, h)[0],
+        decay_w2=load.low_rank_out([("att.time_decay_w2", 0)], c, h)[0],
         key=load.matrices("att.key.weight", c, c),
         value=load.matrices("att.value.weight", c, c),
         receptance=load.matrices("att.receptance.weight", c, c),
@@ -140,13 +140,10 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 def time_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
     tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    h = s.h[:tokens]
-    norm_tokens(lane, h, x, w.ln1[layer])
-    if tokens > 1:
-        barrier(lane)
-    shift_tokens(lane, s.mixed, h, w.maa_x[layer], spans, states, layer * width)
-    barrier(lane)
-    matmul(lane, 0, s.low[:tokens], w.maa_w1, layer, s.mixed[0][:tokens], TANH)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.maa_x[layer], spans, states, layer * width)
+    last = own + tokens
+    h = s.h[own:last]
+    matmul(lane, 0, s.low[:tokens], w.maa_w1, layer, s.mixed[0][own:last], TANH)
     barrier(lane)
     mix_by_data(lane, w, s, layer, s.mixed, h, spans, states)
     barrier(lane)

@@ -15,7 +15,7 @@ from rwkv_engine.kernels.activations import exp, sigmoid
 from rwkv_engine.kernels.calling import attend
 from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, STORE, TANH, expand, matmul
-from rwkv_engine.kernels.mix import keep_last, norm_tokens, shift_tokens
+from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import address_of, matrix
 from rwkv_engine.kernels.wkv import wkv7_head
@@ -98,7 +98,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
     v0 = [load.vector(f"blocks.{n}.att.v0", c) for n in range(1, config.layers)]
     ends = prepare_ends(load, config)
     value_pair = "att.v" if later else "att.a"
-    w2, a2, g2, v2 = load.low_rank_out({"att.w2": 0, "att.a2": 0, "att.g2": 0, f"{value_pair}2": int(later)}, c, h)
+    w2, a2, g2, v2 = load.low_rank_out([("att.w2", 0), ("att.a2", 0), ("att.g2", 0), (f"{value_pair}2", int(later))], c, h)
     weights = Weights(
         ends=ends,
         ln1=load.norms("ln1", c),
@@ -146,22 +146,19 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 def time_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
     tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
-    h = s.h[:tokens]
-    norm_tokens(lane, h, x, w.ln1[layer])
-    if tokens > 1:
-        barrier(lane)
-    shift_tokens(lane, s.mixed, h, w.att_mix[layer], spans, states, layer * width)
-    barrier(lane)
-    matmul(lane, 0, s.r[:tokens], w.receptance, layer, s.mixed[R][:tokens], STORE)
-    matmul(lane, 1, s.k[:tokens], w.key, layer, s.mixed[K][:tokens], STORE)
-    matmul(lane, 2, s.v[:tokens], w.value, layer, s.mixed[V][:tokens], STORE)
-    matmul(lane, 3, s.w[:tokens], w.w1, layer, s.mixed[W][:tokens], TANH)
-    matmul(lane, 4, s.a[:tokens], w.a1, layer, s.mixed[A][:tokens], STORE)
-    matmul(lane, 5, s.g[:tokens], w.g1, layer, s.mixed[G][:tokens], SIGMOID)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], spans, states, layer * width)
+    last = own + tokens
+    h = s.h[own:last]
+    matmul(lane, 0, s.r[:tokens], w.receptance, layer, s.mixed[R][own:last], STORE)
+    matmul(lane, 1, s.k[:tokens], w.key, layer, s.mixed[K][own:last], STORE)
+    matmul(lane, 2, s.v[:tokens], w.value, layer, s.mixed[V][own:last], STORE)
+    matmul(lane, 3, s.w[:tokens], w.w1, layer, s.mixed[W][own:last], TANH)
+    matmul(lane, 4, s.a[:tokens], w.a1, layer, s.mixed[A][own:last], STORE)
+    matmul(lane, 5, s.g[:tokens], w.g1, layer, s.mixed[G][own:last], SIGMOID)
     if layer > 0:
-        matmul(lane, 6, s.vv[:tokens], w.v1, layer - 1, s.mixed[V][:tokens], STORE)
-    keep_last(lane, h, spans, states, layer * width)
+        matmul(lane, 6, s.vv[:tokens], w.v1, layer - 1, s.mixed[V][own:last], STORE)
     barrier(lane)
+    keep_last(lane, h, spans, states, layer * width)
     heads = w.w2.heads
     size = width // heads
     total = heads * states.shape[0]
@@ -235,15 +232,13 @@ def one_token(work, memory, w, s, layer, t, head, decay, rate, gate, mixing):
 def channel_mix(lane, w, s, layer, x, spans, states):
     """x [T, C] += V relu(K shift(x))^2. State: ffn_prev behind att_prev."""
     tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
-    h, place = s.h[:tokens], (layers + layer) * width
-    norm_tokens(lane, h, x, w.ln2[layer])
-    if tokens > 1:
-        barrier(lane)
-    shift_tokens(lane, s.mixed, h, w.ffn_mix[layer], spans, states, place)
+    place = (layers + layer) * width
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], spans, states, place)
+    last = own + tokens
+    h = s.h[own:last]
+    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[0][own:last], RELU2)
     barrier(lane)
-    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[0][:tokens], RELU2)
     keep_last(lane, h, spans, states, place)
-    barrier(lane)
     matmul(lane, 0, x, w.ffn_value, layer, s.f[:tokens], ADD)
     barrier(lane)
 

@@ -73,7 +73,7 @@ class F16Heads(NamedTuple):
     pitch: int
 
 
-#: bytes of weights behind one ticket
+#: most bytes of weights behind one ticket
 TICKET_BYTES = 131072
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
@@ -180,7 +180,9 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
         def implementation(lane, slot, y, W, layer, x, finish):
             at, single_token = W.at[layer], x.shape[0] == 1
             inputs = arrange(lane.room, x[0]) if paired and single_token else address_of(x)
-            block = max(TILE, TICKET_BYTES // (W.cols * size) // TILE * TILE)
+            # a small matrix, such as half of a low-rank pair, gives every lane some tickets too
+            most = min(TICKET_BYTES, W.rows * W.cols * size // (4 * lane.lanes))
+            block = max(TILE, most // (W.cols * size) // TILE * TILE)
             tickets = (W.rows + block - 1) // block
             ticket = take(lane, slot, tickets, -1)
             while ticket < tickets:

@@ -106,7 +106,8 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
     def implementation(lane, slot, y, W, layer, x, finish):
         tokens, blocks = x.shape[0], (W.cols + BLOCK - 1) // BLOCK
         strips, strip_bytes = (W.rows + STRIP - 1) // STRIP, blocks * BLOCK_BYTES
-        block = max(1, TICKET_BYTES // strip_bytes // STRIPS) * STRIPS
+        least = 1 if tokens == 1 else STRIPS
+        block = max(1, TICKET_BYTES // strip_bytes // least) * least
         tickets = (strips + block - 1) // block
         ticket = take(lane, slot, tickets, -1)
         if ticket >= tickets:

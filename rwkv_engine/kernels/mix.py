@@ -5,17 +5,9 @@ float32 at states[b], in which `offset` says where the layer's previous normed i
 """
 
 from rwkv_engine.kernels._jit import kernel
-from rwkv_engine.kernels.lanes import share
+from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.norm import EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import floats
-
-
-@kernel
-def norm_tokens(lane, h, x, norm):
-    """h [T, C] <- layer_norm(x [T, C]) with norm [2, C] (weight, bias); this lane's share of the tokens."""
-    start, stop = share(lane, x.shape[0])
-    for t in range(start, stop):
-        layer_norm(h[t], x[t], norm[0], norm[1], EPSILON)
 
 
 @kernel
@@ -27,21 +19,41 @@ def previous(h, t, first, state, offset):
 
 
 @kernel
-def shift_tokens(lane, mixed, h, mix, spans, states, offset):
-    """mixed [K or more, T or more, C] <- h [T, C] + (previous - h) * mix [K, C], for this lane's share of the tokens.
+def mixed_inputs(lane, h, mixed, x, norm, mix, spans, states, offset):
+    """The inputs of a mix: h <- layer_norm(x [T, C]) with norm [2, C] (weight, bias), mixed [K or more] <- h shifted by mix [K, C].
 
-    v4 and v5 write x * m + prev * (1 - m): their weights are turned into 1 - m when they are loaded.
-    The state is only read here: `keep_last` writes it, a stage later, when no lane reads it any more.
+    Returns the row of h and of mixed[k] from which on this lane finds its T inputs. A single token is done by every lane for itself, in
+    the row of its number: that takes less than to wait for one lane and to read what it wrote. The state is only read here:
+    `keep_last` writes it behind a barrier, when no lane reads it any more.
     """
-    start, stop = share(lane, h.shape[0])
+    tokens = x.shape[0]
+    if tokens == 1 and lane.lanes <= h.shape[0]:
+        own = lane.number
+        layer_norm(h[own], x[0], norm[0], norm[1], EPSILON)
+        shift_token(mixed, own, h, previous(h, 0, 0, states[0], offset), mix)
+        return own
+    start, stop = share(lane, tokens)
+    for t in range(start, stop):
+        layer_norm(h[t], x[t], norm[0], norm[1], EPSILON)
+    barrier(lane)
     for b in range(states.shape[0]):
         for t in range(max(start, spans[b]), min(stop, spans[b + 1])):
-            prev = previous(h, t, spans[b], states[b], offset)
-            now = h[t]
-            for m in range(mix.shape[0]):
-                out, weight = mixed[m, t], mix[m]
-                for c in range(now.shape[0]):
-                    out[c] = now[c] + (prev[c] - now[c]) * weight[c]
+            shift_token(mixed, t, h, previous(h, t, spans[b], states[b], offset), mix)
+    barrier(lane)
+    return 0
+
+
+@kernel
+def shift_token(mixed, t, h, prev, mix):
+    """mixed [K or more, T or more, C] at t <- h[t] + (prev - h[t]) * mix [K, C].
+
+    v4 and v5 write x * m + prev * (1 - m): their weights are turned into 1 - m when they are loaded.
+    """
+    now = h[t]
+    for m in range(mix.shape[0]):
+        out, weight = mixed[m, t], mix[m]
+        for c in range(now.shape[0]):
+            out[c] = now[c] + (prev[c] - now[c]) * weight[c]
 
 
 @kernel
