@@ -12,6 +12,7 @@ from rwkv_engine.families.family import HEAD_VECTORS
 from rwkv_engine.families.loader import Loader, is_matrix
 from rwkv_engine.families.passes import FINITE, address, new_words, tell
 from rwkv_engine.formats import own_format
+from rwkv_engine.kernels.frozen import Frozen
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.pages import prefer_large, prefer_small, ranges
 from rwkv_engine.shapes import CHUNK, ModelConfig
@@ -43,7 +44,7 @@ class Machinery:
         if early:  # before anything is read: what is once in small pages stays so
             prefer_large(tensor.bits() for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor))
         loader = Loader(one_at_a_time(checkpoint.tensors, stay=early), self.config.layers, weights)
-        self._weights = self.family.prepare(loader, self.config)
+        prepared = self.family.prepare(loader, self.config)
         self.owners, self.format = tuple(loader.owners), loader.format.NAME
         if ram is None and not early:
             prefer_large(self.owners[1:])
@@ -52,8 +53,9 @@ class Machinery:
         lanes = cpu.physical_cores() if threads is None else threads
         self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
         self.weight_bytes = sum(array.nbytes for array in self.owners) - loader.unread_bytes
-        self._scratch = self.family.scratch(self.config, self._weights, CHUNK)
-        self._words, self._lanes, self._one_pass = new_words(), threads, threading.Lock()
+        self._scratch, self._words = self.family.scratch(self.config, prepared, CHUNK), new_words()
+        self._frozen = Frozen(prepared, self._scratch, self._words)
+        self._lanes, self._one_pass = threads, threading.Lock()
 
     def run(
         self,
@@ -73,7 +75,7 @@ class Machinery:
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         with self._one_pass:
             tell(self._words, tokens, spans, [address(state.block) for state in batch], wanted, out)
-            self.team.run(self.family.step, self._weights, self._scratch, self._words, lanes=lanes)
+            self.team.run(self.family.step, self._frozen, lanes=lanes)
             if hidden is not None:
                 hidden[:] = self._scratch.h[: len(wanted)]  # every family leaves it there: `families.ends.project`
             finite = bool(self._words[FINITE])

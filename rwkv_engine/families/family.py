@@ -27,8 +27,8 @@ class Family:
     planes   the state's planes, in the order in which `step` finds them in its block.
     prepare  tensors -> the NamedTuple of weights that `step` is compiled for.
     scratch  (config, weights, tokens of the longest call) -> the NamedTuple of work arrays.
-    step     the compiled program: step(lane, weights, scratch, words), words being those of `passes`. It runs the pass that they tell
-             and, in lanes that wait for more, the next ones.
+    step     the compiled program: step(lane, Frozen(weights, scratch, words)), words being those of `passes`. It runs the pass that they
+             tell and, in lanes that wait for more, the next ones.
     """
 
     name: str

@@ -12,6 +12,7 @@ from rwkv_engine.families.passes import told
 from rwkv_engine.families.receptance_ffn import channel_mix
 from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.calling import attend
+from rwkv_engine.kernels.frozen import thaw
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import ADD, SIGMOID, STORE, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
@@ -134,8 +135,9 @@ def time_mix(lane, w, s, layer, x, spans, states):
 
 
 @program
-def step(lane, w, s, words):
+def step(lane, frozen):
     """All layers for all tokens of each pass; see Family.step."""
+    w, s, words = thaw(frozen)
     calls = 0
     while attend(lane, calls):
         calls += 1

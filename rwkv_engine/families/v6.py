@@ -14,6 +14,7 @@ from rwkv_engine.families.receptance_ffn import channel_mix
 from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.activations import exp
 from rwkv_engine.kernels.calling import attend
+from rwkv_engine.kernels.frozen import thaw
 from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, SILU, STORE, TANH, expand, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs, previous
@@ -209,8 +210,9 @@ def one_head(decay, memory, w, s, layer, t, head):
 
 
 @program
-def step(lane, w, s, words):
+def step(lane, frozen):
     """All layers for all tokens of each pass; see Family.step."""
+    w, s, words = thaw(frozen)
     calls = 0
     while attend(lane, calls):
         calls += 1

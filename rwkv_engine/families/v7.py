@@ -13,6 +13,7 @@ from rwkv_engine.families.passes import told
 from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.activations import exp, sigmoid
 from rwkv_engine.kernels.calling import attend
+from rwkv_engine.kernels.frozen import thaw
 from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, STORE, TANH, expand, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
@@ -244,8 +245,9 @@ def channel_mix(lane, w, s, layer, x, spans, states):
 
 
 @program
-def step(lane, w, s, words):
+def step(lane, frozen):
     """All layers for all tokens of each pass; see Family.step."""
+    w, s, words = thaw(frozen)
     calls = 0
     while attend(lane, calls):
         calls += 1

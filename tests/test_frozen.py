@@ -1,0 +1,80 @@
+"""Arguments that are converted once: what compiled code finds in them."""
+
+import gc
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from rwkv_engine.kernels._jit import standalone
+from rwkv_engine.kernels.frozen import Frozen, thaw
+
+
+class Inner(NamedTuple):
+    """A few kinds of values."""
+
+    numbers: np.ndarray
+    flag: bool
+    count: int
+
+
+class Outer(NamedTuple):
+    """Values in values."""
+
+    inner: Inner
+    pair: tuple
+    cube: np.ndarray
+
+
+@standalone
+def look(frozen):
+    """Everything in it, as one float; the first number of `numbers` grows by one."""
+    outer, words = thaw(frozen)
+    rows = outer.pair[1]
+    total = float(words[0]) + outer.inner.count
+    if outer.inner.flag:
+        total += 1000
+    for row in range(rows.shape[0]):
+        part = rows[row]
+        for i in range(part.shape[0]):
+            total += part[i] * outer.pair[0][row]
+    total += outer.cube[1, 2, 3]
+    outer.inner.numbers[0] += 1
+    return total + outer.inner.numbers[0]
+
+
+def make(flag=True):
+    """(a Frozen, its arrays)."""
+    numbers, words, cube = np.array([1.5], np.float32), np.array([7], np.int64), np.arange(24.0).reshape(2, 3, 4)
+    factors, rows = np.array([2.0, 3.0]), np.arange(6, dtype=np.float32).reshape(2, 3)
+    return Frozen(Outer(Inner(numbers, flag, 40), (factors, rows), cube), words), (numbers, words, cube, factors, rows)
+
+
+def test_compiled_code_finds_what_was_frozen():
+    frozen, (numbers, words, cube, factors, rows) = make()
+    plain = 7 + 40 + 1000 + 2.0 * rows[0].sum() + 3.0 * rows[1].sum() + 23
+    assert look(frozen) == plain + 2.5
+    assert numbers[0] == 2.5
+    words[0], cube[1, 2, 3], rows[0, 0] = 8, 123, 10
+    assert look(frozen) == plain + 1 + 100 + 20 + 3.5
+    assert look(make(flag=False)[0]) == plain - 1000 + 2.5
+
+
+def test_it_keeps_its_arrays_and_counts_no_references():
+    frozen, arrays = make()
+    before = [sys.getrefcount(array) for array in arrays]
+    for _ in range(100):
+        look(frozen)
+    assert [sys.getrefcount(array) for array in arrays] == before
+    want = look(frozen) + 1
+    del arrays
+    gc.collect()
+    taken = [np.full(1, 9e9) for _ in range(1000)]
+    assert look(frozen) == want and taken
+
+
+def test_only_what_is_frozen_can_be_thawed():
+    code = "from test_frozen import look\nlook((1.0, 2.0))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=__file__.rpartition("/")[0], capture_output=True, text=True, timeout=300)
+    assert "TypingError" in done.stderr
