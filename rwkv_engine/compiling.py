@@ -12,6 +12,8 @@ from typing import Any
 
 from numba.core import event
 
+from rwkv_engine.kernels.calling import ring
+
 #: tell(functions compiled so far, seconds since the first, whether all is done)
 Tell = Callable[[int, float, bool], None]
 #: seconds of compiling before anything is told (what comes from the cache takes less), and then between two times
@@ -76,8 +78,13 @@ class Program:
 def programs(model: Any) -> tuple[Program, ...]:
     """What a `Model` needs before its first word: its forward pass, choosing a token, and long texts' way into tokens."""
     text = "word " * 2000
+
+    def forward() -> None:
+        ring(0, 0, True)  # calls the other lanes, which a pass of two tokens may not be worth
+        model.feed([0, 0], model.new_state())
+
     return (
-        Program(f"the forward pass of RWKV-{model.config.version} in {model.format}", lambda: model.feed([0, 0], model.new_state())),
+        Program(f"the forward pass of RWKV-{model.config.version} in {model.format}", forward),
         Program("choosing tokens", lambda: list(model.generate([0], max_tokens=1))),
         Program(f"long texts into tokens ({model.tokenizer.name})", lambda: model.tokenizer.encode(text)),
     )

@@ -1,5 +1,6 @@
 """`Machinery`: a checkpoint's weights made ready, and one pass over them; the threads, work arrays and words that this takes."""
 
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -53,9 +54,13 @@ class Machinery:
         lanes = cpu.physical_cores() if threads is None else threads
         self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
         self.weight_bytes = sum(array.nbytes for array in self.owners) - loader.unread_bytes
-        self._scratch, self._words = self.family.scratch(self.config, prepared, CHUNK), new_words()
-        self._frozen = Frozen(prepared, self._scratch, self._words)
+        self._prepared, self._scratch, self._words = prepared, self.family.scratch(self.config, prepared, CHUNK), new_words()
         self._lanes, self._one_pass = threads, threading.Lock()
+
+    @functools.cached_property
+    def _frozen(self) -> Frozen:
+        """Made by the first pass: it is the first that needs compiled code, which takes as long to find as all of loading."""
+        return Frozen(self._prepared, self._scratch, self._words)
 
     def run(
         self,

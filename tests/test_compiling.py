@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import subprocess
 import sys
 
@@ -128,3 +129,37 @@ def test_a_user_without_a_home_has_no_cache_and_no_failure(monkeypatch, checkpoi
 def test_with_one_core_there_is_one_lane():
     program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import rwkv_engine; print(rwkv_engine.load().lanes)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120).stdout == "1\n"
+
+
+KEPT = """
+import sys
+from numba.core import event
+from rwkv_engine.kernels.calling import ring
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, event): compiled.append(1)
+    def on_end(self, event): pass
+event.register("numba:compile", Listener())
+assert ring(0, 0, True) == 0
+print("compiled" if compiled else "kept")
+"""
+
+
+def test_a_damaged_compile_cache_is_an_empty_one(tmp_path):
+    def start():
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert [start(), start()] == ["compiled", "kept"]
+    (index,), (data,) = tmp_path.rglob("*.nbi"), tmp_path.rglob("*.nbc")
+    whole = index.read_bytes()
+    version = pickle.dumps(pickle.loads(whole))
+    gone = version + b"cno_such_module\nThing\n."  # what an index of another version may name
+    for damaged in (b"", whole[:-20], whole[: len(version) + 5], b"\0" * 400, gone, version + b"cos\nno_such_name\n."):
+        index.write_bytes(damaged)
+        assert [start(), start()] == ["compiled", "kept"]
+    for damaged in (b"", data.read_bytes()[:-50], b"\0" * 400):
+        data.write_bytes(damaged)
+        assert [start(), start()] == ["compiled", "kept"]

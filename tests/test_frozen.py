@@ -3,57 +3,44 @@
 import gc
 import subprocess
 import sys
-from typing import NamedTuple
 
 import numpy as np
 
+from rwkv_engine.families.ends import Ends
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.frozen import Frozen, thaw
-
-
-class Inner(NamedTuple):
-    """A few kinds of values."""
-
-    numbers: np.ndarray
-    flag: bool
-    count: int
-
-
-class Outer(NamedTuple):
-    """Values in values."""
-
-    inner: Inner
-    pair: tuple
-    cube: np.ndarray
+from rwkv_engine.kernels.matmul_float import F32Rows
 
 
 @standalone
 def look(frozen):
     """Everything in it, as one float; the first number of `numbers` grows by one."""
-    outer, words = thaw(frozen)
-    rows = outer.pair[1]
-    total = float(words[0]) + outer.inner.count
-    if outer.inner.flag:
+    ends, (flag, count, pair), words = thaw(frozen)
+    rows = pair[1]
+    total = float(words[0]) + count + ends.emb.rows * ends.emb.at[0]
+    if flag:
         total += 1000
     for row in range(rows.shape[0]):
         part = rows[row]
         for i in range(part.shape[0]):
-            total += part[i] * outer.pair[0][row]
-    total += outer.cube[1, 2, 3]
-    outer.inner.numbers[0] += 1
-    return total + outer.inner.numbers[0]
+            total += part[i] * pair[0][row]
+    total += ends.head[1, 2, 3]
+    ends.ln0[0] += 1
+    return total + ends.ln0[0]
 
 
 def make(flag=True):
     """(a Frozen, its arrays)."""
     numbers, words, cube = np.array([1.5], np.float32), np.array([7], np.int64), np.arange(24.0).reshape(2, 3, 4)
     factors, rows = np.array([2.0, 3.0]), np.arange(6, dtype=np.float32).reshape(2, 3)
-    return Frozen(Outer(Inner(numbers, flag, 40), (factors, rows), cube), words), (numbers, words, cube, factors, rows)
+    at = np.array([11], np.int64)
+    ends = Ends(F32Rows(at, 5, 3), cube, numbers, numbers)
+    return Frozen(ends, (flag, 40, (factors, rows)), words), (numbers, words, cube, factors, rows, at)
 
 
 def test_compiled_code_finds_what_was_frozen():
-    frozen, (numbers, words, cube, factors, rows) = make()
-    plain = 7 + 40 + 1000 + 2.0 * rows[0].sum() + 3.0 * rows[1].sum() + 23
+    frozen, (numbers, words, cube, _, rows, _) = make()
+    plain = 7 + 40 + 55 + 1000 + 2.0 * rows[0].sum() + 3.0 * rows[1].sum() + 23
     assert look(frozen) == plain + 2.5
     assert numbers[0] == 2.5
     words[0], cube[1, 2, 3], rows[0, 0] = 8, 123, 10

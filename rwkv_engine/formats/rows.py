@@ -33,14 +33,15 @@ def packed_heads(
     """
     ranks = [next(tensor.shape[0] for tensor in pair if tensor) for pair in zip(*layers, strict=True)]
     starts = [sum(ranks[:number]) for number in range(len(ranks))]
-    owners = []
+    owners: list[np.ndarray] = []
     for layer in layers:
-        parts = {start: stored(tensor) for start, tensor in zip(starts, layer, strict=True) if tensor}
-        some = next(iter(parts.values()))
-        size = some.shape[1] // heads
-        owner = np.zeros((heads, sum(ranks), size), some.dtype)
-        for start, part in parts.items():
-            owner[:, start : start + len(part)] = part.reshape(len(part), heads, size).transpose(1, 0, 2)
+        owner = None
+        for start, rank, tensor in zip(starts, ranks, layer, strict=True):
+            if tensor:
+                part = stored(tensor).reshape(rank, heads, -1)
+                owner = np.zeros((heads, sum(ranks), part.shape[2]), part.dtype) if owner is None else owner
+                owner[:, start : start + rank] = part.transpose(1, 0, 2)  # before the next is read: `tensor.one_at_a_time`
+        assert owner is not None
         owners.append(owner)
     at = np.array([owner.ctypes.data for owner in owners], np.int64)
     line = owners[0].strides[1]

@@ -15,6 +15,7 @@ else in the user's cache folder; where nothing can be written, programs are comp
 
 import functools
 import hashlib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,9 @@ from rwkv_engine import cpu
 FASTMATH = {"reassoc", "contract", "nsz"}
 #: folders of the package whose sources end in compiled code
 COMPILED = ("kernels", "formats", "families")
+
+#: what unpickling raises for bytes that are cut off, changed, or name what is not there
+_UNREADABLE = (pickle.UnpicklingError, EOFError, ImportError, AttributeError, LookupError, ValueError, TypeError)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -116,12 +120,38 @@ def _name_the_runtime() -> None:
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
+class _Files(caching.IndexDataCacheFile):
+    """Numba's files of one program, of which none that is damaged, or was written for other sources, can stop a start: an index names
+    types, and those of an older version of this package may be gone."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        super().__init__(folder, name, sources_stamp())
+        self._version = f"{numba.__version__} {sources_stamp()}"  # read before anything else of an index
+
+    def load(self, key: Any) -> Any:
+        """What was kept for `key`; None: nothing, or nothing that can be read."""
+        try:
+            return super().load(key)
+        except _UNREADABLE:
+            return None
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            return dict(super()._load_index())
+        except _UNREADABLE:
+            return {}
+
+
 class _PackageCache(caching.FunctionCache):
     """Numba's cache, without what it does before every look: filling its registries with all that can be compiled, which takes half
     of the start of a process. Machine code from the disk needs nothing of it but the runtime that allocates arrays, and the compiler
     fills them by itself before it begins."""
 
     _impl_class = _PackageImplementation
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compile result kept for the argument types `sig`; None: it must be compiled."""
