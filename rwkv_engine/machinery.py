@@ -14,6 +14,7 @@ from rwkv_engine.families.loader import Loader, is_matrix
 from rwkv_engine.families.passes import FINITE, address, new_words, tell
 from rwkv_engine.formats import own_format
 from rwkv_engine.kernels.frozen import Frozen
+from rwkv_engine.kernels.matmul_float import room_for_floats
 from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.pages import prefer_large, prefer_small, ranges
 from rwkv_engine.shapes import CHUNK, ModelConfig
@@ -92,7 +93,7 @@ class Machinery:
 def room_for_model(config: ModelConfig) -> int:
     """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
     widest = max(config.width, config.ffn)
-    return max(widest, room_for(widest, CHUNK), HEAD_VECTORS * config.head_size)
+    return max(room_for_floats(widest, CHUNK), room_for(widest, CHUNK), HEAD_VECTORS * config.head_size)
 
 
 def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:

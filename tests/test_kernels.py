@@ -10,6 +10,7 @@ from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.activations import exp, sigmoid
 from rwkv_engine.kernels.int8_levels import LEVELS, tile
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
+from rwkv_engine.kernels.matmul_float import room_for_floats
 from rwkv_engine.team import Team
 
 RNG = np.random.default_rng(0)
@@ -87,7 +88,7 @@ def test_a_product_is_numpys_whatever_the_shape(name, rows, cols, tokens, lanes)
     assert owners
     for finish, after in FINISH.items():
         out = y.copy()
-        Team(lanes, 8192).run(product, out, W, 1, x, finish)
+        Team(lanes, room_for_floats(cols, tokens)).run(product, out, W, 1, x, finish)
         want = after(x.astype(np.float64) @ tensors[1].float32().astype(np.float64).T, y)
         np.testing.assert_allclose(out, want, atol=3e-5, rtol=3e-5)
 

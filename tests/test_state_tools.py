@@ -35,7 +35,7 @@ def start_of(path):
     family = all_families.detect(checkpoint.tensors)
     config = family.infer(checkpoint.tensors)
     layout = StateLayout(family.planes(config), fingerprint(checkpoint))
-    return _initial_state(checkpoint, family, config, layout)
+    return _initial_state(checkpoint, config, layout)
 
 
 def written(folder, tensors, container, dtype):

@@ -1,7 +1,9 @@
 """Matrix products over float weights: F32, BF16 and F16 rows, read where they lie.
 
 Decode (one token) takes a row at a time, in the order of memory. A chunk of tokens is computed in tiles of rows x tokens, so
-a weight that was read is used for every token while it is in the first-level cache.
+a weight that was read is used for every token while it is in the first-level cache. Matrices of few rows, such as low-rank pairs, are
+computed token by token in a chunk too, so that sums come in the same order: what stands behind them in an INT8 model rounds, and
+would make a step of a rounding out of a last bit.
 """
 
 from typing import Any, NamedTuple
@@ -75,8 +77,12 @@ class F16Heads(NamedTuple):
 
 #: most bytes of weights behind one ticket
 TICKET_BYTES = 131072
+#: rows up to which a matrix is computed by the sums of a single token in a chunk too: low-rank pairs have 16 to 480
+FEW_ROWS = 512
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
+#: rows x TILE tokens of a tile for that: each product has two accumulators
+FEW_TILE = TILE // 2
 #: strips of 16 channels x tokens of an expansion, by the same count of registers
 _EXPAND_STRIPS, EXPAND_TOKENS = (4, 4) if wide_vectors() else (2, 2)
 
@@ -102,12 +108,16 @@ def f32_of_f16(bits):
 
 @kernel
 def arrange(room, x):
-    """Address of a copy of x [cols] in `room`, which holds as many: in each whole STEP first the elements of even places."""
+    """room [cols or more] <- x [cols]: in each whole STEP first the elements of even places; the tail stays out."""
     for start in range(0, x.shape[0] - x.shape[0] % simd.STEP, simd.STEP):
         for i in range(simd.LANES):
             room[start + i] = x[start + 2 * i]
             room[start + simd.LANES + i] = x[start + 2 * i + 1]
-    return address_of(room)
+
+
+def room_for_floats(cols: int, tokens: int) -> int:
+    """float32 numbers of private scratch that a product of `tokens` inputs of `cols` numbers takes."""
+    return TILE * max(tokens, cols + FEW_TILE)
 
 
 def _is(W: Any, kind: type) -> bool:
@@ -120,8 +130,10 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
     load, size  as in simd.dot_tile.      view    typed view of an address.
     number      one stored element to float32.    paired  whether rows are read by `simd.bf16_pairs`.
     """
-    dot = simd.dot_row(simd.bf16_pairs if paired else simd.in_order(load, size), size)
-    tile, strip, single = (simd.dot_tile(load, size, r, t) for r, t in ((TILE, TILE), (TILE, 1), (1, 1)))
+    ordered, alike = simd.in_order(load, size), simd.bf16_pairs if paired else simd.in_order(load, size)
+    dot = simd.dot_row(alike, size)
+    tile, strip, single = (simd.dot_tile(ordered, size, r, t, 1) for r, t in ((TILE, TILE), (TILE, 1), (1, 1)))
+    few = simd.dot_tile(alike, size, FEW_TILE, TILE, simd.UNROLL)
 
     @register_jitable(fastmath=FASTMATH)
     def tail(at, x, start, cols):
@@ -133,16 +145,37 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
         return total
 
     @register_jitable
-    def one_token(lane, y, at, first, last, x, inputs, finish):
-        """y [rows] <- rows [first, last) of the matrix at address `at`, for one token; `inputs` is the address of x as `dot` wants it."""
-        cols = x.shape[0]
-        body = cols - cols % simd.STEP
-        for row in range(first, last):
-            here = at + row * cols * size
-            p = dot(here, inputs, body) if body > 0 else np.float32(0)
-            if body < cols:
-                p += tail(here, x, body, cols)
-            y[row] = y[row] + p if finish == ADD else finished(p, finish)
+    def few_rows(lane, y, at, first, last, x, fresh, finish):
+        """y [T, rows] <- rows [first, last) of the matrix at address `at`: every sum in the same order, whatever T is.
+
+        fresh  whether this is the lane's first ticket: few tokens' inputs then lie arranged for the others.
+        """
+        tokens, cols = x.shape[0], x.shape[1]
+        pitch, body = cols * size, cols - cols % simd.STEP
+        inputs, out = matrix(address_of(lane.room), TILE, cols), matrix(address_of(lane.room) + 4 * TILE * cols, TILE, FEW_TILE)
+        for t in range(0, tokens, TILE):
+            many, x_at = min(TILE, tokens - t), address_of(x) + t * cols * 4
+            if paired:
+                if fresh or tokens > TILE:
+                    for u in range(many):
+                        arrange(inputs[u], x[t + u])
+                x_at = address_of(inputs)
+            row = first
+            while row < last:
+                here = at + row * pitch
+                if many == TILE and row + FEW_TILE <= last and body > 0:
+                    few(here, pitch, x_at, cols * 4, body, address_of(out), FEW_TILE * 4)
+                    for u in range(TILE):
+                        for r in range(FEW_TILE):
+                            p = out[u, r] + (tail(here + r * pitch, x[t + u], body, cols) if body < cols else np.float32(0))
+                            y[t + u, row + r] = y[t + u, row + r] + p if finish == ADD else finished(p, finish)
+                    row += FEW_TILE
+                else:
+                    for u in range(many):
+                        p = dot(here, x_at + u * cols * 4, body) if body > 0 else np.float32(0)
+                        p += tail(here, x[t + u], body, cols) if body < cols else np.float32(0)
+                        y[t + u, row] = y[t + u, row] + p if finish == ADD else finished(p, finish)
+                    row += 1
 
     @register_jitable
     def many_tokens(lane, y, at, first, last, x, finish):
@@ -178,20 +211,19 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
             return None
 
         def implementation(lane, slot, y, W, layer, x, finish):
-            at, single_token = W.at[layer], x.shape[0] == 1
-            inputs = arrange(lane.room, x[0]) if paired and single_token else address_of(x)
-            # a small matrix, such as half of a low-rank pair, gives every lane some tickets too
-            most = min(TICKET_BYTES, W.rows * W.cols * size // (4 * lane.lanes))
+            at, tokens = W.at[layer], x.shape[0]
+            # a small matrix gives every lane tickets too; only one where each ticket arranges the inputs of many tokens
+            most = min(TICKET_BYTES, W.rows * W.cols * size // (lane.lanes if tokens > 1 else 4 * lane.lanes))
             block = max(TILE, most // (W.cols * size) // TILE * TILE)
             tickets = (W.rows + block - 1) // block
-            ticket = take(lane, slot, tickets, -1)
+            ticket, fresh = take(lane, slot, tickets, -1), True
             while ticket < tickets:
                 first, last = ticket * block, min((ticket + 1) * block, W.rows)
-                if single_token:
-                    one_token(lane, y[0], at, first, last, x[0], inputs, finish)
+                if tokens == 1 or W.rows <= FEW_ROWS:
+                    few_rows(lane, y, at, first, last, x, fresh, finish)
                 else:
                     many_tokens(lane, y, at, first, last, x, finish)
-                ticket = take(lane, slot, tickets, ticket)
+                ticket, fresh = take(lane, slot, tickets, ticket), False
 
         return implementation
 

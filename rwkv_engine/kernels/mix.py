@@ -27,20 +27,21 @@ def mixed_inputs(lane, h, mixed, x, norm, mix, spans, states, offset):
     `keep_last` writes it behind a barrier, when no lane reads it any more.
     """
     tokens = x.shape[0]
-    if tokens == 1 and lane.lanes <= h.shape[0]:
-        own = lane.number
-        layer_norm(h[own], x[0], norm[0], norm[1], EPSILON)
-        shift_token(mixed, own, h, previous(h, 0, 0, states[0], offset), mix)
-        return own
+    alone = tokens == 1 and lane.lanes <= h.shape[0]
+    own = lane.number if alone else 0
     start, stop = share(lane, tokens)
+    if alone:
+        start, stop = 0, 1
     for t in range(start, stop):
-        layer_norm(h[t], x[t], norm[0], norm[1], EPSILON)
-    barrier(lane)
+        layer_norm(h[own + t], x[t], norm[0], norm[1], EPSILON)
+    if not alone:
+        barrier(lane)
     for b in range(states.shape[0]):
         for t in range(max(start, spans[b]), min(stop, spans[b + 1])):
-            shift_token(mixed, t, h, previous(h, t, spans[b], states[b], offset), mix)
-    barrier(lane)
-    return 0
+            shift_token(mixed, own + t, h, previous(h, own + t, own + spans[b], states[b], offset), mix)
+    if not alone:
+        barrier(lane)
+    return own
 
 
 @kernel

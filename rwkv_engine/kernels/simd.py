@@ -92,10 +92,12 @@ def dot_row(read: LoadStep, size: int) -> Any:
     return dot
 
 
-def dot_tile(read: Load, size: int, rows: int, tokens: int) -> Any:
+def dot_tile(read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> Any:
     """Compile-time maker of an intrinsic that computes `rows` x `tokens` dot products at once.
 
-    read    how 16 weights are read; size  bytes of one weight.
+    read    how STEP weights are read; size  bytes of one weight.
+    sums    accumulators of each product: 1, which is enough independent work for rows x tokens > 3, or UNROLL, which adds in the order
+            of `dot_row`.
     The intrinsic's arguments, all int64: weights, row pitch [bytes], x, token pitch [bytes], n (a positive multiple of STEP),
     out, out's token pitch [bytes]. It writes out[token][row] float32. Weights are read once per call, in order.
     """
@@ -103,7 +105,7 @@ def dot_tile(read: Load, size: int, rows: int, tokens: int) -> Any:
     @intrinsic
     def tile(typingctx, weights, row_pitch, x, token_pitch, n, out, out_pitch):
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            _emit_tile(builder, arguments, read, size, rows, tokens)
+            _emit_tile(builder, arguments, read, size, rows, tokens, sums)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), codegen
@@ -111,28 +113,31 @@ def dot_tile(read: Load, size: int, rows: int, tokens: int) -> Any:
     return tile
 
 
-def _emit_tile(builder: ir.IRBuilder, arguments: Any, read: Load, size: int, rows: int, tokens: int) -> None:
-    """The loop of `dot_tile`: one accumulator for each product, which is enough independent work for rows x tokens > 3."""
+def _emit_tile(builder: ir.IRBuilder, arguments: Any, read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> None:
+    """The loop of `dot_tile`; the accumulators of row r and token t stand from (r * tokens + t) * sums on."""
     weights, row_pitch, x, token_pitch, n, out, out_pitch = arguments
     row_at = [builder.add(weights, builder.mul(row_pitch, I64(r))) for r in range(rows)]
     token_at = [builder.add(x, builder.mul(token_pitch, I64(t))) for t in range(tokens)]
-    loop = Loop(builder, n, [ZERO] * (rows * tokens), STEP)
+    loop = Loop(builder, n, [ZERO] * (rows * tokens * sums), STEP)
     running = list(loop.sums)
     for u in range(UNROLL):
         place = builder.add(loop.number, I64(u * LANES))
         inputs = [load_f32(builder, builder.add(at, builder.mul(place, I64(4)))) for at in token_at]
         for r, at in enumerate(row_at):
-            here = builder.add(at, builder.mul(place, I64(size)))
+            here = builder.add(at, builder.mul(loop.number, I64(size)))
             if u * LANES * size % 64 == 0:  # once for every cache line
-                prefetch_ahead(builder, here)
-            w = read(builder, here)
+                prefetch_ahead(builder, builder.add(here, I64(u * LANES * size)))
+            w = read(builder, here)[u]  # what the other rounds use is read there
             for t in range(tokens):
-                running[r * tokens + t] = fma(builder, w, inputs[t], running[r * tokens + t])
-    loop.close(running)
+                number = (r * tokens + t) * sums + u % sums
+                running[number] = fma(builder, w, inputs[t], running[number])
+    closed = loop.close(running)
     for r in range(rows):
         for t in range(tokens):
+            first, *second = closed[(r * tokens + t) * sums : (r * tokens + t + 1) * sums]
+            total = builder.fadd(first, second[0], flags=FLAGS) if second else first
             at = builder.add(builder.add(out, builder.mul(out_pitch, I64(t))), I64(4 * r))
-            store(builder, _total(builder, running[r * tokens + t]), at)
+            store(builder, _total(builder, total), at)
 
 
 def _total(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
