@@ -69,9 +69,9 @@ def test_a_half_precision_checkpoint_is_run_as_it_is_stored(load, version, dtype
     close(np.array([model.feed([token], single) for token in TOKENS]), want)
 
 
-@pytest.mark.parametrize("version", ["4", "5.0", "6", "7"])
-def test_a_batch_gives_what_each_sequence_gives_alone(load, version):
-    model, _ = load(version, threads=2, **SHAPES["3 x 8, odd F"])
+@pytest.mark.parametrize(("version", "weights"), [*((v, None) for v in ("4", "5.0", "6", "7")), ("6", "int8"), ("7", "int8")])
+def test_a_batch_gives_what_each_sequence_gives_alone(load, version, weights):
+    model, _ = load(version, threads=2, weights=weights, **SHAPES["3 x 8, odd F"])
     lengths = (1, 70, 3, 30, 2)
     alone, together = [model.new_state() for _ in lengths], [model.new_state() for _ in lengths]
     starts = [model.feed([i], state) for i, state in enumerate(alone)]
@@ -82,6 +82,8 @@ def test_a_batch_gives_what_each_sequence_gives_alone(load, version):
         close(logits[i], model.feed(TOKENS[:n], alone[i]))
         close(together[i].block[np.abs(together[i].block) < 1e29], alone[i].block[np.abs(alone[i].block) < 1e29])
         assert together[i].position == n + 1
+        if weights == "int8":
+            np.testing.assert_array_equal(together[i].block, alone[i].block)
 
 
 @pytest.mark.parametrize("layer0", ["absent", "present", "dummy"])
