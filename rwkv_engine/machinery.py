@@ -9,6 +9,7 @@ import numpy as np
 from rwkv_engine import cpu, families, memory
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
+from rwkv_engine.embedding import Rows
 from rwkv_engine.families.family import HEAD_VECTORS
 from rwkv_engine.families.loader import Loader, is_matrix
 from rwkv_engine.families.passes import FINITE, address, new_words, tell
@@ -50,7 +51,10 @@ class Machinery:
         self.owners, self.format = tuple(loader.owners), loader.format.NAME
         if ram is None and not early:
             prefer_large(self.owners[1:])
-        prefer_small(self.owners[:1])  # a token reads one row
+        prefer_small(self.owners[:1])
+        self._embedding = Rows.of(self.owners[0], checkpoint.path)
+        if self._embedding is not None:
+            prepared.ends.emb.at[0] = address(self._embedding.near)
         left = memory.left_to_the_page_cache(self.owners, bounded, ram) if bounded is not None and ram is not None else []
         lanes = cpu.physical_cores() if threads is None else threads
         self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
@@ -80,7 +84,8 @@ class Machinery:
         """
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         with self._one_pass:
-            tell(self._words, tokens, spans, [address(state.block) for state in batch], wanted, out)
+            rows = tokens if self._embedding is None else self._embedding.read(tokens)
+            tell(self._words, rows, spans, [address(state.block) for state in batch], wanted, out)
             self.team.run(self.family.step, self._frozen, lanes=lanes)
             if hidden is not None:
                 hidden[:] = self._scratch.h[: len(wanted)]  # every family leaves it there: `families.ends.project`

@@ -7,7 +7,9 @@ still has it.
 import ctypes
 import functools
 import mmap
+import os
 import sys
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,14 +57,37 @@ def _told(file: str, name: str) -> int:
     return 0
 
 
-def is_mapped(array: np.ndarray) -> bool:
-    """Whether an array is a view of a mapped file, and no copy."""
+class MappedFile(mmap.mmap):
+    """A whole file mapped to be read only. descriptor: of the same file, for reading it otherwise; open for as long as the map."""
+
+    descriptor: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> "MappedFile":
+        """The file that is open as `descriptor`, which may be closed then. Raises OSError; ValueError for an empty file."""
+        mapped = cls(descriptor, 0, access=mmap.ACCESS_READ)
+        mapped.descriptor = os.dup(descriptor)
+        weakref.finalize(mapped, os.close, mapped.descriptor)
+        return mapped
+
+    def place(self, array: np.ndarray) -> int:
+        """The byte of the file at which a view of it begins."""
+        return int(array.ctypes.data - np.frombuffer(self, np.uint8).ctypes.data)
+
+
+def mapped_file(array: np.ndarray) -> MappedFile | None:
+    """The file that an array is a view of; None if it is a copy."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
     while isinstance(owner, memoryview):
         owner = owner.obj
-    return isinstance(owner, mmap.mmap)
+    return owner if isinstance(owner, MappedFile) else None
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether an array is a view of a mapped file, and no copy."""
+    return mapped_file(array) is not None
 
 
 def give_back(array: np.ndarray) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import rwkv_engine
-from rwkv_engine import OptionError, memory, pages
+from rwkv_engine import CheckpointError, OptionError, embedding, memory, pages
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.lanes import barrier
+from rwkv_engine.pages import mapped_file
+from rwkv_engine.shapes import CHUNK
 from rwkv_engine.team import Team
 
 #: loads, reads a prompt, writes some tokens; then tells the likeliest tokens and the peak
@@ -76,6 +78,51 @@ def test_a_bound_is_kept_and_changes_nothing_else(big, run):
     free, bound = run("bf16"), run("bf16", str(ram))
     assert bound["token"] == free["token"]
     assert bound["peak"] <= ram < free["peak"]
+
+
+@pytest.fixture
+def wide(checkpoints):
+    """A small model with an embedding of 34 MB."""
+    return checkpoints("7", "BF16", heads=4, head_size=64, vocab=65536)[0]
+
+
+@needs_linux
+def test_an_embedding_does_not_come_into_memory_bit_by_bit(wide):
+    model = rwkv_engine.load(wide, tokenizer="bytes", threads=1)
+    state, every = model.new_state(), np.random.default_rng(0).permutation(model.config.vocab)[:8192]
+    assert model._machinery.owners[0].nbytes > 32_000_000
+    model.skim(every[:CHUNK], state)
+    before = pages.resident()
+    for start in range(0, len(every), CHUNK):
+        model.skim(every[start : start + CHUNK], state)
+    assert pages.resident() - before < 4_000_000
+
+
+def test_rows_read_from_the_file_are_those_that_are_mapped(wide, monkeypatch):
+    tokens = np.random.default_rng(1).integers(0, 65536, 100)
+    read = rwkv_engine.load(wide, tokenizer="bytes")
+    monkeypatch.setattr(embedding, "WORTH_READING", 1 << 40)
+    mapped = rwkv_engine.load(wide, tokenizer="bytes")
+    assert read._machinery._embedding is not None and mapped._machinery._embedding is None
+    logits = [model.feed(tokens, model.new_state(), every=True) for model in (read, mapped)]
+    np.testing.assert_array_equal(*logits)
+    pairs = [([int(t)], read.new_state()) for t in tokens[:9]]
+    alone = [mapped.feed([int(t)], mapped.new_state()) for t in tokens[:9]]
+    np.testing.assert_allclose(read.feed_batch(pairs), alone, atol=1e-4)
+
+
+@needs_linux
+def test_a_file_that_was_cut_off_while_in_use_is_named(wide, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(Path(wide).read_bytes())
+    file = mapped_file(map_file(path))
+    rows = embedding.Rows(np.frombuffer(file, np.uint16)[-6400:].reshape(100, 64), file, path)
+    assert rows.read(np.array([99, 0, 99])).tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(rows.near[0], np.frombuffer(file, np.uint16)[-64:])
+    np.testing.assert_array_equal(rows.near[2], rows.near[0])
+    os.truncate(path, path.stat().st_size - 100)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has been cut off"):
+        rows.read(np.array([99]))
 
 
 def test_what_cannot_fit_is_refused_with_the_sum(big):

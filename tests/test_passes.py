@@ -14,10 +14,10 @@ from rwkv_engine.shapes import CHUNK
 def read(words, tokens, spans, states, wanted, row):
     """Copy what a pass holds, as far as the arrays reach; return the sizes it was told with."""
     now = told(words)
-    tokens[: now.tokens.shape[0]], spans[: now.spans.shape[0]] = now.tokens, now.spans
+    tokens[: now.rows.shape[0]], spans[: now.spans.shape[0]] = now.rows, now.spans
     states[: now.states.shape[0]], wanted[: now.wanted.shape[0]] = now.states, now.wanted
     row[:] = now.logits[now.logits.shape[0] - 1]
-    return now.tokens.shape[0], now.spans.shape[0], now.states.shape[0], now.wanted.shape[0], now.logits.shape[0], now.logits.shape[1]
+    return now.rows.shape[0], now.spans.shape[0], now.states.shape[0], now.wanted.shape[0], now.logits.shape[0], now.logits.shape[1]
 
 
 @pytest.mark.parametrize(("tokens", "sequences", "wanted"), [(1, 1, 1), (5, 2, 5), (CHUNK, CHUNK, CHUNK), (CHUNK, 1, 1)])

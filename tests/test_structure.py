@@ -10,7 +10,7 @@ PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
     ("errors", "shapes", "cpu", "files", "bf16", "pages", "energy"),
     ("int8_layout", "registry", "hub", "support"),
-    ("tensor", "footprint"),
+    ("tensor", "footprint", "embedding"),
     ("kernels", "known_models"),
     ("team", "formats", "text", "sampling", "compiling"),
     ("state", "endings"),

@@ -1,6 +1,5 @@
 """Bytes of a file as arrays, without reading them: memory maps and the tensors that view them."""
 
-import mmap
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from rwkv_engine.checkpoints.checkpoint import shown
 from rwkv_engine.errors import CheckpointError
+from rwkv_engine.pages import MappedFile
 from rwkv_engine.tensor import BITS, Tensor
 
 
@@ -21,7 +21,7 @@ def map_file(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             if not file.seek(0, 2):
                 return np.zeros(0, np.uint8)
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            return np.frombuffer(MappedFile.of(file.fileno()), np.uint8)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be opened: {error}; give the path of a readable file.") from error
 

@@ -34,12 +34,12 @@ def prepare_ends(load: Loader, config: ModelConfig) -> Ends:
 
 
 @kernel
-def embed(lane, x, w, tokens):
+def embed(lane, x, w, rows):
     """x [T, C] <- ln0(embedding rows), this lane's share of the tokens: each row is read when it is needed, never folded. Ends with a
     barrier."""
-    start, stop = share(lane, tokens.shape[0])
+    start, stop = share(lane, rows.shape[0])
     for t in range(start, stop):
-        read_row(x[t], w.emb, 0, tokens[t])
+        read_row(x[t], w.emb, 0, rows[t])
         layer_norm(x[t], x[t], w.ln0[0], w.ln0[1], EPSILON)
     barrier(lane)
 

@@ -10,7 +10,7 @@ from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.shapes import CHUNK
 
-#: places of single words; behind them the tokens, the wanted ones, the states' addresses and the spans, each as long as it is
+#: places of single words; behind them the rows, the wanted ones, the states' addresses and the spans, each as long as it is
 TOKENS, SEQUENCES, WANTED, VOCAB, LOGITS, FINITE, LISTS = range(7)
 SIZE = LISTS + 4 * CHUNK + 1
 
@@ -18,12 +18,13 @@ SIZE = LISTS + 4 * CHUNK + 1
 class Pass(NamedTuple):
     """A pass, as compiled code sees it.
 
-    tokens   [T] int64, of B sequences one after another.     spans   [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
+    rows     [T] int64: the tokens of B sequences one after another, as the rows of the embedding in which their vectors are.
+    spans    [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
     states   [B] int64: addresses of the sequences' blocks.   wanted  [W] int64: the tokens whose logits are computed.
     logits   [W, V] float32.                                  words   what all this was read from.
     """
 
-    tokens: np.ndarray
+    rows: np.ndarray
     spans: np.ndarray
     states: np.ndarray
     wanted: np.ndarray
@@ -37,11 +38,11 @@ def new_words() -> np.ndarray:
 
 
 def tell(
-    words: np.ndarray, tokens: np.ndarray, spans: Sequence[int], states: Sequence[int], wanted: Sequence[int], logits: np.ndarray
+    words: np.ndarray, rows: np.ndarray, spans: Sequence[int], states: Sequence[int], wanted: Sequence[int], logits: np.ndarray
 ) -> None:
     """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V] float32, contiguous."""
-    single = len(tokens), len(states), len(wanted), logits.shape[1], address(logits), 1
-    every = [*single, *tokens.tolist(), *wanted, *states, *spans]
+    single = len(rows), len(states), len(wanted), logits.shape[1], address(logits), 1
+    every = [*single, *rows.tolist(), *wanted, *states, *spans]
     words[: len(every)] = every
 
 

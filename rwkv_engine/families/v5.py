@@ -177,8 +177,8 @@ def step(lane, frozen):
     while attend(lane, calls):
         calls += 1
         now = told(words)
-        x = s.x[: now.tokens.shape[0]]
-        embed(lane, x, w.ends, now.tokens)
+        x = s.x[: now.rows.shape[0]]
+        embed(lane, x, w.ends, now.rows)
         for layer in range(w.first.shape[0]):
             time_mix(lane, w, s, layer, x, now.spans, now.states)
             channel_mix(lane, w, s, layer, x, now.spans, now.states)
