@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rwkv_engine.bf16 import bf16_to_float32, float32_to_bf16
-from rwkv_engine.formats.rows import aligned, packed, packed_heads, view_matrix
+from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, view_matrix
 from rwkv_engine.kernels.matmul_float import BF16Heads, BF16Rows
 from rwkv_engine.tensor import Tensor
 
@@ -15,7 +15,7 @@ NAME = "bf16"
 def _stored(tensor: Tensor) -> np.ndarray:
     if tensor.dtype == "BF16":
         return aligned(tensor.bits())
-    return float32_to_bf16(tensor.float32())
+    return converted(tensor, np.uint16, float32_to_bf16)
 
 
 def pack(tensors: Sequence[Tensor]) -> tuple[BF16Rows, list[np.ndarray]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwkv_engine.formats.rows import aligned, packed, packed_heads, view_matrix
+from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, view_matrix
 from rwkv_engine.kernels.matmul_float import F16Heads, F16Rows
 from rwkv_engine.tensor import Tensor
 
@@ -12,8 +12,9 @@ NAME = "f16"
 
 
 def _stored(tensor: Tensor) -> np.ndarray:
-    bits = tensor.bits() if tensor.dtype == "F16" else tensor.float32().astype(np.float16)
-    return aligned(bits).view(np.uint16)
+    if tensor.dtype == "F16":
+        return aligned(tensor.bits()).view(np.uint16)
+    return converted(tensor, np.float16, lambda rows: rows.astype(np.float16)).view(np.uint16)
 
 
 def pack(tensors: Sequence[Tensor]) -> tuple[F16Rows, list[np.ndarray]]:

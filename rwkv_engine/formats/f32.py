@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwkv_engine.formats.rows import aligned, packed, packed_heads, view_matrix
+from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, view_matrix
 from rwkv_engine.kernels.matmul_float import F32Heads, F32Rows
 from rwkv_engine.tensor import Tensor
 
@@ -14,7 +14,7 @@ NAME = "f32"
 def _stored(tensor: Tensor) -> np.ndarray:
     if tensor.dtype == "F32":
         return aligned(tensor.bits())
-    return tensor.float32()
+    return converted(tensor, np.float32, lambda rows: rows)
 
 
 def pack(tensors: Sequence[Tensor]) -> tuple[F32Rows, list[np.ndarray]]:

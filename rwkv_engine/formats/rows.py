@@ -8,6 +8,8 @@ import numpy as np
 
 from rwkv_engine.tensor import Tensor
 
+#: numbers that are converted at once
+_PIECE = 1 << 20
 #: turns a tensor into a C-contiguous array of the format's elements: a view of the file where it already is one
 Stored = Callable[[Tensor], np.ndarray]
 
@@ -46,6 +48,16 @@ def packed_heads(
     at = np.array([owner.ctypes.data for owner in owners], np.int64)
     line = owners[0].strides[1]
     return [kind(at + start * line, heads, rank, owners[0].strides[0]) for start, rank in zip(starts, ranks, strict=True)], owners
+
+
+def converted(tensor: Tensor, dtype: type, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A float matrix [rows, cols] as elements of `dtype`; convert(float32 rows) makes some: whole, it would be in memory twice more."""
+    read = tensor.rows()
+    out: np.ndarray = np.empty(tensor.shape, dtype)
+    step = max(1, _PIECE // max(1, tensor.shape[1]))
+    for first in range(0, len(out), step):
+        out[first : first + step] = convert(read(first, first + step))
+    return out
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
