@@ -139,7 +139,10 @@ def _kept(b: ir.IRBuilder, values: Values) -> Values:
 
 
 def _split_level(has: bool, shape: tuple[int, int], rows: int, name: str, offset: int) -> Level:
-    """Levels with an instruction that multiplies bytes: `rows` rows x 4 inputs at once; upper and lower bytes have sums of their own."""
+    """Levels with an instruction that multiplies bytes: `rows` rows x 4 inputs at once; upper and lower bytes have sums of their own.
+
+    For x86 LLVM 20 takes words of 4 bytes, LLVM 22 bytes; but what is written for the older one it turns into its own by itself.
+    """
     parts = STRIP // rows
     words, four = ir.VectorType(I32, rows), ir.VectorType(I8, 4 * rows)
 
@@ -154,7 +157,9 @@ def _split_level(has: bool, shape: tuple[int, int], rows: int, name: str, offset
         return [b.bitcast(splat(b, load(b, at, I32), rows), four) for at in (address, b.add(address, plane))]
 
     def dot(b: ir.IRBuilder, sums: Values, line: Values, planes: Values) -> Values:
-        instruction = cgutils.get_or_insert_function(b.module, ir.FunctionType(words, [words, four, four]), name)
+        taken = words if offset else four
+        instruction = cgutils.get_or_insert_function(b.module, ir.FunctionType(words, [words, taken, taken]), name)
+        line, planes = ([b.bitcast(vector, taken) for vector in vectors] for vectors in (line, planes))
         added = [b.call(instruction, [total, line[i % parts], planes[i // parts]]) for i, total in enumerate(sums)]
         return _kept(b, added) if rows == 4 else added
 
