@@ -93,7 +93,7 @@ class Team:
             raise OptionError(f"threads: got {lanes!r}, want a whole number from 1 to {MOST_LANES}")
         self.lanes = lanes
         self._one_call = threading.Lock()
-        # one page-aligned block of words for all lanes, one private scratch for each
+        # words that all lanes share, and each one's private scratch
         self._shared, self._words = _aligned(shared_bytes(lanes)), _aligned(lanes * STRIDE)
         self._rooms = [np.zeros(room, np.float32) for _ in range(lanes)]
         self._leave = None if leave is None else np.array([len(leave), *leave.reshape(-1)], np.int64)

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from rwkv_engine import OptionError
+from rwkv_engine import OptionError, cpu
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.calling import ASLEEP, WAITING, attend
 from rwkv_engine.kernels.lanes import barrier, share, take
@@ -119,6 +119,7 @@ def fell_asleep(team, lanes):
     return all(desk.says[0] == ASLEEP for desk in team._desks[: lanes - 1])
 
 
+@pytest.mark.skipif(cpu.usable_cpus() < 2, reason="with one processor lanes do not wait for their next call")
 def test_a_lane_waits_for_the_next_call_where_the_last_one_ended():
     team, told, taken, entered = Team(2), np.zeros(1, np.int64), np.zeros(23, np.int64), np.zeros(2, np.int64)
     team.run(count_calls, told, taken, entered)  # compiles

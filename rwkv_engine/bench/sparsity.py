@@ -8,7 +8,7 @@ import numpy as np
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.families.loader import Loader
-from rwkv_engine.families.passes import address, new_words, tell
+from rwkv_engine.families.passes import new_words, tell
 from rwkv_engine.kernels.frozen import Frozen
 from rwkv_engine.machinery import room_for_model
 from rwkv_engine.state import State, StateLayout
@@ -33,7 +33,7 @@ def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) ->
         prepared = family.prepare(loader, config)
         scratch = family.scratch(config, prepared, len(tokens))
         state = State.fresh(StateLayout(family.planes(config), ""))
-        tell(words, np.array(tokens, np.int64), (0, len(tokens)), [address(state.block)], (), no_logits)
+        tell(words, np.array(tokens, np.int64), (0, len(tokens)), [state.block.ctypes.data], (), no_logits)
         Team(1, room_for_model(config)).run(family.step, Frozen(prepared, scratch, words))
         shares.append(float((scratch.f[: len(tokens)] == 0).mean()))
     return shares

@@ -137,9 +137,10 @@ class Loader:
         """Second halves [R, C], of each layer those that one stage reads together, cut by heads; see `formats.rows.packed_heads`."""
         tensors = [tensor for layer in layers for tensor in layer if tensor]
         for pair in zip(*layers, strict=True):
-            shapes = {tensor.shape: tensor.name for tensor in pair if tensor}
-            if len(shapes) > 1:
-                raise WrongShape(f"tensor {list(shapes.values())[1]}: got shape {list(list(shapes)[1])}, want {list(next(iter(shapes)))}")
+            first, *others = (tensor for tensor in pair if tensor)
+            for other in others:
+                if other.shape != first.shape:
+                    raise WrongShape(f"tensor {other.name}: got shape {list(other.shape)}, want {list(first.shape)}")
         pairs, owners = self._small(tensors).pack_heads(layers, heads)
         read = sum(prod(tensor.shape) for tensor in tensors) * owners[0].itemsize
         self.unread_bytes += sum(owner.nbytes for owner in owners) - read  # places of what a layer does not have

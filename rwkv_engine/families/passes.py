@@ -41,14 +41,9 @@ def tell(
     words: np.ndarray, rows: np.ndarray, spans: Sequence[int], states: Sequence[int], wanted: Sequence[int], logits: np.ndarray
 ) -> None:
     """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V] float32, contiguous."""
-    single = len(rows), len(states), len(wanted), logits.shape[1], address(logits), 1
+    single = len(rows), len(states), len(wanted), logits.shape[1], logits.ctypes.data, 1
     every = [*single, *rows.tolist(), *wanted, *states, *spans]
     words[: len(every)] = every
-
-
-def address(array: np.ndarray) -> int:
-    """Where an array's numbers begin."""
-    return int(array.__array_interface__["data"][0])  # half of what array.ctypes takes
 
 
 @kernel

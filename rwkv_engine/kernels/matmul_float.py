@@ -1,9 +1,9 @@
 """Matrix products over float weights: F32, BF16 and F16 rows, read where they lie.
 
 Decode (one token) takes a row at a time, in the order of memory. A chunk of tokens is computed in tiles of rows x tokens, so
-a weight that was read is used for every token while it is in the first-level cache. Matrices of few rows, such as low-rank pairs, are
-computed token by token in a chunk too, so that sums come in the same order: what stands behind them in an INT8 model rounds, and
-would make a step of a rounding out of a last bit.
+a weight that was read is used for every token while it is in the first-level cache. For matrices of few rows, such as low-rank pairs,
+these tiles add in the order of a single token: what stands behind them in an INT8 model rounds, and would make a step of a rounding
+out of a last bit.
 """
 
 from typing import Any, NamedTuple

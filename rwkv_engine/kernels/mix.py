@@ -23,7 +23,7 @@ def mixed_inputs(lane, h, mixed, x, norm, mix, spans, states, offset):
     """The inputs of a mix: h <- layer_norm(x [T, C]) with norm [2, C] (weight, bias), mixed [K or more] <- h shifted by mix [K, C].
 
     Returns the row of h and of mixed[k] from which on this lane finds its T inputs. A single token is done by every lane for itself, in
-    the row of its number: that takes less than to wait for one lane and to read what it wrote. The state is only read here:
+    the row of its number, so that none waits for another. The state is only read here:
     `keep_last` writes it behind a barrier, when no lane reads it any more.
     """
     tokens = x.shape[0]
