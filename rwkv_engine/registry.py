@@ -7,6 +7,7 @@
 A folder below data/ that no record names is left over from a process that was killed, once that process is gone.
 """
 
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from rwkv_engine.files import process_runs, remove_leftovers, write_whole
 
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: of this process's folders below data/
+_NUMBERS = itertools.count()
 #: a model's folder below data/, and a record that is being written
 _DATA, _PART = re.compile(r".*\.(\d+)\.\d+"), re.compile(r"\.(.+\.json)\.\d+\..*")
 
@@ -116,17 +119,19 @@ def resolve(source: str | Path) -> Path:
 
 
 def new_folder(name: str) -> Path:
-    """An empty folder for a model's files, to be named by a `register` to come."""
+    """An empty folder for a model's files, to be named by a `register` to come.
+
+    No process gives a name twice: another may be about to delete the folder that had it, having registered a model in its place.
+    """
     parent = models_folder() / "data"
     parent.mkdir(parents=True, exist_ok=True)
-    number = 0
     while True:
-        folder = parent / f"{check_name(name)}.{os.getpid()}.{number}"
+        folder = parent / f"{check_name(name)}.{os.getpid()}.{next(_NUMBERS)}"
         try:
             folder.mkdir()
             return folder
         except FileExistsError:
-            number += 1
+            pass  # of an older process that had this number
 
 
 def register(new: Record) -> None:

@@ -148,6 +148,13 @@ def test_two_processes_that_register_one_name_leave_one_whole_model(home):
     assert len(list((registry.models_folder() / "data").iterdir())) == 1
 
 
+def test_a_folders_name_is_not_given_again():
+    """Another process that replaced this one's model may still be about to delete the folder."""
+    first = registry.new_folder("tiny")
+    first.rmdir()
+    assert registry.new_folder("tiny") != first
+
+
 def test_a_name_works_in_every_verb(rwkv):
     folder = registry.new_folder("small")
     for file in ("model.safetensors", "tokenizer.json"):
