@@ -7,7 +7,7 @@ import pytest
 from rwkv_engine.formats import OWN, format_named, own_format
 from rwkv_engine.kernels import matmul_int8, norm, wkv
 from rwkv_engine.kernels._jit import standalone
-from rwkv_engine.kernels.activations import exp, sigmoid
+from rwkv_engine.kernels.activations import exp, sigmoid, tanh
 from rwkv_engine.kernels.int8_levels import LEVELS, tile
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
 from rwkv_engine.kernels.matmul_float import room_for_floats
@@ -65,6 +65,17 @@ def test_exp_and_sigmoid_are_accurate_and_keep_nan():
     assert np.isnan(out[0]) and (out[[1, 3]] > 1e38).all() and (out[[2, 4]] < 2e-38).all() and (out[[2, 4]] >= 0).all()
     all_of(sigmoid, out, special)
     assert np.isnan(out[0]) and (out[[1, 3]] == 1).all() and (out[[2, 4]] < 1e-37).all()
+
+
+def test_tanh_is_accurate_down_to_the_smallest_numbers_and_keeps_nan():
+    sizes = np.concatenate([np.logspace(-30, 2, 100_001), [0.0]]).astype(np.float32)
+    x = np.concatenate([sizes, -sizes])
+    out = np.empty_like(x)
+    all_of(tanh, out, x)
+    np.testing.assert_allclose(out, np.tanh(x.astype(np.float64)), rtol=4e-7)
+    special = np.array([np.nan, np.inf, -np.inf], np.float32)
+    all_of(tanh, out, special)
+    np.testing.assert_array_equal(out[:3], np.array([np.nan, 1, -1], np.float32))
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])

@@ -20,16 +20,23 @@ _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(k)) for k in range
 
 
 @ordered
-def exp(x):
-    """e^x for float32; below -87 it stays at e^-87 (1.6e-38), above 88 at e^88 (1.7e38)."""
+def _power(x):
+    """(2^n, e^f - 1) for float32 x = n ln 2 + f, |f| <= ln(2)/2; x below -87 counts as -87, above 88 as 88."""
     x = _HIGHEST if x > _HIGHEST else x
     x = _LOWEST if x < _LOWEST else x
     n = np.floor(x * _LOG2E + np.float32(0.5))
     f = (x - n * _LN2_HIGH) - n * _LN2_LOW
     tail = _C4 + f * (_C5 + f * (_C6 + f * _C7))
-    series = np.float32(1) + f * (np.float32(1) + f * (np.float32(0.5) + f * (_C3 + f * tail)))
     whole = n if n == n else np.float32(0)  # a NaN has no integer; the series is NaN then
-    return series * float32_of_bits(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+    scale = float32_of_bits(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+    return scale, f * (np.float32(1) + f * (np.float32(0.5) + f * (_C3 + f * tail)))
+
+
+@ordered
+def exp(x):
+    """e^x for float32; below -87 it stays at e^-87 (1.6e-38), above 88 at e^88 (1.7e38)."""
+    scale, more = _power(x)
+    return (np.float32(1) + more) * scale
 
 
 @kernel
@@ -38,7 +45,9 @@ def sigmoid(x):
     return np.float32(1) / (np.float32(1) + exp(-x))
 
 
-@kernel
+@ordered
 def tanh(x):
-    """tanh(x) for float32, from the C library: it is only asked for the few hidden numbers of a low-rank pair."""
-    return np.float32(math.tanh(x))
+    """tanh(x) for float32: m / (m + 2) with m = e^2x - 1, whose digits are not lost near 0."""
+    scale, more = _power(np.float32(2) * x)
+    m = scale * more + (scale - np.float32(1))
+    return m / (m + np.float32(2))

@@ -110,6 +110,23 @@ def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: in
         store(b, total, b.add(out, I64((t * strips + s) * STRIP * 4)))
 
 
+@intrinsic
+def group_sum(typingctx, upper, lower):
+    """Sum of a group's inputs, int32, from the addresses (int64) of its upper and of its lower bytes.
+
+    Written as vectors: LLVM unrolls a loop over so few bytes into additions one after another, a cycle each.
+    """
+
+    def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        wide = ir.VectorType(I32, GROUP)
+        high, low = (b.sext(load(b, address, ir.VectorType(I8, GROUP)), wide) for address in arguments)
+        kind = ir.FunctionType(I32, [wide])
+        reduce = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.add.v{GROUP}i32")
+        return b.call(reduce, [b.add(b.shl(high, wide([8] * GROUP)), low)])
+
+    return types.int32(types.int64, types.int64), codegen
+
+
 def scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
     """The 16 rows' scales of a group: BF16, the first group's in the lower halves of a line's words, the second's in the upper ones."""
     words = load(b, address, WORDS)

@@ -39,15 +39,25 @@ def expand(out: Any, W: Any, layer: int, head: int, hidden: Any) -> None:
 
 
 @register_jitable
-def finished(p, finish):
-    """The product p after `finish` (any but ADD, which needs y)."""
-    if finish == RELU2:
-        p = max(p, np.float32(0))
-        return p * p
-    if finish == SIGMOID:
-        return sigmoid(p)
-    if finish == TANH:
-        return tanh(p)
-    if finish == SILU:
-        return p * sigmoid(p)
-    return p
+def activate(y, first, last, finish):
+    """y [T, rows] at rows [first, last), which hold products: each becomes what `finish` says. Nothing to do for STORE and ADD.
+
+    A loop for each, because LLVM makes vector code of none that chooses inside.
+    """
+    if finish == STORE or finish == ADD:
+        return
+    for t in range(y.shape[0]):
+        products = y[t, first:last]
+        if finish == RELU2:
+            for r in range(last - first):
+                positive = max(products[r], np.float32(0))
+                products[r] = positive * positive
+        elif finish == SIGMOID:
+            for r in range(last - first):
+                products[r] = sigmoid(products[r])
+        elif finish == TANH:
+            for r in range(last - first):
+                products[r] = tanh(products[r])
+        else:
+            for r in range(last - first):
+                products[r] = products[r] * sigmoid(products[r])

@@ -16,7 +16,7 @@ from rwkv_engine.cpu import wide_vectors
 from rwkv_engine.kernels import simd
 from rwkv_engine.kernels._jit import FASTMATH, kernel
 from rwkv_engine.kernels.lanes import take
-from rwkv_engine.kernels.matmul import ADD, expand, finished, matmul, read_row
+from rwkv_engine.kernels.matmul import ADD, activate, expand, matmul, read_row
 from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves, matrix
 from rwkv_engine.kernels.simd_channels import expand_tile
 
@@ -106,15 +106,6 @@ def f32_of_f16(bits):
     return -size if bits & 0x8000 else size
 
 
-@kernel
-def arrange(room, x):
-    """room [cols or more] <- x [cols]: in each whole STEP first the elements of even places; the tail stays out."""
-    for start in range(0, x.shape[0] - x.shape[0] % simd.STEP, simd.STEP):
-        for i in range(simd.LANES):
-            room[start + i] = x[start + 2 * i]
-            room[start + simd.LANES + i] = x[start + 2 * i + 1]
-
-
 def room_for_floats(cols: int, tokens: int) -> int:
     """float32 numbers of private scratch that a product of `tokens` inputs of `cols` numbers takes."""
     return TILE * max(tokens, cols + FEW_TILE)
@@ -155,10 +146,10 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
         inputs, out = matrix(address_of(lane.room), TILE, cols), matrix(address_of(lane.room) + 4 * TILE * cols, TILE, FEW_TILE)
         for t in range(0, tokens, TILE):
             many, x_at = min(TILE, tokens - t), address_of(x) + t * cols * 4
-            if paired:
+            if paired and body > 0:
                 if fresh or tokens > TILE:
                     for u in range(many):
-                        arrange(inputs[u], x[t + u])
+                        simd.apart(address_of(inputs[u]), x_at + u * cols * 4, body)
                 x_at = address_of(inputs)
             row = first
             while row < last:
@@ -168,13 +159,13 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
                     for u in range(TILE):
                         for r in range(FEW_TILE):
                             p = out[u, r] + (tail(here + r * pitch, x[t + u], body, cols) if body < cols else np.float32(0))
-                            y[t + u, row + r] = y[t + u, row + r] + p if finish == ADD else finished(p, finish)
+                            y[t + u, row + r] = y[t + u, row + r] + p if finish == ADD else p
                     row += FEW_TILE
                 else:
                     for u in range(many):
                         p = dot(here, x_at + u * cols * 4, body) if body > 0 else np.float32(0)
                         p += tail(here, x[t + u], body, cols) if body < cols else np.float32(0)
-                        y[t + u, row] = y[t + u, row] + p if finish == ADD else finished(p, finish)
+                        y[t + u, row] = y[t + u, row] + p if finish == ADD else p
                     row += 1
 
     @register_jitable
@@ -203,7 +194,7 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
             for t in range(tokens):
                 for r in range(rows_here):
                     p = out[t, r] + (tail(here + r * pitch, x[t], body, cols) if body < cols else np.float32(0))
-                    y[t, row + r] = y[t, row + r] + p if finish == ADD else finished(p, finish)
+                    y[t, row + r] = y[t, row + r] + p if finish == ADD else p
 
     @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
     def matmul_float(lane, slot, y, W, layer, x, finish):
@@ -223,6 +214,7 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
                     few_rows(lane, y, at, first, last, x, fresh, finish)
                 else:
                     many_tokens(lane, y, at, first, last, x, finish)
+                activate(y, first, last, finish)
                 ticket, fresh = take(lane, slot, tickets, ticket), False
 
         return implementation

@@ -15,9 +15,9 @@ from numba.extending import overload
 from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, STRIP
 from rwkv_engine.kernels import int8_amx
 from rwkv_engine.kernels._jit import FASTMATH, exact, kernel
-from rwkv_engine.kernels.int8_levels import LEVELS, chosen, tile
+from rwkv_engine.kernels.int8_levels import LEVELS, chosen, group_sum, tile
 from rwkv_engine.kernels.lanes import take
-from rwkv_engine.kernels.matmul import ADD, STORE, finished, matmul
+from rwkv_engine.kernels.matmul import ADD, activate, matmul
 from rwkv_engine.kernels.pointers import address_of, bits_of_float32, bytes_at, float32_of_bits, floats, integers, words_at
 
 #: largest input integer; its upper byte, rounded, still fits 8 bits
@@ -84,10 +84,7 @@ def quantize_inputs(q, start, x):
             words[i] = 0
     if _OFFSET:
         for g in range(start.shape[0]):
-            total = np.int32(0)
-            for i in range(g * GROUP, (g + 1) * GROUP):
-                total += (np.int32(upper[i]) << np.int32(8)) + np.int32(lower[i])
-            start[g] = np.int32(-_OFFSET) * total
+            start[g] = np.int32(-_OFFSET) * group_sum(q + g * GROUP, q + room + g * GROUP)
     return largest / np.float32(LARGEST)
 
 
@@ -143,6 +140,7 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
                         here = at + (s - strip) * strip_bytes
                         _one(here, strip_bytes, q + u * q_pitch, plane, q_pitch, start + u * start_pitch, start_pitch, blocks, out)
                         finish_tile(y, W.rows, s, 1, u, 1, out, scale, finish)
+            activate(y, ticket * block * STRIP, min(last * STRIP, W.rows), finish)
             ticket = take(lane, slot, tickets, ticket)
         if AMX_TOKENS:
             if tiled > 0:
@@ -153,17 +151,14 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
 
 @kernel
 def finish_tile(y, rows, strip, strips, first, tokens, out, scale, finish):
-    """y [T, rows] <- finish(scale * out), out [tokens][strips * 16] being a tile whose corner is row strip * 16, token `first`."""
+    """y [T, rows] <- scale * out (+= for ADD), out [tokens][strips * 16] being a tile whose corner is row strip * 16, token `first`."""
     lo = strip * STRIP
     count = min(strips * STRIP, rows - lo)
     for u in range(tokens):
         products, factor, here = floats(out + u * strips * STRIP * 4, count), scale[first + u], y[first + u, lo : lo + count]
-        if finish == STORE:
-            for r in range(count):
-                here[r] = products[r] * factor
-        elif finish == ADD:
+        if finish == ADD:
             for r in range(count):
                 here[r] += products[r] * factor
         else:
             for r in range(count):
-                here[r] = finished(products[r] * factor, finish)
+                here[r] = products[r] * factor
