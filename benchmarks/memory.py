@@ -46,11 +46,9 @@ def main() -> None:
         if options.weights and name not in options.weights:
             continue
         facts = measured(options.model, name, options.ram)
-        report[name] = {"estimate": found.total, **facts, "off": round(facts["peak"] / found.total - 1, 3)}
+        report[name] = {"estimate": found.peak, **facts, "off": round(facts["peak"] / found.peak - 1, 3)}
         peak, private = facts["peak"] / 1e6, facts["private"] / 1e6
-        print(
-            f"{name:<5} estimate {found.total / 1e6:8.0f} MB, peak {peak:8.0f} MB ({report[name]['off']:+.1%}), private {private:6.0f} MB"
-        )
+        print(f"{name:<5} estimate {found.peak / 1e6:8.0f} MB, peak {peak:8.0f} MB ({report[name]['off']:+.1%}), private {private:6.0f} MB")
     print(json.dumps({"model": options.model, "ram": options.ram, "formats": report}))
 
 

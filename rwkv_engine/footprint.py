@@ -9,12 +9,14 @@ from rwkv_engine.int8_layout import shape_of
 
 #: ids of the World vocabulary
 VOCABULARY = 65_536
-#: bytes that Python, NumPy, numba with LLVM, and the engine's compiled programs hold (measured: 3.11, numba 0.68, Linux, x86-64)
-BASE = 126_000_000
+#: bytes that Python, NumPy, numba, and the engine's compiled programs hold (measured: 3.11, numba 0.68, Linux, x86-64)
+BASE = 94_000_000
+#: bytes of LLVM's own code that linking a program takes, before weights are read; on Linux they are given back then
+LINKING = 36_000_000
 #: bytes of the World vocabulary's tables; other tokenizers take less
-TOKENIZER = 22_000_000
+TOKENIZER = 8_000_000
 #: what compiling a program takes on top, once: until it is in the cache
-COMPILING = 140_000_000
+COMPILING = 186_000_000
 #: what a process may come to take besides the weights
 PROCESS = BASE + TOKENIZER + COMPILING
 #: where a control group says how much memory its processes may use

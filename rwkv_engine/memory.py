@@ -15,7 +15,7 @@ from rwkv_engine import families, int8_layout
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.errors import OptionError
 from rwkv_engine.families.loader import is_matrix, keeps_its_precision
-from rwkv_engine.footprint import BASE, TOKENIZER
+from rwkv_engine.footprint import BASE, LINKING, TOKENIZER
 from rwkv_engine.formats import FORMATS, OWN, QUANTIZED, format_named, own_format
 from rwkv_engine.pages import HERE, is_mapped
 from rwkv_engine.shapes import CHUNK, ModelConfig
@@ -59,9 +59,19 @@ class Estimate:
         return self.base + self.private + self.mapped + self.state + self.scratch
 
     @property
+    def linking(self) -> int:
+        """The most before weights are read where they are mapped: while the first program is linked."""
+        return self.base + self.private + LINKING
+
+    @property
+    def peak(self) -> int:
+        """The most at any time, if nothing has to be compiled."""
+        return max(self.total, self.linking)
+
+    @property
     def least(self) -> int:
         """The smallest bound that can be kept: what cannot be given back, and the window."""
-        return int((self.total - self.mapped + min(self.window, self.mapped)) / (1 - SLACK))
+        return int(max(self.linking, self.total - self.mapped + min(self.window, self.mapped)) / (1 - SLACK))
 
     def sum(self) -> str:
         """The total as a sum, for people."""
@@ -109,7 +119,7 @@ def estimate(checkpoint: Checkpoint, weights: str | None = None, *, cache: bool 
             stages[block] = stages.get(block, 0) + size
     state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
     embedding = tensors["emb.weight"].nbytes if in_file else 0
-    base = BASE + (TOKENIZER if config.vocab > 60_000 else 0)
+    base = BASE + (TOKENIZER if config.vocab > 60_000 else 0) + (0 if HERE else LINKING)  # what is not given back elsewhere
     window = max(stages.values(), default=0)
     return Estimate(name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
 
@@ -142,10 +152,11 @@ def _scratch(config: ModelConfig, chunk: int) -> int:
 
 def require(found: Estimate, ram: int) -> None:
     """Raise OptionError, with the sum, unless a model fits into `ram` bytes: whole, or with pages of mapped weights given back."""
-    if found.total <= ram:
+    if found.peak <= ram:
         return
     if found.least > ram or not HERE:
-        why = f"at least {mb(found.least)} with most of the weights read anew for every token" if HERE else "all of it on this system"
+        how = "while its program is linked" if found.linking > ram else "with most of the weights read anew for every token"
+        why = f"at least {mb(found.least)} {how}" if HERE else "all of it on this system"
         advice = "" if found.format in QUANTIZED else "; --weights int8 takes less"
         raise OptionError(f"ram: got {mb(ram)}, the model in {found.format} takes {found.sum()}, and needs {why}{advice}")
 

@@ -22,15 +22,19 @@ from typing import Any, TypeVar
 
 import numba
 from llvmlite import binding
+from llvmlite.utils import get_library_name
 from numba.core import caching
 from numba.core.runtime import _nrt_python
 
 from rwkv_engine import cpu
+from rwkv_engine.pages import give_back_code
 
 FASTMATH = {"reassoc", "contract", "nsz"}
 #: folders of the package whose sources end in compiled code
 COMPILED = ("kernels", "formats", "families")
 
+#: the library with the compiler, of which linking a program that the cache has takes 35 MB, and nothing after that
+_COMPILER = get_library_name()
 #: what unpickling raises for bytes that are cut off, changed, or name what is not there
 _UNREADABLE = (pickle.UnpicklingError, EOFError, ImportError, AttributeError, LookupError, ValueError, TypeError)
 
@@ -156,6 +160,14 @@ class _PackageCache(caching.FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compile result kept for the argument types `sig`; None: it must be compiled."""
         _name_the_runtime()
+        found = None
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
-        return None
+            found = self._load_overload(sig, target_context)
+        if found is not None:
+            give_back_code(_COMPILER)
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was just compiled."""
+        super().save_overload(sig, data)
+        give_back_code(_COMPILER)
