@@ -55,7 +55,7 @@ def product(lane, y, W, x, after):
 def by_portable(strip, numbers, blocks, out):
     """The same, one token after another."""
     for t in range(numbers.shape[0]):
-        portable(strip.ctypes.data, 0, numbers[t].ctypes.data, 0, 0, 0, 0, blocks, out[t].ctypes.data)
+        portable(strip.ctypes.data, 0, numbers[t].ctypes.data, 0, 0, 0, 0, blocks, out[t].ctypes.data, 0)
 
 
 def operands():

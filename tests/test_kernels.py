@@ -250,7 +250,7 @@ def test_every_level_of_this_machine_gives_the_exact_integers(name, strips, toke
 
     @standalone
     def call(at, inputs, start, out):
-        multiply(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data)
+        multiply(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data, 0)
 
     call(W.at[0], inputs, start, out)
     groups = numbers.reshape(tokens, -1, 32).astype(np.int64)

@@ -16,6 +16,7 @@ PROCESSORS = {
     "neoverse-v1": ("aarch64-unknown-linux-gnu", "dotprod", "sdot"),
     "apple-m1": ("arm64-apple-macosx", "dotprod", "sdot"),
     "cortex-a72": ("aarch64-unknown-linux-gnu", "portable", ("smlal", "smull")),
+    "znver4": ("x86_64-unknown-linux-gnu", "vnni", "vpdpbusd"),
     "cascadelake": ("x86_64-unknown-linux-gnu", "vnni", "vpdpbusd"),
     "alderlake": ("x86_64-unknown-linux-gnu", "avxvnni", "vpdpbusd"),
     "haswell": ("x86_64-unknown-linux-gnu", "avx2", "vpmaddwd"),
@@ -33,10 +34,10 @@ def back_ends():
     llvm.initialize_all_asmprinters()
 
 
-def inner_loop(processor, strips, tokens):
+def inner_loop(processor, strips, tokens, following=0):
     """The instructions of a tile's loop over blocks, as the assembler writes them."""
     triple, level, _ = PROCESSORS[processor]
-    return loop_of(assembly(triple, processor, 9, lambda builder, arguments: _emit(builder, LEVELS[level], arguments, strips, tokens)))
+    return loop_of(assembly(triple, processor, 10, lambda b, arguments: _emit(b, LEVELS[level], arguments, strips, tokens, following)))
 
 
 def assembly(triple, processor, count, emit):
@@ -74,6 +75,14 @@ def test_the_inner_loop_is_made_of_the_levels_instruction(processor, shape):
     words = [word for line in inner_loop(processor, strips, tokens) for word in line.split()]
     used = sum(word.startswith(instruction) for word in words)
     assert used == NUMBER[level] * strips * tokens
+
+
+def test_a_tile_fetches_so_many_lines_of_what_follows_and_stays_in_registers():
+    strips, tokens = LEVELS["vnni"].shape
+    plain, fetching = inner_loop("znver4", strips, tokens), inner_loop("znver4", strips, tokens, following=2)
+    fetched = [line.split()[0] for line in fetching if line.startswith("prefetch")]
+    assert fetched[-2:] == ["prefetcht1"] * 2 and len(fetched) == sum(line.startswith("prefetch") for line in plain) + 2
+    assert not [line for line in fetching if "%rsp" in line]
 
 
 @pytest.mark.parametrize("processor", [name for name, (_, level, _) in PROCESSORS.items() if level == "dotprod"])

@@ -12,9 +12,9 @@ from rwkv_engine.state import Plane
 from rwkv_engine.tensor import Tensor
 
 Tensors = Mapping[str, Tensor]
-#: tokens of a head whose low-rank pairs are expanded together, and how many vectors [N] of work space a lane then has
+#: tokens of a head that are worked on together, and how many vectors [N] of work space a lane has for them
 HEAD_TOKENS = 8
-HEAD_VECTORS = 4 * HEAD_TOKENS + 3
+HEAD_VECTORS = 7 * HEAD_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,54 +178,78 @@ def time_mix(lane, w, s, layer, x, spans, states):
 
 @kernel
 def one_head(room, memory, w, s, layer, first, last, head):
-    """One head, tokens [first, last), HEAD_TOKENS at most: the low-rank pairs of all, then token by token. room: address of work space."""
+    """One head, tokens [first, last), HEAD_TOKENS at most: the low-rank pairs, what the recurrence takes, the recurrence, what it gives.
+
+    room  address of work space. Each step is done for all tokens before the next, so that tokens need not wait for each other but
+          in the recurrence.
+    """
     size, tokens = memory.shape[0], last - first
-    part = HEAD_TOKENS * size * 4
+    lo, hi, part = head * size, (head + 1) * size, HEAD_TOKENS * size * 4
     decay, rate = matrix(room, tokens, size), matrix(room + part, tokens, size)
     gate, mixing = matrix(room + 2 * part, tokens, size), matrix(room + 3 * part, tokens, size)
-    work = matrix(room + 4 * part, 3, size)
+    removed, added = matrix(room + 4 * part, tokens, size), matrix(room + 5 * part, tokens, size)
+    key = matrix(room + 6 * part, tokens, size)
     expand(decay, w.w2, layer, head, s.w[first:last])
     expand(rate, w.a2, layer, head, s.a[first:last])
     expand(gate, w.g2, layer, head, s.g[first:last])
     if layer > 0:
         expand(mixing, w.v2, layer, head, s.vv[first:last])
     for i in range(tokens):
-        one_token(work, memory, w, s, layer, first + i, head, decay[i], rate[i], gate[i], mixing[i])
+        k, v, v_first = s.k[first + i, lo:hi], s.v[first + i, lo:hi], s.v_first[first + i, lo:hi]
+        mix_value(v, v_first, w.v0[layer, lo:hi], mixing[i], layer)
+        set_rates(decay[i], rate[i], w.w0[layer, lo:hi], w.a0[layer, lo:hi])
+        set_keys(removed[i], added[i], key[i], k, rate[i], w.k_k[layer, lo:hi], w.k_a[layer, lo:hi])
+    for i in range(tokens):
+        r, v, y = s.r[first + i, lo:hi], s.v[first + i, lo:hi], s.out[first + i, lo:hi]
+        wkv7_head(memory, r, decay[i], key[i], v, removed[i], added[i], y)
+    for i in range(tokens):
+        r, v, y = s.r[first + i, lo:hi], s.v[first + i, lo:hi], s.out[first + i, lo:hi]
+        layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
+        add_bonus(y, r, key[i], w.r_k[layer, lo:hi], v, gate[i])
 
 
 @kernel
-def one_token(work, memory, w, s, layer, t, head, decay, rate, gate, mixing):
-    """One head, one token: decay, learning rate, value residual; the recurrence; group norm, bonus, gate."""
-    size = memory.shape[0]
-    lo, hi = head * size, (head + 1) * size
-    removed, added, key = work[0], work[1], work[2]
-    r, k, v, y = s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], s.out[t, lo:hi]
-    first, w0, a0, v0 = s.v_first[t, lo:hi], w.w0[layer, lo:hi], w.a0[layer, lo:hi], w.v0[layer, lo:hi]
-    k_k, k_a, r_k = w.k_k[layer, lo:hi], w.k_a[layer, lo:hi], w.r_k[layer, lo:hi]
+def mix_value(v, first, v0, mixing, layer):
+    """The value residual, all [N]: v moves towards layer 0's, which layer 0 keeps in `first`."""
     if layer == 0:
-        for j in range(size):
+        for j in range(v.shape[0]):
             first[j] = v[j]
     else:
-        for j in range(size):
+        for j in range(v.shape[0]):
             v[j] += (first[j] - v[j]) * sigmoid(v0[j] + mixing[j])
+
+
+@kernel
+def set_rates(decay, rate, w0, a0):
+    """The decay w and the in-context learning rate a, all [N], from their low-rank parts."""
+    for j in range(decay.shape[0]):
+        decay[j] = exp(_DECAY * sigmoid(w0[j] + decay[j]))
+    for j in range(rate.shape[0]):
+        rate[j] = sigmoid(a0[j] + rate[j])
+
+
+@kernel
+def set_keys(removed, added, key, k, rate, k_k, k_a):
+    """The keys of the recurrence, all [N]: a = -kk, b = kk * rate with kk = k * k_k of length 1; and k itself, by its rate."""
     square = np.float32(0)
-    for j in range(size):
+    for j in range(k.shape[0]):
         removed[j] = k[j] * k_k[j]
         square += removed[j] * removed[j]
-    length = max(np.sqrt(square), np.float32(1e-12))
-    for j in range(size):
-        decay[j] = exp(_DECAY * sigmoid(w0[j] + decay[j]))
-        rate[j] = sigmoid(a0[j] + rate[j])
-        unit = removed[j] / length
-        removed[j] = -unit
-        added[j] = unit * rate[j]
+    scale = np.float32(-1) / max(np.sqrt(square), np.float32(1e-12))
+    for j in range(k.shape[0]):
+        removed[j] *= scale
+        added[j] = -removed[j] * rate[j]
+    for j in range(k.shape[0]):
         key[j] = k[j] * (np.float32(1) + (rate[j] - np.float32(1)) * k_a[j])
-    wkv7_head(memory, r, decay, key, v, removed, added, y)
-    layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
+
+
+@kernel
+def add_bonus(y, r, key, r_k, v, gate):
+    """y [N] <- (y + (r . key r_k) v) gate, all [N]."""
     bonus = np.float32(0)
-    for j in range(size):
+    for j in range(y.shape[0]):
         bonus += r[j] * key[j] * r_k[j]
-    for j in range(size):
+    for j in range(y.shape[0]):
         y[j] = (y[j] + bonus * v[j]) * gate[j]
 
 

@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 from rwkv_engine import cpu
 from rwkv_engine.errors import OptionError
 from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
-from rwkv_engine.kernels.pointers import prefetch_ahead
+from rwkv_engine.kernels.pointers import prefetch, prefetch_ahead
 from rwkv_engine.kernels.vectors import FLOATS, I8, I16, I32, I64, WORDS, ZERO, Loop, fma, load, splat, store
 
 Values = list[ir.Value]
@@ -58,28 +58,29 @@ class Level:
     total: Callable[[ir.IRBuilder, Values], ir.Value]
 
 
-def tile(level: Level, strips: int, tokens: int) -> Any:
+def tile(level: Level, strips: int, tokens: int, following: int = 0) -> Any:
     """Compile-time maker of an intrinsic: `strips` x 16 rows x `tokens`.
 
     Arguments, all int64: address of the first strip, bytes to the next; address of the first token's inputs, bytes from its
     upper to its lower plane, bytes to the next token; address of its starts (int32 for each group), bytes to the next token's;
-    blocks of a strip; address of out [tokens][strips * 16] float32, which is written.
+    blocks of a strip; address of out [tokens][strips * 16] float32, which is written; address from which on `following` lines for each
+    block are fetched into the second-level cache.
     """
 
     @intrinsic
-    def multiply(typingctx, weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out):
+    def multiply(typingctx, weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later):
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            _emit(builder, level, arguments, strips, tokens)
+            _emit(builder, level, arguments, strips, tokens, following)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), codegen
+        return types.void(*[types.int64] * 10), codegen
 
     return multiply
 
 
-def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: int) -> None:
+def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: int, following: int) -> None:
     """The loop over blocks; a block's lines are read in order, each once for all tokens."""
-    weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out = arguments
+    weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later = arguments
     pairs = [(s, t) for s in range(strips) for t in range(tokens)]
     loop = Loop(b, blocks, [ZERO] * len(pairs))
     n, grown = loop.number, dict(zip(pairs, loop.sums, strict=True))
@@ -87,6 +88,8 @@ def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: in
     bytes_each = 1 if level.split else 2
     token_at = [b.add(b.add(x, b.mul(x_pitch, I64(t))), b.mul(n, I64(BLOCK * bytes_each))) for t in range(tokens)]
     start_at = [b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * GROUPS))) for t in range(tokens)]
+    for number in range(following):
+        prefetch(b, b.add(later, b.mul(b.add(b.mul(n, I64(following)), I64(number)), I64(LINE))), 2)
     for group in range(GROUPS):
         begins = [load(b, b.add(at, I64(4 * group)), I32) if level.offset else I32(0) for at in start_at]
         sums = {(s, t): level.begin(b, begins[t]) for s, t in pairs}

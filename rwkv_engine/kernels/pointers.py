@@ -53,13 +53,16 @@ AHEAD = 0 if cpu.reads_ahead() else 4096
 
 def prefetch_ahead(builder: ir.IRBuilder, address: ir.Value) -> None:
     """Emit llvm.prefetch of the line AHEAD of `address` in a stream that is read once; nothing where the processor needs no help."""
-    if AHEAD == 0:
-        return
+    if AHEAD != 0:
+        prefetch(builder, builder.add(address, ir.IntType(64)(AHEAD)), 3)
+
+
+def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int) -> None:
+    """Emit llvm.prefetch of a line that will be read: into the first-level cache (level 3), or the second-level one (2)."""
     i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    place = builder.inttoptr(builder.add(address, ir.IntType(64)(AHEAD)), byte)
-    builder.call(function, [place, i32(0), i32(3), i32(1)])
+    builder.call(function, [builder.inttoptr(address, byte), i32(0), i32(level), i32(1)])
 
 
 @kernel
