@@ -232,7 +232,7 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
         return implementation
 
     wide = _EXPAND_STRIPS * simd.LANES
-    spread_many, spread_one = (expand_tile(load, size, _EXPAND_STRIPS, tokens) for tokens in (EXPAND_TOKENS, 1))
+    spread_many, spread_one = (expand_tile(alike, size, _EXPAND_STRIPS, tokens, paired) for tokens in (EXPAND_TOKENS, 1))
 
     @overload(expand, jit_options={"fastmath": FASTMATH}, strict=False)
     def expand_float(out, W, layer, head, hidden):

@@ -3,20 +3,21 @@
 Numba's own loops keep such sums in memory, because it cannot know that the arrays do not overlap.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from rwkv_engine.kernels.vectors import F32, FLOATS, I64, LANES, ZERO, Loop, fma, load, splat, store
+from rwkv_engine.kernels.simd import STEP, UNROLL, LoadStep
+from rwkv_engine.kernels.vectors import F32, FLOATS, I64, LANES, WORDS, ZERO, Loop, fma, load, splat, store
 
 
-def expand_tile(read: Callable[[ir.IRBuilder, ir.Value], ir.Value], size: int, strips: int, tokens: int) -> Any:
+def expand_tile(read: LoadStep, size: int, strips: int, tokens: int, paired: bool) -> Any:
     """Compile-time maker of an intrinsic: out [tokens][strips * 16] <- hidden [tokens][rank] @ w [rank][strips * 16].
 
-    read    how 16 weights are read; size  bytes of one weight.
+    read    how STEP weights are read; size  bytes of one weight; paired  whether `read` gives those of even places first.
+    strips  a multiple of UNROLL.
     Arguments, all int64: weights, bytes to the next row; rank (1 or more); hidden, bytes to the next token; out, bytes to the next
     token. Weights are read once for all tokens.
     """
@@ -27,20 +28,29 @@ def expand_tile(read: Callable[[ir.IRBuilder, ir.Value], ir.Value], size: int, s
             weights, pitch, rank, hidden, hidden_pitch, out, out_pitch = arguments
             loop = Loop(b, rank, [ZERO] * (strips * tokens))
             here = b.add(weights, b.mul(loop.number, pitch))
-            row = [read(b, b.add(here, I64(LANES * size * s))) for s in range(strips)]
+            row = [w for step in range(strips // UNROLL) for w in read(b, b.add(here, I64(STEP * size * step)))]
             running = []
             for t in range(tokens):
                 at = b.add(b.add(hidden, b.mul(hidden_pitch, I64(t))), b.mul(loop.number, I64(4)))
                 h = splat(b, load(b, at, F32, 4))
                 running += [fma(b, h, row[s], loop.sums[t * strips + s]) for s in range(strips)]
-            for place, total in enumerate(loop.close(running)):
+            totals = loop.close(running)
+            for place in range(0, len(totals), UNROLL):
                 t, s = divmod(place, strips)
-                store(b, total, b.add(b.add(out, b.mul(out_pitch, I64(t))), I64(4 * LANES * s)))
+                both = _woven(b, *totals[place : place + UNROLL]) if paired else totals[place : place + UNROLL]
+                for number, total in enumerate(both):
+                    store(b, total, b.add(b.add(out, b.mul(out_pitch, I64(t))), I64(4 * LANES * (s + number))))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), codegen
 
     return expand
+
+
+def _woven(b: ir.IRBuilder, even: ir.Value, odd: ir.Value) -> list[ir.Value]:
+    """Two vectors of numbers at even and at odd places, in order."""
+    places = [n // 2 + LANES * (n % 2) for n in range(STEP)]
+    return [b.shuffle_vector(even, odd, ir.Constant(WORDS, part)) for part in (places[:LANES], places[LANES:])]
 
 
 def wkv7_strips(strips: int) -> Any:
