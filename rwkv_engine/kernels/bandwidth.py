@@ -5,7 +5,7 @@ from rwkv_engine.kernels._jit import program
 from rwkv_engine.kernels.lanes import share
 from rwkv_engine.kernels.pointers import address_of
 
-_sum = simd.dot_row(simd.in_order(simd.load_f32, 4), 4)
+_sum = simd.dot_row(simd.in_order(simd.load_f32, 4), 4, simd.UNROLL)
 #: bytes read by one call of the vector loop; a weight matrix's rows are of this order
 PIECE = 8192
 

@@ -81,8 +81,9 @@ TICKET_BYTES = 131072
 FEW_ROWS = 512
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
-#: rows x TILE tokens of a tile for that: each product has two accumulators
-FEW_TILE = TILE // 2
+#: accumulators of a single token's product, and rows x tokens of a tile that adds in their order
+SUMS = 4 if wide_vectors() else 2
+FEW_TILE, FEW_TOKENS = TILE // 2, 2
 #: strips of 16 channels x tokens of an expansion, by the same count of registers
 _EXPAND_STRIPS, EXPAND_TOKENS = (4, 4) if wide_vectors() else (2, 2)
 
@@ -122,9 +123,9 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
     number      one stored element to float32.    paired  whether rows are read by `simd.bf16_pairs`.
     """
     ordered, alike = simd.in_order(load, size), simd.bf16_pairs if paired else simd.in_order(load, size)
-    dot = simd.dot_row(alike, size)
+    dot = simd.dot_row(alike, size, SUMS)
     tile, strip, single = (simd.dot_tile(ordered, size, r, t, 1) for r, t in ((TILE, TILE), (TILE, 1), (1, 1)))
-    few = simd.dot_tile(alike, size, FEW_TILE, TILE, simd.UNROLL)
+    few = simd.dot_tile(alike, size, FEW_TILE, FEW_TOKENS, SUMS)
 
     @register_jitable(fastmath=FASTMATH)
     def tail(at, x, start, cols):
@@ -142,21 +143,24 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
         fresh  whether this is the lane's first ticket: few tokens' inputs then lie arranged for the others.
         """
         tokens, cols = x.shape[0], x.shape[1]
-        pitch, body = cols * size, cols - cols % simd.STEP
-        inputs, out = matrix(address_of(lane.room), TILE, cols), matrix(address_of(lane.room) + 4 * TILE * cols, TILE, FEW_TILE)
-        for t in range(0, tokens, TILE):
-            many, x_at = min(TILE, tokens - t), address_of(x) + t * cols * 4
+        pitch, body = cols * size, cols - cols % (SUMS * simd.LANES)
+        inputs, out = (
+            matrix(address_of(lane.room), FEW_TOKENS, cols),
+            matrix(address_of(lane.room) + 4 * FEW_TOKENS * cols, FEW_TOKENS, FEW_TILE),
+        )
+        for t in range(0, tokens, FEW_TOKENS):
+            many, x_at = min(FEW_TOKENS, tokens - t), address_of(x) + t * cols * 4
             if paired and body > 0:
-                if fresh or tokens > TILE:
+                if fresh or tokens > FEW_TOKENS:
                     for u in range(many):
                         simd.apart(address_of(inputs[u]), x_at + u * cols * 4, body)
                 x_at = address_of(inputs)
             row = first
             while row < last:
                 here = at + row * pitch
-                if many == TILE and row + FEW_TILE <= last and body > 0:
+                if many == FEW_TOKENS and row + FEW_TILE <= last and body > 0:
                     few(here, pitch, x_at, cols * 4, body, address_of(out), FEW_TILE * 4)
-                    for u in range(TILE):
+                    for u in range(FEW_TOKENS):
                         for r in range(FEW_TILE):
                             p = out[u, r] + (tail(here + r * pitch, x[t + u], body, cols) if body < cols else np.float32(0))
                             y[t + u, row + r] = y[t + u, row + r] + p if finish == ADD else p

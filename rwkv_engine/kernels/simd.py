@@ -7,7 +7,7 @@ register, two of AVX2, four of NEON).
 Twins in plain numpy: `formats.*.unpack` and `@`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -90,25 +90,29 @@ def apart(typingctx, out, x, n):
     return types.void(*[types.int64] * 3), codegen
 
 
-def dot_row(read: LoadStep, size: int) -> Any:
+def dot_row(read: LoadStep, size: int, sums: int) -> Any:
     """Compile-time maker of an intrinsic that computes one dot product: (weights, x, n) -> float32.
 
-    weights and x are int64 addresses, n is a positive multiple of STEP; `size` is the bytes of one weight.
+    sums  accumulators, a multiple of UNROLL.
+    weights and x are int64 addresses, n is a positive multiple of sums * LANES; `size` is the bytes of one weight.
     """
 
     @intrinsic
     def dot(typingctx, weights, x, n):
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             row, inputs, count = arguments
-            loop = Loop(builder, count, [ZERO] * UNROLL, STEP)
+            loop = Loop(builder, count, [ZERO] * sums, sums * LANES)
             here = builder.add(row, builder.mul(loop.number, I64(size)))
-            for line in range(0, STEP * size, 64):
+            for line in range(0, sums * LANES * size, 64):
                 prefetch_ahead(builder, builder.add(here, I64(line)))
             at = builder.add(inputs, builder.mul(loop.number, I64(4)))
-            numbers = in_order(load_f32, 4)(builder, at)
-            products = zip(read(builder, here), numbers, loop.sums, strict=True)
-            first, second = loop.close([fma(builder, w, number, total) for w, number, total in products])
-            return _total(builder, builder.fadd(first, second, flags=FLAGS))
+            running: list[ir.Value] = []
+            for step in range(0, sums, UNROLL):
+                weights = read(builder, builder.add(here, I64(step * LANES * size)))
+                numbers = in_order(load_f32, 4)(builder, builder.add(at, I64(step * LANES * 4)))
+                totals = loop.sums[step : step + UNROLL]
+                running += [fma(builder, w, number, total) for w, number, total in zip(weights, numbers, totals, strict=True)]
+            return _total(builder, loop.close(running))
 
         return types.float32(types.int64, types.int64, types.int64), codegen
 
@@ -119,10 +123,10 @@ def dot_tile(read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> An
     """Compile-time maker of an intrinsic that computes `rows` x `tokens` dot products at once.
 
     read    how STEP weights are read; size  bytes of one weight.
-    sums    accumulators of each product: 1, which is enough independent work for rows x tokens > 3, or UNROLL, which adds in the order
-            of `dot_row`.
-    The intrinsic's arguments, all int64: weights, row pitch [bytes], x, token pitch [bytes], n (a positive multiple of STEP),
-    out, out's token pitch [bytes]. It writes out[token][row] float32. Weights are read once per call, in order.
+    sums    accumulators of each product: 1, which is enough independent work for rows x tokens > 3, or as many as `dot_row` has, in
+            whose order it then adds.
+    The intrinsic's arguments, all int64: weights, row pitch [bytes], x, token pitch [bytes], n (a positive multiple of STEP, and of
+    sums * LANES), out, out's token pitch [bytes]. It writes out[token][row] float32. Weights are read once per call, in order.
     """
 
     @intrinsic
@@ -141,30 +145,32 @@ def _emit_tile(builder: ir.IRBuilder, arguments: Any, read: LoadStep, size: int,
     weights, row_pitch, x, token_pitch, n, out, out_pitch = arguments
     row_at = [builder.add(weights, builder.mul(row_pitch, I64(r))) for r in range(rows)]
     token_at = [builder.add(x, builder.mul(token_pitch, I64(t))) for t in range(tokens)]
-    loop = Loop(builder, n, [ZERO] * (rows * tokens * sums), STEP)
+    vectors = max(sums, UNROLL)
+    loop = Loop(builder, n, [ZERO] * (rows * tokens * sums), vectors * LANES)
     running = list(loop.sums)
-    for u in range(UNROLL):
+    for u in range(vectors):
         place = builder.add(loop.number, I64(u * LANES))
         inputs = [load_f32(builder, builder.add(at, builder.mul(place, I64(4)))) for at in token_at]
         for r, at in enumerate(row_at):
             here = builder.add(at, builder.mul(loop.number, I64(size)))
             if u * LANES * size % 64 == 0:  # once for every cache line
                 prefetch_ahead(builder, builder.add(here, I64(u * LANES * size)))
-            w = read(builder, here)[u]  # what the other rounds use is read there
+            step, half = divmod(u, UNROLL)
+            w = read(builder, builder.add(here, I64(step * STEP * size)))[half]  # what the other rounds use is read there
             for t in range(tokens):
                 number = (r * tokens + t) * sums + u % sums
                 running[number] = fma(builder, w, inputs[t], running[number])
     closed = loop.close(running)
     for r in range(rows):
         for t in range(tokens):
-            first, *second = closed[(r * tokens + t) * sums : (r * tokens + t + 1) * sums]
-            total = builder.fadd(first, second[0], flags=FLAGS) if second else first
-            at = builder.add(builder.add(out, builder.mul(out_pitch, I64(t))), I64(4 * r))
-            store(builder, _total(builder, total), at)
+            total = _total(builder, closed[(r * tokens + t) * sums : (r * tokens + t + 1) * sums])
+            store(builder, total, builder.add(builder.add(out, builder.mul(out_pitch, I64(t))), I64(4 * r)))
 
 
-def _total(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
-    """Sum of a vector's 16 floats."""
+def _total(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
+    """Sum of all numbers of some vectors of 16 floats, of 1, 2 or 4 vectors."""
+    while len(vectors) > 1:
+        vectors = [builder.fadd(*vectors[n : n + 2], flags=FLAGS) for n in range(0, len(vectors), 2)]
     kind = ir.FunctionType(F32, [F32, FLOATS])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.vector.reduce.fadd.v16f32")
-    return builder.call(function, [F32(0.0), vector], fastmath=("reassoc",))
+    return builder.call(function, [F32(0.0), vectors[0]], fastmath=("reassoc",))
