@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels._jit import viewing
 from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.shapes import CHUNK
 
@@ -46,7 +46,7 @@ def tell(
     words[: len(every)] = every
 
 
-@kernel
+@viewing
 def told(words):
     """The Pass in `words`."""
     tokens, sequences, wanted = words[TOKENS], words[SEQUENCES], words[WANTED]

@@ -1,9 +1,10 @@
 """The one place with compile flags, and with the rules of the compile cache.
 
 `kernel`   compiles a function for use inside other compiled code.
+`viewing`  the same for one that returns an array.
 `ordered`  the same for formulas whose sums must not be reordered.
 `exact`    the same for roundings that must come out alike on every machine: nothing is fused either.
-`program`  `kernel` for the functions that Python calls; their machine code is kept on disk. `standalone`: the same, not kept.
+`program`  `kernel` for the functions that Python calls; their machine code is kept on disk. `standalone`: not kept, may make arrays.
 
 All release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into fused
 multiply-adds; NaN and infinity keep their meaning, because masks and guards rely on them (so never `fastmath=True`).
@@ -41,15 +42,23 @@ _UNREADABLE = (pickle.UnpicklingError, EOFError, ImportError, AttributeError, Lo
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _compiled(function: Function, fastmath: set[str] | bool, inner: bool) -> Any:
-    """`function` compiled; an `inner` one gets no entry for Python, whose code takes a fifth of the time to compile."""
-    flags = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True}
+def _compiled(function: Function, fastmath: set[str] | bool, inner: bool, counted: bool = False) -> Any:
+    """`function` compiled; an `inner` one gets no entry for Python, whose code takes a fifth of the time to compile.
+
+    counted  whether numba counts references to arrays: a call for every array that is handed over or cut, though none is ever freed.
+    """
+    flags = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True, "_nrt": counted}
     return numba.njit(fastmath=fastmath, no_cpython_wrapper=inner, **flags)(function)
 
 
 def kernel(function: Function) -> Function:
     """Compile `function` with numba, in nopython mode, for other compiled functions."""
     return _compiled(function, FASTMATH, inner=True)
+
+
+def viewing(function: Function) -> Function:
+    """`kernel` for functions that return arrays, which numba allows only where it counts references."""
+    return _compiled(function, FASTMATH, inner=True, counted=True)
 
 
 def ordered(function: Function) -> Function:
@@ -66,15 +75,15 @@ def exact(function: Function) -> Function:
 
 
 def standalone(function: Function) -> Function:
-    """`kernel` that Python may call as well, and that is not kept on disk: for tests and benchmarks."""
-    return _compiled(function, FASTMATH, inner=False)
+    """`kernel` that Python may call as well, that may make arrays, and that is not kept on disk: for tests and benchmarks."""
+    return _compiled(function, FASTMATH, inner=False, counted=True)
 
 
 def program(function: Function) -> Function:
     """Compile `function` for Python, on its first call with each set of argument types, and keep the result on disk."""
-    compiled = standalone(function)
+    compiled = _compiled(function, FASTMATH, inner=False)
     try:
-        compiled._cache = _PackageCache(function)  # type: ignore[attr-defined]
+        compiled._cache = _PackageCache(function)
     except RuntimeError:  # numba's word for: no folder can be written; compile every time then
         pass
     return compiled

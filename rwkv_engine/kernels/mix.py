@@ -4,13 +4,13 @@ Tokens of B sequences lie one after another; sequence b has tokens [spans[b], sp
 float32 at states[b], in which `offset` says where the layer's previous normed input [C] starts.
 """
 
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels._jit import kernel, viewing
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.norm import EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import floats
 
 
-@kernel
+@viewing
 def previous(h, t, first, state, offset):
     """[C] normed input before token t: that of the token before, or what the state kept for a sequence's first token."""
     if t == first:

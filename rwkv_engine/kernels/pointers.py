@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from rwkv_engine import cpu
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels._jit import kernel, viewing
 
 
 @intrinsic
@@ -65,37 +65,37 @@ def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int) -> None:
     builder.call(function, [builder.inttoptr(address, byte), i32(0), i32(level), i32(1)])
 
 
-@kernel
+@viewing
 def floats(address, count):
     """[count] float32 at `address`, as an array that owns nothing."""
     return numba.carray(_pointer(address, np.float32), (count,))
 
 
-@kernel
+@viewing
 def matrix(address, rows, cols):
     """[rows, cols] float32 at `address`; a reshape would compile numba's error texts along with it."""
     return numba.carray(_pointer(address, np.float32), (rows, cols))
 
 
-@kernel
+@viewing
 def integers(address, count):
     """[count] int32 at `address`."""
     return numba.carray(_pointer(address, np.int32), (count,))
 
 
-@kernel
+@viewing
 def bytes_at(address, count):
     """[count] int8 at `address`."""
     return numba.carray(_pointer(address, np.int8), (count,))
 
 
-@kernel
+@viewing
 def words_at(address, count):
     """[count] int16 at `address`."""
     return numba.carray(_pointer(address, np.int16), (count,))
 
 
-@kernel
+@viewing
 def halves(address, count):
     """[count] uint16 at `address` (the bits of BF16 or F16 numbers), as an array that owns nothing."""
     return numba.carray(_pointer(address, np.uint16), (count,))
