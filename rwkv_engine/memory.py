@@ -61,7 +61,7 @@ class Estimate:
     @property
     def linking(self) -> int:
         """The most before weights are read where they are mapped: while the first program is linked."""
-        return self.base + self.private + LINKING
+        return self.base + self.private + (LINKING if HERE else 0)
 
     @property
     def peak(self) -> int:

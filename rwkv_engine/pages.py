@@ -122,8 +122,11 @@ def give_back_code(library: str) -> None:
     """
     if not HERE:
         return
-    code = re.compile(rf"^(\w+)-(\w+) r-xp .*/{re.escape(library)}$", re.MULTILINE)
-    for span in code.findall(Path("/proc/self/maps").read_text()):
+    try:
+        maps = Path("/proc/self/maps").read_bytes()
+    except OSError:
+        return  # no /proc here
+    for span in re.findall(rb"^(\w+)-(\w+) r-xp .*/" + re.escape(os.fsencode(library)) + b"$", maps, re.MULTILINE):
         first, last = (int(number, 16) for number in span)
         _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _DONTNEED)
 

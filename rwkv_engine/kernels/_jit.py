@@ -31,10 +31,10 @@ from rwkv_engine import cpu
 from rwkv_engine.pages import give_back_code
 
 FASTMATH = {"reassoc", "contract", "nsz"}
-#: folders of the package whose sources end in compiled code
-COMPILED = ("kernels", "formats", "families")
+#: folders and files of the package whose sources end in compiled code
+COMPILED = ("kernels/*.py", "formats/*.py", "families/*.py", "cpu.py", "int8_layout.py", "shapes.py")
 
-#: the library with the compiler, of which linking a program that the cache has takes 35 MB, and nothing after that
+#: the library with the compiler: linking a program from the cache takes 36 MB of its code, nothing after that takes any
 _COMPILER = get_library_name()
 #: what unpickling raises for bytes that are cut off, changed, or name what is not there
 _UNREADABLE = (pickle.UnpicklingError, EOFError, ImportError, AttributeError, LookupError, ValueError, TypeError)
@@ -95,8 +95,7 @@ def sources_stamp() -> str:
     system grants."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    sources = [package / "cpu.py", *(source for folder in COMPILED for source in (package / folder).glob("*.py"))]
-    for source in sorted(sources):
+    for source in sorted(source for pattern in COMPILED for source in package.glob(pattern)):
         digest.update(str(source.relative_to(package)).encode() + b"\0" + source.read_bytes())
     digest.update(f"{cpu.wanted_level()} {cpu.has_tiles()}".encode())
     return digest.hexdigest()
