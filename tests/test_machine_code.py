@@ -80,8 +80,8 @@ def test_the_inner_loop_is_made_of_the_levels_instruction(processor, shape):
 def test_a_tile_fetches_so_many_lines_of_what_follows_and_stays_in_registers():
     strips, tokens = LEVELS["vnni"].shape
     plain, fetching = inner_loop("znver4", strips, tokens), inner_loop("znver4", strips, tokens, following=2)
-    fetched = [line.split()[0] for line in fetching if line.startswith("prefetch")]
-    assert fetched[-2:] == ["prefetcht1"] * 2 and len(fetched) == sum(line.startswith("prefetch") for line in plain) + 2
+    near, far = ([sum(line.startswith(name) for line in lines) for lines in (plain, fetching)] for name in ("prefetcht0", "prefetcht1"))
+    assert far == [0, 2] and near[0] == near[1]
     assert not [line for line in fetching if "%rsp" in line]
 
 
