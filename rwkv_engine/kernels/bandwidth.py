@@ -3,9 +3,11 @@
 from rwkv_engine.kernels import simd
 from rwkv_engine.kernels._jit import program
 from rwkv_engine.kernels.lanes import share
+from rwkv_engine.kernels.matmul_float import SUMS
 from rwkv_engine.kernels.pointers import address_of
 
-_sum = simd.dot_row(simd.in_order(simd.load_f32, 4), 4, simd.UNROLL)
+#: as many sums as rows of floats have: with fewer, fewer reads are under way at once, and a core shows less than its memory gives
+_sum = simd.dot_row(simd.in_order(simd.load_f32, 4), 4, SUMS)
 #: bytes read by one call of the vector loop; a weight matrix's rows are of this order
 PIECE = 8192
 
