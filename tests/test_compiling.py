@@ -3,8 +3,10 @@
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from numba.core import event
@@ -12,6 +14,7 @@ from rwkv_engine_cli.progress import QUIET, Compiling
 
 import rwkv_engine
 from rwkv_engine import compiling
+from rwkv_engine.kernels import _jit
 from rwkv_engine.kernels._jit import kernel, standalone
 
 
@@ -68,6 +71,16 @@ def test_after_the_programs_of_a_model_ran_nothing_is_left_to_compile(embedded):
         list(embedded.generate("Once upon a time", max_tokens=3, sampling=rwkv_engine.Sampling(seed=1)))
         embedded.feed(range(1, 100), embedded.new_state(), every=True)
         assert listener._began == 0.0 and told == []
+
+
+def test_the_cache_notices_changes_of_every_module_that_kernels_take_numbers_from():
+    package = Path(_jit.__file__).resolve().parents[1]
+    stamped = {path.relative_to(package).parts[0].removesuffix(".py") for pattern in _jit.COMPILED for path in package.glob(pattern)}
+    named = r"^from rwkv_engine(?:\.(\w+)\S*)? import (\w+)"
+    sources = [path.read_text() for path in package.glob("kernels/*.py")]
+    taken = {module or name for source in sources for module, name in re.findall(named, source, re.MULTILINE)}
+    assert {"cpu", "int8_layout", "kernels"} <= taken
+    assert taken - stamped == {"errors", "pages"}  # of which nothing is compiled
 
 
 FROM_DISK = """

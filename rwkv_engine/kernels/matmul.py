@@ -58,6 +58,6 @@ def activate(y, first, last, finish):
         elif finish == TANH:
             for r in range(last - first):
                 products[r] = tanh(products[r])
-        else:
+        else:  # SILU
             for r in range(last - first):
                 products[r] = products[r] * sigmoid(products[r])

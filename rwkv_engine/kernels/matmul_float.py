@@ -144,10 +144,8 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
         """
         tokens, cols = x.shape[0], x.shape[1]
         pitch, body = cols * size, cols - cols % (SUMS * simd.LANES)
-        inputs, out = (
-            matrix(address_of(lane.room), FEW_TOKENS, cols),
-            matrix(address_of(lane.room) + 4 * FEW_TOKENS * cols, FEW_TOKENS, FEW_TILE),
-        )
+        inputs = matrix(address_of(lane.room), FEW_TOKENS, cols)
+        out = matrix(address_of(lane.room) + 4 * FEW_TOKENS * cols, FEW_TOKENS, FEW_TILE)
         for t in range(0, tokens, FEW_TOKENS):
             many, x_at = min(FEW_TOKENS, tokens - t), address_of(x) + t * cols * 4
             if paired and body > 0:

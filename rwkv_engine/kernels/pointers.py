@@ -58,7 +58,10 @@ def prefetch_ahead(builder: ir.IRBuilder, address: ir.Value) -> None:
 
 
 def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int) -> None:
-    """Emit llvm.prefetch of a line that will be read: into the first-level cache (level 3), or the second-level one (2)."""
+    """Emit llvm.prefetch of a line that will be read: into the first-level cache (level 3), or the second-level one (2).
+
+    It may lie behind the end of what is mapped: a prefetch never faults.
+    """
     i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
