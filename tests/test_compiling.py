@@ -83,6 +83,14 @@ def test_the_cache_notices_changes_of_every_module_that_kernels_take_numbers_fro
     assert taken - stamped == {"errors", "pages"}  # of which nothing is compiled
 
 
+def test_the_cache_lies_in_the_users_folder_and_not_where_pip_would_leave_it_behind(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "LOCALAPPDATA": str(tmp_path)}
+    command = [sys.executable, "-c", "from rwkv_engine.families import FAMILIES; print(FAMILIES[-1].step._cache.cache_path)"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
+    assert tmp_path in Path(done.stdout.strip()).parents
+
+
 FROM_DISK = """
 import sys
 from numba.core.cpu import CPUContext

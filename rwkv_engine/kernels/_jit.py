@@ -10,8 +10,9 @@ All release the GIL, wrap no index and raise nothing. Floating-point sums may be
 multiply-adds; NaN and infinity keep their meaning, because masks and guards rely on them (so never `fastmath=True`).
 
 Numba's own cache looks only at the file of the cached function, so a change in a kernel that it calls would go unseen.
-Here every program's stamp covers all sources that compiled code comes from. The cache lies in NUMBA_CACHE_DIR, else beside the package,
-else in the user's cache folder; where nothing can be written, programs are compiled anew in each process.
+Here every program's stamp covers all sources that compiled code comes from. The cache lies in NUMBA_CACHE_DIR, else in the user's cache
+folder, else beside the package; where nothing can be written, programs are compiled anew in each process. Not beside the package first:
+what pip does not know stays when it removes a package, and the folder that so stays hides one that is installed from its sources.
 """
 
 import functools
@@ -121,7 +122,7 @@ class _UserWide(_Stamped, caching.UserWideCacheLocator):
 
 
 class _PackageImplementation(caching.CompileResultCacheImpl):
-    _locator_classes = [_Provided, _Beside, _UserWide]
+    _locator_classes = [_Provided, _UserWide, _Beside]
 
 
 @functools.cache
