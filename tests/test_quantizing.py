@@ -219,8 +219,10 @@ def test_a_scale_that_is_nan_is_found(packed):
 
 def test_a_killed_quantization_leaves_no_target_and_the_next_run_no_stray_file(tmp_path):
     """kill -9 at several moments of the writing."""
-    source = models.write(tmp_path / "m.safetensors", models.random_model("7", heads=8, head_size=64, layers=2, vocab=65536))
-    target = tmp_path / "q.safetensors"
+    folder = tmp_path / "models"  # the compile cache may lie in the user's folder, which is beside it here
+    folder.mkdir()
+    source = models.write(folder / "m.safetensors", models.random_model("7", heads=8, head_size=64, layers=2, vocab=65536))
+    target = folder / "q.safetensors"
     program = "import sys, rwkv_engine; rwkv_engine.quantize(sys.argv[1], sys.argv[2])"
     killed = 0
     for moment in (0.2, 0.3, 0.4, 0.5):
@@ -228,7 +230,7 @@ def test_a_killed_quantization_leaves_no_target_and_the_next_run_no_stray_file(t
         parts = []
         deadline = time.monotonic() + 30
         while not parts and process.poll() is None and time.monotonic() < deadline:
-            parts = list(tmp_path.glob(".q.safetensors.*.part"))
+            parts = list(folder.glob(".q.safetensors.*.part"))
             time.sleep(0.002)
         time.sleep((moment - 0.2) / 4)
         if process.poll() is None:
@@ -240,5 +242,5 @@ def test_a_killed_quantization_leaves_no_target_and_the_next_run_no_stray_file(t
             target.unlink()
     assert killed
     rwkv_engine.quantize(source, target)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "q.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == ["m.safetensors", "q.safetensors"]
     rwkv_engine.load(target)
