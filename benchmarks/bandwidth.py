@@ -9,8 +9,8 @@ import argparse
 import json
 import statistics
 
-from rwkv_engine import cpu
 from rwkv_engine.bench.bandwidth import block, read_rates
+from rwkv_engine.system import cpu
 
 
 def main() -> None:

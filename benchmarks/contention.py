@@ -14,8 +14,8 @@ import subprocess
 import sys
 
 import rwkv_engine
-from rwkv_engine import cpu
 from rwkv_engine.bench.speed import Runner
+from rwkv_engine.system import cpu
 
 _HOG = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 

@@ -11,9 +11,9 @@ import json
 import statistics
 
 import rwkv_engine
-from rwkv_engine import cpu
 from rwkv_engine.bench.bandwidth import block, read_rates
 from rwkv_engine.bench.speed import Runner
+from rwkv_engine.system import cpu
 
 
 def main() -> None:

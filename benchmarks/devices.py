@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine import footprint, memory
+from rwkv_engine import memory
 from rwkv_engine.checkpoints import Checkpoint
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system import process
 
 #: layers, width, low ranks (w, a, v, g) of the published RWKV-7 models
 MODELS = {
@@ -107,7 +108,7 @@ def document() -> str:
         "",
         "MB of 10^6 bytes. *Needed* is what the process holds once it has read a text, without the embedding, of which a text touches",
         "the rows of its tokens; *at least* is the smallest `--ram` that is taken: most weights are then read anew for every token.",
-        "Compiling for the first time takes " + memory.mb(footprint.COMPILING) + " more (`rwkv warmup` does it ahead of time).",
+        "Compiling for the first time takes " + memory.mb(process.COMPILING) + " more (`rwkv warmup` does it ahead of time).",
         "",
         "| " + head,
         "|---" + rule,

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine import cpu
 from rwkv_engine.bench.bandwidth import block, read_rates
 from rwkv_engine.formats import format_named
 from rwkv_engine.kernels._jit import standalone
@@ -22,8 +21,9 @@ from rwkv_engine.kernels.lanes import Lane, barrier
 from rwkv_engine.kernels.matmul import STORE, matmul
 from rwkv_engine.kernels.matmul_float import FEW_ROWS
 from rwkv_engine.kernels.matmul_int8 import room_for
-from rwkv_engine.team import Team
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.running.team import Team
+from rwkv_engine.system import cpu
 
 #: tokens of the longest pass of the engine
 MANY = 64

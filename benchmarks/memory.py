@@ -19,7 +19,7 @@ CHILD = """
 import json, sys
 import numpy as np
 import rwkv_engine
-from rwkv_engine import pages
+from rwkv_engine.system import pages
 model = rwkv_engine.load(sys.argv[1], sys.argv[2], ram=sys.argv[3] or None)
 prompt = np.random.default_rng(0).integers(1, 1000, 100).tolist()
 steps = list(model.generate(prompt, max_tokens=4, sampling=rwkv_engine.Sampling(temperature=0, banned=(0,))))

@@ -13,9 +13,9 @@ import statistics
 from kernels import peak
 
 import rwkv_engine
-from rwkv_engine import cpu
 from rwkv_engine.bench.speed import Runner
 from rwkv_engine.families.loader import is_matrix
+from rwkv_engine.system import cpu
 
 
 def main() -> None:

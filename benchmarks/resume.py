@@ -14,8 +14,8 @@ import tempfile
 import time
 
 import rwkv_engine
-from rwkv_engine.conversation import Conversation
-from rwkv_engine.sessions import Session, Store
+from rwkv_engine.chat import Session, Store
+from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.text.templates import find_template
 
 RUNS, TURN = 7, 400

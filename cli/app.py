@@ -16,8 +16,9 @@ from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
 from rwkv_engine_cli.warmup import warmup
 
-from rwkv_engine import __version__, support
+from rwkv_engine import __version__
 from rwkv_engine.errors import EngineError
+from rwkv_engine.system import support
 
 #: exit codes: bad input; stopped by ctrl-C (128 + SIGINT)
 BAD_INPUT, INTERRUPTED = 2, 130

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rwkv_engine_cli.talk.loop import Screen
     from rwkv_engine_cli.talk.running import Talk
 
-    from rwkv_engine.sessions import Info, Store
+    from rwkv_engine.chat import Info, Store
 
 
 def chat(
@@ -58,8 +58,8 @@ def chat(
 
 def _kept(go_on: bool, name: str | None, no_save: bool) -> "tuple[Store | None, Info | None]":
     """The store, and the session to go on with. Raises OptionError, SessionError."""
+    from rwkv_engine.chat import Store
     from rwkv_engine.errors import OptionError, SessionError
-    from rwkv_engine.sessions import Store
 
     if (go_on or name is not None) and no_save:
         raise OptionError("--no-save keeps nothing, so it goes neither with -c nor with --session")
@@ -83,7 +83,7 @@ def _kept(go_on: bool, name: str | None, no_save: bool) -> "tuple[Store | None, 
 
 def _sampling(stored: "dict[str, Any] | None", preset: str | None, numbers: dict[str, Any]):  # type: ignore[no-untyped-def]
     """The sampling that was kept, or a preset, with the options put over it."""
-    from rwkv_engine.sampling import Sampling
+    from rwkv_engine.writing.sampling import Sampling
 
     if stored is None or preset is not None:
         return o.make_sampling(preset, None, **numbers)
@@ -97,8 +97,8 @@ def _talk(engine: "Any", store: "Store | None", info: "Info | None", name: str |
     """The talk to go on with, or a new one."""
     from rwkv_engine_cli.talk.running import Talk
 
-    from rwkv_engine.conversation import Conversation
-    from rwkv_engine.sessions import Session
+    from rwkv_engine.chat import Session
+    from rwkv_engine.chat.conversation import Conversation
     from rwkv_engine.text.templates import find_template
 
     packing = engine.checkpoint.packing

@@ -16,14 +16,14 @@ def info(
     tokenizer: o.TokenizerOption = None,
 ) -> None:
     """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
-    from rwkv_engine import cpu, families, footprint, memory
-    from rwkv_engine.checkpoints import open_checkpoint
+    from rwkv_engine import families, memory
     from rwkv_engine.errors import CheckpointError
     from rwkv_engine.kernels.int8_levels import chosen
-    from rwkv_engine.model import embedded
+    from rwkv_engine.loading import open_named
+    from rwkv_engine.system import cpu, process
     from rwkv_engine.text import find_tokenizer
 
-    checkpoint = open_checkpoint(model if model is not None else embedded())
+    checkpoint = open_named(model)
     tensors = checkpoint.tensors
     try:
         family = families.detect(tensors)
@@ -60,4 +60,4 @@ def info(
         typer.echo(f"ram {name:<10}{one.sum()}; at least {memory.mb(one.least)}")
     if found:
         typer.echo(f"              and up to {memory.mb(next(iter(found.values())).embedding)} of the embedding, by the text's tokens;")
-        typer.echo(f"              compiling for the first time (rwkv warmup) takes {memory.mb(footprint.COMPILING)} more")
+        typer.echo(f"              compiling for the first time (rwkv warmup) takes {memory.mb(process.COMPILING)} more")

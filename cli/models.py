@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rwkv_engine.registry import Record
+    from rwkv_engine.library.registry import Record
 
 models = typer.Typer(rich_markup_mode=None, help="List the models that `rwkv pull` has fetched, or remove one.")
 
@@ -22,8 +22,8 @@ def listing(
         return
     import sys
 
-    from rwkv_engine import registry
     from rwkv_engine.errors import CheckpointError
+    from rwkv_engine.library import registry
 
     found: list[Record] = []
     for name in registry.names():
@@ -49,7 +49,7 @@ def listing(
 @models.command()
 def remove(name: Annotated[str, typer.Argument(help="Short name of the model.")]) -> None:
     """Forget a model and delete its files."""
-    from rwkv_engine import registry
+    from rwkv_engine.library import registry
 
     registry.remove(name)
     typer.echo(f"removed {name}")

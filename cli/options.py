@@ -63,7 +63,7 @@ def _watch_compiling() -> None:
 
     from rwkv_engine_cli.progress import Compiling
 
-    from rwkv_engine.compiling import watch
+    from rwkv_engine.running.compiling import watch
 
     watch(Compiling())
 
@@ -153,7 +153,7 @@ def save_state(state: "State", path: Path) -> None:
 def write_text(path: Path, text: str, option: str) -> None:
     """Write a text file, whole or not at all. Raises OptionError where it cannot be written."""
     from rwkv_engine import OptionError
-    from rwkv_engine.files import write_whole
+    from rwkv_engine.system.files import write_whole
 
     try:
         write_whole(path, [text.encode()])

@@ -8,7 +8,7 @@ QUIET = 30.0
 
 
 class Compiling:
-    """`rwkv_engine.compiling.Tell` for people, on standard error."""
+    """`rwkv_engine.running.compiling.Tell` for people, on standard error."""
 
     __slots__ = ("_last", "_out")
 

@@ -18,7 +18,7 @@ def pull(
     if source is None:
         _list_known()
         return
-    from rwkv_engine.pulling import pull as fetch
+    from rwkv_engine.library.pull import pull as fetch
 
     shown = sys.stderr.isatty()
     record = fetch(
@@ -41,7 +41,7 @@ def _list_known() -> None:
     """The table of known models, with what they take."""
     from rwkv_engine_cli.models import print_table, size
 
-    from rwkv_engine.known_models import KNOWN
+    from rwkv_engine.library.known_models import KNOWN
 
     rows = [("name", "download", "int8 on disk", "int8 in memory", "keep in memory", "file")]
     for row in KNOWN:

@@ -17,10 +17,11 @@ def quantize(
 ) -> None:
     """Pack a checkpoint: matrices in INT8 as the kernels read them, tokenizer inside; it then loads without copying."""
     import rwkv_engine
-    from rwkv_engine.quantizing import packed_bytes
+    from rwkv_engine.loading import open_named
+    from rwkv_engine.tools.quantize import packed_bytes
 
     if target.exists() and not force:
         raise rwkv_engine.OptionError(f"{target} exists; give another name, or --force to write over it")
-    with typer.progressbar(length=packed_bytes(source), label=target.name) as bar:
+    with typer.progressbar(length=packed_bytes(open_named(source)), label=target.name) as bar:
         rwkv_engine.quantize(source, target, format, tokenizer=tokenizer, template=template, progress=bar.update)
     typer.echo(f"{target}: {target.stat().st_size:,} bytes")

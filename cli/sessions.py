@@ -19,7 +19,7 @@ def _begin(context: typer.Context) -> None:
 @sessions.command("list")
 def show_all() -> None:
     """List them, the last one first."""
-    from rwkv_engine.sessions import Store
+    from rwkv_engine.chat import Store
 
     infos = Store().infos()
     width = max((len(info.name) for info in infos), default=0)
@@ -32,7 +32,7 @@ def show_all() -> None:
 @sessions.command()
 def show(name: Name) -> None:
     """Print what was said in one."""
-    from rwkv_engine.sessions import Store
+    from rwkv_engine.chat import Store
 
     store = Store()
     for turn in store.turns(store.info(name)):
@@ -49,9 +49,9 @@ def export(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")] = None,
 ) -> None:
     """Write one as Markdown or JSON."""
+    from rwkv_engine.chat import Store, as_json, as_markdown
     from rwkv_engine.errors import OptionError
-    from rwkv_engine.files import write_whole
-    from rwkv_engine.sessions import Store, as_json, as_markdown
+    from rwkv_engine.system.files import write_whole
 
     forms = {"markdown": as_markdown, "md": as_markdown, "json": as_json}
     if form not in forms:
@@ -71,7 +71,7 @@ def export(
 @sessions.command()
 def delete(names: Annotated[list[str], typer.Argument(help="Names of talks.")]) -> None:
     """Delete some, and the states that no other talk shares."""
-    from rwkv_engine.sessions import Store
+    from rwkv_engine.chat import Store
 
     store = Store()
     for name in names:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rwkv_engine.mounting import StateFile
     from rwkv_engine.state import StateLayout
+    from rwkv_engine.tools.state_files import StateFile
 
 state = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into, blend and convert state files.")
 
@@ -27,7 +27,8 @@ def info(
     """Tell a state file's kind, model, tokens seen, and planes with shapes and norms; with --model, whether it fits."""
     import numpy as np
 
-    from rwkv_engine.mounting import layout_of, open_state, read_state_file
+    from rwkv_engine.loading import open_named
+    from rwkv_engine.tools.state_files import layout_of, open_state, read_state_file
 
     found = read_state_file(file)
     fingerprint = found.state.layout.fingerprint
@@ -35,7 +36,7 @@ def info(
     if found.kind == "state":
         rows |= {"model": _known_as(fingerprint), "fingerprint": fingerprint, "tokens": found.state.position}
     if model is not None:
-        open_state(file, layout_of(model))
+        open_state(file, layout_of(open_named(model)))
         rows["fits"] = model
     planes = {
         name: {"shape": list(found.state[name].shape), "norm": float(np.linalg.norm(found.state[name].astype(np.float64)))}
@@ -61,10 +62,11 @@ def blend(
 ) -> None:
     """Write a state between two of one model. A state and a time_state can be blended if --model says whose they are."""
     from rwkv_engine import StateError
-    from rwkv_engine import mounting as m
+    from rwkv_engine.loading import open_named
+    from rwkv_engine.tools import state_files as m
 
     _writable(output, force)
-    layout = None if model is None else m.layout_of(model)
+    layout = None if model is None else m.layout_of(open_named(model))
     files = [_read(path, layout) for path in (first, second)]
     if files[0].kind != files[1].kind and layout is None:
         raise StateError(f"{first} is a {files[0].kind} and {second} a {files[1].kind}; say with --model whose they are")
@@ -81,10 +83,11 @@ def convert(
 ) -> None:
     """Turn a time_state into a state of --model, or a state into a time_state (safetensors, BlinkDL's orientation)."""
     from rwkv_engine import OptionError
-    from rwkv_engine import mounting as m
+    from rwkv_engine.loading import open_named
+    from rwkv_engine.tools import state_files as m
 
     _writable(target, force)
-    layout = None if model is None else m.layout_of(model)
+    layout = None if model is None else m.layout_of(open_named(model))
     found = _read(source, layout)
     if found.kind == "time_state" and layout is None:
         raise OptionError(f"{source} is a time_state, which does not say whose it is; give its model with --model")
@@ -93,7 +96,7 @@ def convert(
 
 def _read(path: Path, layout: "StateLayout | None") -> "StateFile":
     """A state file; in the model's layout where that is known."""
-    from rwkv_engine.mounting import StateFile, open_state, read_state_file
+    from rwkv_engine.tools.state_files import StateFile, open_state, read_state_file
 
     found = read_state_file(path)
     return found if layout is None else StateFile(found.kind, open_state(path, layout))
@@ -101,7 +104,7 @@ def _read(path: Path, layout: "StateLayout | None") -> "StateFile":
 
 def _write(path: Path, file: "StateFile") -> None:
     from rwkv_engine import OptionError
-    from rwkv_engine.mounting import save_state_file
+    from rwkv_engine.tools.state_files import save_state_file
 
     try:
         save_state_file(path, file)
@@ -119,9 +122,10 @@ def _writable(path: Path, force: bool) -> None:
 
 def _known_as(fingerprint: str) -> str:
     """Names under which the model with this fingerprint is known here."""
-    from rwkv_engine import registry
     from rwkv_engine.errors import CheckpointError
-    from rwkv_engine.mounting import layout_of
+    from rwkv_engine.library import registry
+    from rwkv_engine.loading import open_named
+    from rwkv_engine.tools.state_files import layout_of
 
     known = []
     for name in registry.names():
@@ -130,13 +134,7 @@ def _known_as(fingerprint: str) -> str:
         except CheckpointError:
             continue  # a damaged record; `rwkv models` says so
     try:
-        known += ["the embedded model"] if layout_of(_embedded()).fingerprint == fingerprint else []
+        known += ["the embedded model"] if layout_of(open_named(None)).fingerprint == fingerprint else []
     except CheckpointError:
         pass  # an installation without it
     return ", ".join(known) or "none that is registered here"
-
-
-def _embedded() -> Path:
-    from rwkv_engine.model import embedded
-
-    return embedded()

@@ -43,10 +43,10 @@ def tokenize(
 def _tokenizer(model: str | None, choice: str | None):  # type: ignore[no-untyped-def]
     """The tokenizer an option names, or the model's."""
     from rwkv_engine import families
-    from rwkv_engine.checkpoints import open_checkpoint
-    from rwkv_engine.model import embedded
+    from rwkv_engine.loading import open_named
     from rwkv_engine.text import find_tokenizer
 
-    checkpoint = open_checkpoint(model if model is not None else embedded())
+    checkpoint = open_named(model)
     vocab = families.detect(checkpoint.tensors).infer(checkpoint.tensors).vocab
-    return find_tokenizer(vocab, checkpoint.files, choice)
+    inside = checkpoint.packing.tokenizer if checkpoint.packing else None
+    return find_tokenizer(vocab, checkpoint.files, choice, inside)

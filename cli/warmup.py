@@ -14,7 +14,7 @@ def warmup(
     no_cache: o.NoCache = False,
 ) -> None:
     """Compile the programs that a model needs, so that its first start is as quick as the later ones."""
-    from rwkv_engine.compiling import programs
+    from rwkv_engine.running.compiling import programs
 
     for number, format in enumerate(weights or [None], start=1):
         engine = o.load_model(model, format, None, tokenizer, no_cache, tell=number == 1)

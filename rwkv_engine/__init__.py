@@ -11,8 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rwkv_engine.constraint import Constraint
-    from rwkv_engine.conversation import Conversation
+    from rwkv_engine.chat.conversation import Conversation
     from rwkv_engine.errors import (
         CheckpointError,
         DownloadError,
@@ -27,43 +26,44 @@ if TYPE_CHECKING:
         UnsupportedSystem,
         WrongShape,
     )
-    from rwkv_engine.generate import Step
-    from rwkv_engine.model import Model, load
-    from rwkv_engine.mounting import blend
-    from rwkv_engine.prefix_cache import PrefixCache
-    from rwkv_engine.pulling import pull
-    from rwkv_engine.quantizing import quantize
-    from rwkv_engine.sampling import Sampling
-    from rwkv_engine.shapes import ModelConfig
+    from rwkv_engine.library.pull import pull
+    from rwkv_engine.loading import load, quantize
+    from rwkv_engine.model import Model
+    from rwkv_engine.numbers.shapes import ModelConfig
     from rwkv_engine.state import State
+    from rwkv_engine.tools.state_files import blend
+    from rwkv_engine.writing.constraint import Constraint
+    from rwkv_engine.writing.generate import Step
+    from rwkv_engine.writing.prefix_cache import PrefixCache
+    from rwkv_engine.writing.sampling import Sampling
 
 __version__ = "0.1.0"
 
 _HOME = {
     "CheckpointError": "errors",
-    "Conversation": "conversation",
-    "Constraint": "constraint",
+    "Conversation": "chat.conversation",
+    "Constraint": "writing.constraint",
     "DownloadError": "errors",
     "EngineError": "errors",
     "MissingExtra": "errors",
     "MissingTensor": "errors",
     "Model": "model",
-    "ModelConfig": "shapes",
+    "ModelConfig": "numbers.shapes",
     "OptionError": "errors",
-    "PrefixCache": "prefix_cache",
-    "Sampling": "sampling",
+    "PrefixCache": "writing.prefix_cache",
+    "Sampling": "writing.sampling",
     "SessionError": "errors",
     "State": "state",
     "StateError": "errors",
-    "Step": "generate",
+    "Step": "writing.generate",
     "TokenError": "errors",
     "UnknownLayout": "errors",
     "UnsupportedSystem": "errors",
     "WrongShape": "errors",
-    "blend": "mounting",
-    "load": "model",
-    "pull": "pulling",
-    "quantize": "quantizing",
+    "blend": "tools.state_files",
+    "load": "loading",
+    "pull": "library.pull",
+    "quantize": "loading",
 }
 __all__ = [  # noqa: F822  (they come through __getattr__)
     "CheckpointError",
@@ -98,5 +98,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'rwkv_engine' has no attribute {name!r}")
     if _HOME[name] != "errors":
-        import_module("rwkv_engine.support").check()
+        import_module("rwkv_engine.system.support").check()
     return getattr(import_module(f"rwkv_engine.{_HOME[name]}"), name)

@@ -11,15 +11,16 @@ from math import prod
 
 import numpy as np
 
-from rwkv_engine import families, int8_layout
+from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.errors import OptionError
 from rwkv_engine.families.loader import is_matrix, keeps_its_precision
-from rwkv_engine.footprint import BASE, LINKING, TOKENIZER
 from rwkv_engine.formats import FORMATS, OWN, QUANTIZED, format_named, own_format
-from rwkv_engine.pages import HERE, is_mapped
-from rwkv_engine.shapes import CHUNK, ModelConfig
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers import int8_layout
+from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
+from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.pages import HERE, is_mapped
+from rwkv_engine.system.process import BASE, LINKING, TOKENIZER
 
 #: part of a bound that is left alone: estimates are not exact
 SLACK = 0.04

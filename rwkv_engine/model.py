@@ -7,22 +7,19 @@ from typing import NoReturn
 
 import numpy as np
 
-from rwkv_engine import memory
-from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
+from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.time_state import name_of
-from rwkv_engine.constraint import Constraint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
-from rwkv_engine.formats import QUANTIZED
-from rwkv_engine.generate import Cancel, Step, generate
-from rwkv_engine.machinery import Machinery
-from rwkv_engine.mounting import open_state, place
-from rwkv_engine.prefix_cache import PrefixCache
-from rwkv_engine.quantizing import cached
-from rwkv_engine.sampling import Sampling
-from rwkv_engine.shapes import CHUNK, ModelConfig
+from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
+from rwkv_engine.running.machinery import Machinery
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.text import Tokenizer, find_tokenizer
+from rwkv_engine.tools.state_files import open_state, place
+from rwkv_engine.writing.constraint import Constraint
+from rwkv_engine.writing.generate import Cancel, Step, generate
+from rwkv_engine.writing.prefix_cache import PrefixCache
+from rwkv_engine.writing.sampling import Sampling
 
 
 class Model:
@@ -209,51 +206,6 @@ class Model:
         raise CheckpointError(
             f"{self.checkpoint.path}: the logits are not finite though all weights are; try weights='f32', or a fresh state"
         )
-
-
-def load(
-    source: str | Path | None = None,
-    weights: str | None = None,
-    threads: int | None = None,
-    *,
-    tokenizer: str | Path | None = None,
-    cache: bool = True,
-    ram: int | str | None = None,
-) -> Model:
-    """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
-
-    source     a checkpoint file or folder (see `open_checkpoint`); None: the model that comes with the engine.
-    weights    name of a weight format ("f32", "bf16", "f16", "int8"); None: the one that keeps the file's numbers as they are.
-    threads    lanes of a pass; None: as many physical cores as the work is worth.
-    tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
-    ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit stay in the file and are
-               read anew in every pass (Linux). None: no bound.
-    cache      keep what weights="int8" makes of a float checkpoint in the user's cache folder, and take it from there next time.
-    Raises     CheckpointError, OptionError, MissingExtra.
-    """
-    path = embedded() if source is None else Path(source)
-    limit = memory.bytes_of(ram) if ram is not None else None
-    checkpoint = open_checkpoint(path)
-    try:
-        if limit is not None:
-            memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
-        if cache and weights in QUANTIZED and checkpoint.packing is None:
-            checkpoint = cached(checkpoint, weights)
-        return Model(checkpoint, weights, threads, tokenizer, limit)
-    except CheckpointError as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from None
-
-
-def embedded() -> Path:
-    """The file of the model that comes with the engine. Raises CheckpointError where it was left out of the installation."""
-    import rwkv_engine_weights
-
-    path = Path(rwkv_engine_weights.__file__).parent / "model.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"the embedded model is not installed ({path} is missing); give a model of your own")
-    return path
 
 
 def _initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLayout) -> State:

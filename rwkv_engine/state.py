@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from rwkv_engine.errors import StateError
-from rwkv_engine.files import write_whole
+from rwkv_engine.system.files import write_whole
 
 #: version of the state file's meaning
 FILE_VERSION = "1"

@@ -3,7 +3,7 @@
 import models
 import numpy as np
 
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 
 def stored(bits, dtype):

@@ -12,20 +12,22 @@ import numpy as np
 import pytest
 
 import rwkv_engine
-from rwkv_engine import CheckpointError, OptionError, embedding, memory, pages
+from rwkv_engine import CheckpointError, OptionError, memory
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.lanes import barrier
-from rwkv_engine.pages import mapped_file
-from rwkv_engine.shapes import CHUNK
-from rwkv_engine.team import Team
+from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.running import embedding
+from rwkv_engine.running.team import Team
+from rwkv_engine.system import pages
+from rwkv_engine.system.pages import mapped_file
 
 #: loads, reads a prompt, writes some tokens; then tells the likeliest tokens and the peak
 CHILD = """
 import json, sys
 import rwkv_engine
-from rwkv_engine import pages
+from rwkv_engine.system import pages
 path, weights, ram, tokenizer = sys.argv[1:]
 model = rwkv_engine.load(path, weights, ram=ram or None, tokenizer=tokenizer)
 state = model.new_state()
@@ -179,7 +181,7 @@ COMPILER = """
 import re, sys
 from pathlib import Path
 from llvmlite.utils import get_library_name
-from rwkv_engine import pages
+from rwkv_engine.system import pages
 from rwkv_engine.kernels import _jit
 
 def held():

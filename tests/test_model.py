@@ -12,7 +12,7 @@ import pytest
 
 import rwkv_engine
 from rwkv_engine import CheckpointError, MissingTensor, OptionError, StateError, TokenError, UnknownLayout, WrongShape
-from rwkv_engine.shapes import CHUNK
+from rwkv_engine.numbers.shapes import CHUNK
 
 
 @pytest.fixture(scope="module")

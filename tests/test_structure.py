@@ -8,19 +8,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
-    ("errors", "shapes", "cpu", "files", "bf16", "pages", "energy"),
-    ("int8_layout", "registry", "hub", "support"),
-    ("tensor", "footprint", "embedding"),
-    ("kernels", "known_models"),
-    ("team", "formats", "text", "sampling", "compiling"),
-    ("state", "endings"),
-    ("constraint", "prefix_cache"),
-    ("families", "checkpoints", "generate"),
-    ("quantizing", "mounting", "memory"),
-    ("machinery",),
-    ("model", "pulling"),
-    ("bench", "conversation"),
-    ("sessions",),
+    ("errors",),
+    ("system",),
+    ("numbers",),
+    ("kernels",),
+    ("formats", "text"),
+    ("state", "checkpoints"),
+    ("families",),
+    ("memory", "writing"),
+    ("running", "tools"),
+    ("model", "library"),
+    ("loading",),
+    ("bench", "chat"),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 SOURCES = sorted(p for folder in ("rwkv_engine", "cli", "weights", "benchmarks", "tests") for p in (ROOT / folder).rglob("*.py"))

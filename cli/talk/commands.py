@@ -8,10 +8,10 @@ from datetime import datetime
 
 from rwkv_engine_cli.talk.running import Talk, size
 
-from rwkv_engine.conversation import Conversation, Part
+from rwkv_engine.chat import Session
+from rwkv_engine.chat.conversation import Conversation, Part
 from rwkv_engine.errors import OptionError
-from rwkv_engine.sampling import PRESETS, Sampling
-from rwkv_engine.sessions import Session
+from rwkv_engine.writing.sampling import PRESETS, Sampling
 
 #: what /set changes besides max_tokens, and how its value is read
 NUMBERS: dict[str, Callable[[str], float]] = {

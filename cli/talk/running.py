@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rwkv_engine.conversation import Conversation, Part
+from rwkv_engine.chat import Session, Store
+from rwkv_engine.chat.conversation import Conversation, Part
 from rwkv_engine.errors import SessionError
 from rwkv_engine.model import Model
-from rwkv_engine.sampling import Sampling
-from rwkv_engine.sessions import Session, Store
 from rwkv_engine.text.chat import Template
+from rwkv_engine.writing.sampling import Sampling
 
 
 @dataclass(slots=True)

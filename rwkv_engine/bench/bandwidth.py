@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from rwkv_engine.kernels.bandwidth import PIECE, read_all
-from rwkv_engine.team import Team
+from rwkv_engine.running.team import Team
 
 #: bytes read in a round: far more than the caches of most machines hold
 BLOCK = 512_000_000

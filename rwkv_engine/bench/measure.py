@@ -5,16 +5,17 @@ import statistics
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from rwkv_engine import cpu, pages
 from rwkv_engine.bench.bandwidth import block, read_rates
+from rwkv_engine.bench.energy import Energy, Meter
 from rwkv_engine.bench.process import start_of
 from rwkv_engine.bench.report import FORMAT, Report
 from rwkv_engine.bench.sparsity import ffn_zeros
 from rwkv_engine.bench.speed import Runner
-from rwkv_engine.energy import Energy, Meter
 from rwkv_engine.errors import OptionError
 from rwkv_engine.kernels.int8_levels import chosen
-from rwkv_engine.model import CHUNK, Model, load
+from rwkv_engine.loading import load
+from rwkv_engine.model import CHUNK, Model
+from rwkv_engine.system import cpu, pages
 
 #: what the channel mix is fed to count its zeros: plain English, whatever the model
 TEXT = (

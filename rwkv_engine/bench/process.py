@@ -15,8 +15,8 @@ RWKV = (sys.executable, "-m", "rwkv_engine_cli.app")
 
 _LOAD = """
 import json, sys, time
-import numpy, rwkv_engine, rwkv_engine.model
-from rwkv_engine import pages
+import numpy, rwkv_engine, rwkv_engine.loading
+from rwkv_engine.system import pages
 source, weights, threads, tokens = json.loads(sys.argv[1])
 start = time.perf_counter()
 model = rwkv_engine.load(source, weights, threads)

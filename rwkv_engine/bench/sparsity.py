@@ -10,9 +10,9 @@ from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import new_words, tell
 from rwkv_engine.kernels.frozen import Frozen
-from rwkv_engine.machinery import room_for_model
+from rwkv_engine.running.machinery import room_for_model
+from rwkv_engine.running.team import Team
 from rwkv_engine.state import State, StateLayout
-from rwkv_engine.team import Team
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 

@@ -6,10 +6,10 @@ from math import prod
 
 import numpy as np
 
-from rwkv_engine.bf16 import bf16_to_float32
 from rwkv_engine.checkpoints.checkpoint import Checkpoint
 from rwkv_engine.checkpoints.gguf_file import Quantized
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.bf16 import bf16_to_float32
+from rwkv_engine.numbers.tensor import Tensor
 
 SAMPLE = 1024  #: values taken of each tensor, 4096 bytes as float32
 

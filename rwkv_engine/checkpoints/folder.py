@@ -7,7 +7,7 @@ from pathlib import Path
 from rwkv_engine.checkpoints.checkpoint import Contents, shown
 from rwkv_engine.checkpoints.safetensors_file import HEADER_LIMIT
 from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 PREFERRED = ("model.safetensors", "pytorch_model.bin")  #: what `transformers` writes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rwkv_engine.checkpoints.checkpoint import Contents, shown
 from rwkv_engine.errors import CheckpointError, UnknownLayout, WrongShape
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 Tensors = Mapping[str, Tensor]
 

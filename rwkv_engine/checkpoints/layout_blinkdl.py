@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.layout import Layout, Tensors, rule, turned
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 #: low-rank matrices -> the axis that has the model's width C
 WIDTH_AXIS = {

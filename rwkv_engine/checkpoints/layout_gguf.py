@@ -12,7 +12,7 @@ from rwkv_engine.checkpoints.checkpoint import Contents, shown
 from rwkv_engine.checkpoints.gguf_file import scaled
 from rwkv_engine.checkpoints.layout import Layout, Rule, row, rule, shaped, turned
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 
 def _both(theirs: str, ours: str) -> dict[str, Rule]:

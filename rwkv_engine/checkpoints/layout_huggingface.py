@@ -11,7 +11,7 @@ from pathlib import Path
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.layout import Layout, Rule, row, rule, turned
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 
 def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:

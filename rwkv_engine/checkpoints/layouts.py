@@ -10,7 +10,7 @@ from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL, WEB_V5, WEB_V6, WEB_
 from rwkv_engine.checkpoints.layout_gguf import GGUF_V6, GGUF_V7
 from rwkv_engine.checkpoints.layout_huggingface import FLA_V7, HF_V4, HF_V5, HF_V6
 from rwkv_engine.errors import CheckpointError, UnknownLayout
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 #: the first row whose mark a file bears is its layout
 LAYOUTS: tuple[Layout, ...] = (WEB_V7, WEB_V6, WEB_V5, BLINKDL, FLA_V7, HF_V6, HF_V5, HF_V4, GGUF_V7, GGUF_V6)

@@ -8,8 +8,8 @@ import numpy as np
 
 from rwkv_engine.checkpoints.checkpoint import shown
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.pages import MappedFile
-from rwkv_engine.tensor import BITS, Tensor
+from rwkv_engine.numbers.tensor import BITS, Tensor
+from rwkv_engine.system.pages import MappedFile
 
 
 def map_file(path: Path) -> np.ndarray:

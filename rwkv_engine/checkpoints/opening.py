@@ -12,7 +12,6 @@ from rwkv_engine.checkpoints.packed_file import KEY, packed_contents
 from rwkv_engine.checkpoints.safetensors_file import float_contents, read_header
 from rwkv_engine.checkpoints.torch_zip import open_torch_zip
 from rwkv_engine.errors import CheckpointError, UnknownLayout
-from rwkv_engine.registry import resolve
 
 
 def _open_safetensors(path: Path) -> Contents:
@@ -35,11 +34,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open a model, whatever container and naming it comes in; nothing but headers is read.
 
     path     a file (safetensors, web-rwkv .st, BlinkDL .pth, GGUF; told by content, not by ending) or a folder that
-             holds one model, in shards or whole; or the short name of a registered model, if no such path exists.
+             holds one model, in shards or whole.
     Raises   UnknownLayout (readable, but no RWKV model), CheckpointError (missing, truncated or damaged file),
              MissingExtra (GGUF without the package `gguf`).
     """
-    path = resolve(path)
+    path = Path(path)
     files, wanted = files_of(path)
     contents = merged(path, [_open_file(file) for file in files], wanted)
     layout, tensors = canonical(path, contents)

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine import int8_layout
 from rwkv_engine.checkpoints.checkpoint import Contents, Packing, shown
 from rwkv_engine.checkpoints.layout import turned
 from rwkv_engine.checkpoints.mapping import mapped_tensor, require_dtype
 from rwkv_engine.checkpoints.safetensors_file import Entry
 from rwkv_engine.checkpoints.write import stored, write_safetensors
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers import int8_layout
+from rwkv_engine.numbers.tensor import Tensor
 
 KEY, VERSION, TOKENIZER = "rwkv_engine", 1, "tokenizer.json"
 

@@ -13,7 +13,7 @@ from rwkv_engine.checkpoints.layouts import TIME_STATE, bare
 from rwkv_engine.checkpoints.opening import OPENERS, container_of
 from rwkv_engine.checkpoints.write import stored, write_safetensors
 from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, WrongShape
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 
 def name_of(layer: int) -> str:

@@ -22,7 +22,7 @@ from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor, require_dty
 from rwkv_engine.checkpoints.pickle_reader import Refused, Storage, Stored, read_pickle
 from rwkv_engine.checkpoints.safetensors_file import SIZES
 from rwkv_engine.errors import CheckpointError, UnknownLayout
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 PICKLE_LIMIT = 4 << 20  #: bytes; a checkpoint of 1,000 tensors takes about 150,000
 ENTRIES_LIMIT = 100_000

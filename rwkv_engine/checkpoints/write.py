@@ -9,8 +9,8 @@ import numpy as np
 
 from rwkv_engine.checkpoints.safetensors_file import SIZES
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.files import write_whole
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.files import write_whole
 
 
 def stored(name: str, dtype: str, array: np.ndarray) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rwkv_engine.errors import UnknownLayout
 from rwkv_engine.families import v4, v5, v6, v7
 from rwkv_engine.families.family import Family
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 FAMILIES: tuple[Family, ...] = (v7.FAMILY, v6.FAMILY, v5.FAMILY, v4.FAMILY)
 

@@ -11,7 +11,7 @@ from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import STORE, matmul, read_row
 from rwkv_engine.kernels.norm import EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import address_of, integers
-from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.numbers.shapes import ModelConfig
 
 
 class Ends(NamedTuple):

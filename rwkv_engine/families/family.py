@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from rwkv_engine.families.loader import Loader
-from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.numbers.shapes import ModelConfig
+from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane
-from rwkv_engine.tensor import Tensor
 
 Tensors = Mapping[str, Tensor]
 #: tokens of a head that are worked on together, and how many vectors [N] of work space a lane has for them

@@ -9,7 +9,7 @@ import numpy as np
 
 from rwkv_engine.errors import MissingTensor, WrongShape
 from rwkv_engine.formats import QUANTIZED, format_named, own_format
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 #: tokens of a vocabulary from which on the head is quantized too
 SMALL_VOCABULARY = 8192

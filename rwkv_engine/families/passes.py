@@ -8,7 +8,7 @@ import numpy as np
 
 from rwkv_engine.kernels._jit import viewing
 from rwkv_engine.kernels.pointers import matrix
-from rwkv_engine.shapes import CHUNK
+from rwkv_engine.numbers.shapes import CHUNK
 
 #: places of single words; behind them the rows, the wanted ones, the states' addresses and the spans, each as long as it is
 TOKENS, SEQUENCES, WANTED, VOCAB, LOGITS, FINITE, LISTS = range(7)

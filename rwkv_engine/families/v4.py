@@ -18,9 +18,9 @@ from rwkv_engine.kernels.matmul import ADD, SIGMOID, STORE, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 from rwkv_engine.kernels.pointers import floats
 from rwkv_engine.kernels.wkv import wkv4
-from rwkv_engine.shapes import ModelConfig
+from rwkv_engine.numbers.shapes import ModelConfig
+from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane
-from rwkv_engine.tensor import Tensor
 
 #: where the running maximum starts: e^-1e30 is 0 and no sum of it overflows
 _NOTHING_SEEN = -1e30

@@ -21,8 +21,8 @@ from rwkv_engine.kernels.mix import keep_last, mixed_inputs, previous
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import address_of, matrix
 from rwkv_engine.kernels.wkv import wkv6_head
-from rwkv_engine.shapes import ModelConfig
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.shapes import ModelConfig
+from rwkv_engine.numbers.tensor import Tensor
 
 #: the order of the five mixed inputs, in the checkpoint's low-rank pair and here
 W, K, V, R, G = range(5)

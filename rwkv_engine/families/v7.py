@@ -20,8 +20,8 @@ from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import address_of, matrix
 from rwkv_engine.kernels.wkv import wkv7_head
-from rwkv_engine.shapes import ModelConfig
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.shapes import ModelConfig
+from rwkv_engine.numbers.tensor import Tensor
 
 #: the strongest decay of a channel for one token: w = exp(-e^-0.5 sigmoid(.)), so w > 0.545
 _DECAY = np.float32(-0.606531)

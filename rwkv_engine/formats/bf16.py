@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwkv_engine.bf16 import bf16_to_float32, float32_to_bf16
 from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, view_matrix
 from rwkv_engine.kernels.matmul_float import BF16Heads, BF16Rows
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.bf16 import bf16_to_float32, float32_to_bf16
+from rwkv_engine.numbers.tensor import Tensor
 
 NAME = "bf16"
 

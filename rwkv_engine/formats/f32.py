@@ -6,7 +6,7 @@ import numpy as np
 
 from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, view_matrix
 from rwkv_engine.kernels.matmul_float import F32Heads, F32Rows
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 NAME = "f32"
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwkv_engine import int8_layout
 from rwkv_engine.formats.rows import aligned, view
 from rwkv_engine.kernels.matmul_int8 import Int8Rows
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers import int8_layout
+from rwkv_engine.numbers.tensor import Tensor
 
 NAME = "int8"
 

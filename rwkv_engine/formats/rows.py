@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor
 
 #: numbers that are converted at once
 _PIECE = 1 << 20

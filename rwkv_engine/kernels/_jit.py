@@ -28,12 +28,12 @@ from llvmlite.utils import get_library_name
 from numba.core import caching
 from numba.core.runtime import _nrt_python
 
-from rwkv_engine import cpu
-from rwkv_engine.pages import give_back_code
+from rwkv_engine.system import cpu
+from rwkv_engine.system.pages import give_back_code
 
 FASTMATH = {"reassoc", "contract", "nsz"}
 #: folders and files of the package whose sources end in compiled code
-COMPILED = ("kernels/*.py", "formats/*.py", "families/*.py", "cpu.py", "int8_layout.py", "shapes.py")
+COMPILED = ("kernels/*.py", "formats/*.py", "families/*.py", "system/cpu.py", "numbers/int8_layout.py", "numbers/shapes.py")
 
 #: the library with the compiler: linking a program from the cache takes 36 MB of its code, nothing after that takes any
 _COMPILER = get_library_name()

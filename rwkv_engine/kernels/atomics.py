@@ -8,7 +8,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rwkv_engine.cpu import ARCHITECTURE
+from rwkv_engine.system.cpu import ARCHITECTURE
 
 
 @intrinsic

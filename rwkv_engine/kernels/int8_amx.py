@@ -20,10 +20,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
 from rwkv_engine.kernels.int8_levels import scales
 from rwkv_engine.kernels.pointers import prefetch_ahead
 from rwkv_engine.kernels.vectors import FLOATS, I8, I64, WORDS, ZERO, Loop, fma, load, store
+from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
 
 #: tokens of a tile
 TOKENS = 16

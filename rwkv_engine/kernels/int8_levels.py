@@ -23,11 +23,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rwkv_engine import cpu
 from rwkv_engine.errors import OptionError
-from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
 from rwkv_engine.kernels.pointers import prefetch, prefetch_ahead
 from rwkv_engine.kernels.vectors import FLOATS, I8, I16, I32, I64, WORDS, ZERO, Loop, fma, load, splat, store
+from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
+from rwkv_engine.system import cpu
 
 Values = list[ir.Value]
 

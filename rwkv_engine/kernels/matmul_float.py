@@ -12,13 +12,13 @@ import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
 
-from rwkv_engine.cpu import wide_vectors
 from rwkv_engine.kernels import simd
 from rwkv_engine.kernels._jit import FASTMATH, kernel
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, activate, expand, matmul, read_row
 from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves, matrix
 from rwkv_engine.kernels.simd_channels import expand_tile
+from rwkv_engine.system.cpu import wide_vectors
 
 
 class F32Rows(NamedTuple):

@@ -12,14 +12,14 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from rwkv_engine import cpu
-from rwkv_engine.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
 from rwkv_engine.kernels import int8_amx
 from rwkv_engine.kernels._jit import FASTMATH, exact, kernel
 from rwkv_engine.kernels.int8_levels import LEVELS, chosen, group_sum, tile
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, activate, matmul
 from rwkv_engine.kernels.pointers import address_of, bits_of_float32, bytes_at, float32_of_bits, floats, integers, words_at
+from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
+from rwkv_engine.system import cpu
 
 #: largest input integer; its upper byte, rounded, still fits 8 bits
 LARGEST = 127 * 256 + 127

@@ -13,8 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rwkv_engine import cpu
 from rwkv_engine.kernels._jit import kernel, viewing
+from rwkv_engine.system import cpu
 
 
 @intrinsic

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from rwkv_engine.cpu import wide_vectors
 from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.activations import exp
 from rwkv_engine.kernels.pointers import address_of
 from rwkv_engine.kernels.simd_channels import wkv7_strips
 from rwkv_engine.kernels.vectors import LANES
+from rwkv_engine.system.cpu import wide_vectors
 
 #: value channels that the registers hold at once; head sizes are mostly 64
 _STRIPS = 4 if wide_vectors() else 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run Python on an emulated computer with AMX, under Debian's Linux: tests/amx/emulated.sh [PYTHON ARGUMENTS...]
 #
-#   tests/amx/emulated.sh -m pytest -q -p no:cacheprovider tests/test_int8_amx.py tests/test_kernels.py -k "amx or bit_for_bit"
+#   tests/amx/emulated.sh -m pytest -q -p no:cacheprovider tests/kernels/test_int8_amx.py tests/kernels/test_kernels.py -k "amx or bit_for_bit"
 #
 # BOCHS       the emulator; default: the one in PATH. Its BIOS is looked for in BXSHARE, else in ../share/bochs. Linux wants of the
 #             processor what Bochs lacks, so it is built from its sources (github.com/bochs-emu/Bochs at 783b58fd6, folder bochs):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run Python on an emulated ARM computer (AArch64; qemu in user mode): tests/arm/emulated.sh [PYTHON ARGUMENTS...]
 #
-#   NUMBA_CPU_NAME=cortex-a76 tests/arm/emulated.sh -m pytest -q tests/test_kernels.py -k int8
+#   NUMBA_CPU_NAME=cortex-a76 tests/arm/emulated.sh -m pytest -q tests/kernels/test_kernels.py -k int8
 #
 # ARM_CPU         the processor that is emulated: cortex-a72 (a Raspberry Pi 4), cortex-a76 (a Raspberry Pi 5) ...; default cortex-a76.
 # NUMBA_CPU_NAME  the processor that kernels are compiled for; without it plain ARMv8, because nothing can be found out under qemu.

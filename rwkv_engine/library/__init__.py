@@ -1,0 +1,1 @@
+"""The user's models: the model hub, the registry, the known names."""

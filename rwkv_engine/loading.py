@@ -1,0 +1,87 @@
+"""The door: from what a user names to a checkpoint, a model, or a packed file. Short names are resolved here and nowhere below."""
+
+from pathlib import Path
+
+from rwkv_engine import memory
+from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
+from rwkv_engine.errors import CheckpointError
+from rwkv_engine.formats import QUANTIZED
+from rwkv_engine.library.registry import resolve
+from rwkv_engine.model import Model
+from rwkv_engine.tools import quantize as packing
+from rwkv_engine.tools.quantize import Progress, cached
+
+
+def load(
+    source: str | Path | None = None,
+    weights: str | None = None,
+    threads: int | None = None,
+    *,
+    tokenizer: str | Path | None = None,
+    cache: bool = True,
+    ram: int | str | None = None,
+) -> Model:
+    """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
+
+    source     a checkpoint file or folder, or the short name of a registered model; None: the embedded model.
+    weights    name of a weight format ("f32", "bf16", "f16", "int8"); None: the one that keeps the file's numbers as they are.
+    threads    lanes of a pass; None: as many physical cores as the work is worth.
+    tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
+    ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit stay in the file and are
+               read anew in every pass (Linux). None: no bound.
+    cache      keep what weights="int8" makes of a float checkpoint in the user's cache folder, and take it from there next time.
+    Raises     CheckpointError, OptionError, MissingExtra.
+    """
+    path = path_of(source)
+    limit = memory.bytes_of(ram) if ram is not None else None
+    checkpoint = open_checkpoint(path)
+    try:
+        if limit is not None:
+            memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
+        if cache and weights in QUANTIZED and checkpoint.packing is None:
+            checkpoint = cached(checkpoint, weights)
+        return Model(checkpoint, weights, threads, tokenizer, limit)
+    except CheckpointError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from None
+
+
+def embedded() -> Path:
+    """The file of the model that comes with the engine. Raises CheckpointError where it was left out of the installation."""
+    import rwkv_engine_weights
+
+    path = Path(rwkv_engine_weights.__file__).parent / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"the embedded model is not installed ({path} is missing); give a model of your own")
+    return path
+
+
+def path_of(source: str | Path | None) -> Path:
+    """The path that `source` stands for: a path, the short name of a registered model, or None for the embedded model."""
+    return embedded() if source is None else resolve(source)
+
+
+def open_named(source: str | Path | None) -> Checkpoint:
+    """`open_checkpoint` of whatever a user may name: see `path_of`."""
+    return open_checkpoint(path_of(source))
+
+
+def quantize(
+    source: str | Path,
+    target: str | Path,
+    format: str = "int8",
+    *,
+    tokenizer: str | Path | None = None,
+    template: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write the checkpoint `source` to `target` with packed matrices, tokenizer and template inside.
+
+    source     as for `load`.             target  a file; it is written beside and renamed into place when it is whole.
+    format     a quantized weight format ("int8"). Embedding, vectors and low-rank pairs keep the source's precision.
+    tokenizer  as for `load`.             progress  called after every tensor.
+    template   the chat template to put inside: a name or a Jinja file; None: the one that fits the vocabulary.
+    At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
+    """
+    packing.quantize(open_named(source), target, format, tokenizer=tokenizer, template=template, progress=progress)

@@ -1,0 +1,1 @@
+"""Sizes, tensors, and the byte layouts of numbers; plain numpy."""

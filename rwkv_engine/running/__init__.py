@@ -1,0 +1,1 @@
+"""What runs a forward pass: threads, work arrays, the embedding in its file, compiling."""

@@ -1,0 +1,48 @@
+"""`Rows`: rows of an embedding that stays in its file, read as tokens need them.
+
+Not where the file is mapped: a row that is touched there brings in all pages around it that the page cache holds as one, 2 MiB at most,
+so that a few hundred tokens would have the whole embedding counted as memory of this process.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from rwkv_engine.errors import CheckpointError
+from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.system.pages import MappedFile, mapped_file
+
+#: bytes of an embedding below which it may as well be in memory
+WORTH_READING = 8_000_000
+
+
+class Rows:
+    """source  [V, C], C-contiguous, a view of a mapped file.      near  [CHUNK, C] of its type, into which rows are read.
+
+    path  for what is said of the file.
+    """
+
+    def __init__(self, source: np.ndarray, file: MappedFile, path: Path) -> None:
+        self.near = np.zeros((CHUNK, source.shape[1]), source.dtype)
+        self._places = [row.data.cast("B") for row in self.near]
+        self._file, self._start, self._size, self._path = file, file.place(source), self.near.strides[0], path
+
+    @classmethod
+    def of(cls, source: np.ndarray, path: Path) -> "Rows | None":
+        """Those of `source`; None where it is small, is in memory already, or files cannot be read at a place (Windows)."""
+        file = mapped_file(source)
+        if file is None or not source.flags.c_contiguous or source.nbytes < WORTH_READING or not hasattr(os, "preadv"):
+            return None
+        return cls(source, file, path)
+
+    def read(self, tokens: np.ndarray) -> np.ndarray:
+        """near[t] <- row tokens[t], for at most CHUNK tokens, all below V; return the t. Raises CheckpointError where that fails."""
+        for place, token in zip(self._places, tokens.tolist(), strict=False):
+            try:
+                count = os.preadv(self._file.descriptor, [place], self._start + token * self._size)
+            except OSError as error:
+                raise CheckpointError(f"{self._path} cannot be read any more: {error}") from error
+            if count != self._size:
+                raise CheckpointError(f"{self._path} has been cut off since it was loaded; get the file again")
+        return np.arange(len(tokens), dtype=np.int64)

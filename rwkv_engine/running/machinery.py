@@ -1,0 +1,109 @@
+"""`Machinery`: a checkpoint's weights made ready, and one pass over them; the threads, work arrays and words that this takes."""
+
+import functools
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from rwkv_engine import families, memory
+from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
+from rwkv_engine.families.family import HEAD_VECTORS
+from rwkv_engine.families.loader import Loader, is_matrix
+from rwkv_engine.families.passes import FINITE, new_words, tell
+from rwkv_engine.formats import own_format
+from rwkv_engine.kernels.frozen import Frozen
+from rwkv_engine.kernels.matmul_float import room_for_floats
+from rwkv_engine.kernels.matmul_int8 import room_for
+from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
+from rwkv_engine.numbers.tensor import one_at_a_time
+from rwkv_engine.running.embedding import Rows
+from rwkv_engine.running.team import Team
+from rwkv_engine.state import State
+from rwkv_engine.system import cpu
+from rwkv_engine.system.pages import prefer_large, prefer_small, ranges
+
+#: bytes of weights x tokens of a pass below which one lane runs it: two decode the embedded model in 136 us instead of 194, but keep
+#: less than a fifth of that while another process has one of two cores
+WORTH_LANES = 16_000_000
+
+
+class Machinery:
+    """What runs a checkpoint. Several threads may use it: passes queue up.
+
+    weights, threads, ram  as in `model.load`.
+    family, config         what the checkpoint is.      format  name of the matrices' weight format.
+    team                   the lanes.                   owners  arrays whose addresses the weights hold; the first is the embedding.
+    weight_bytes           read once in every pass: all but the embedding.
+    Raises                 CheckpointError, OptionError.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, weights: str | None, threads: int | None, ram: int | None) -> None:
+        self.family = families.detect(checkpoint.tensors)
+        self.config = self.family.infer(checkpoint.tensors)
+        bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
+        if bounded is not None and ram is not None:
+            memory.require(bounded, ram)
+        early = ram is None and _lies_ready(checkpoint, weights)
+        if early:  # before anything is read: what is once in small pages stays so
+            prefer_large(tensor.bits() for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor))
+        loader = Loader(one_at_a_time(checkpoint.tensors, stay=early), self.config.layers, weights)
+        prepared = self.family.prepare(loader, self.config)
+        self.owners, self.format = tuple(loader.owners), loader.format.NAME
+        if ram is None and not early:
+            prefer_large(self.owners[1:])
+        prefer_small(self.owners[:1])
+        self._embedding = Rows.of(self.owners[0], checkpoint.path)
+        if self._embedding is not None:
+            prepared.ends.emb.at[0] = self._embedding.near.ctypes.data
+        left = memory.left_to_the_page_cache(self.owners, bounded, ram) if bounded is not None and ram is not None else []
+        lanes = cpu.physical_cores() if threads is None else threads
+        self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
+        self.weight_bytes = sum(array.nbytes for array in self.owners) - loader.unread_bytes
+        self._prepared, self._scratch, self._words = prepared, self.family.scratch(self.config, prepared, CHUNK), new_words()
+        self._lanes, self._one_pass = threads, threading.Lock()
+
+    @functools.cached_property
+    def _frozen(self) -> Frozen:
+        """Made by the first pass: it is the first that needs compiled code, which takes half as long to find as all of loading."""
+        return Frozen(self._prepared, self._scratch, self._words)
+
+    def run(
+        self,
+        tokens: np.ndarray,
+        spans: Sequence[int],
+        batch: Sequence[State],
+        wanted: Sequence[int],
+        out: np.ndarray,
+        hidden: np.ndarray | None = None,
+    ) -> bool:
+        """One run of the family's program over one or more sequences, whose states it advances; return whether all logits are finite.
+
+        tokens  [T] int64, at most CHUNK, of B sequences one after another.   spans   [B + 1]: sequence b has [spans[b], spans[b + 1]).
+        batch   [B] states of this model.                                     wanted  [W]: the tokens whose logits are computed.
+        out     [W, V] float32 <- logits.                                     hidden  [W, C] float32 <- what the head read.
+        """
+        lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
+        with self._one_pass:
+            rows = tokens if self._embedding is None else self._embedding.read(tokens)
+            tell(self._words, rows, spans, [state.block.ctypes.data for state in batch], wanted, out)
+            self.team.run(self.family.step, self._frozen, lanes=lanes)
+            if hidden is not None:
+                hidden[:] = self._scratch.h[: len(wanted)]  # every family leaves it there: `families.ends.project`
+            finite = bool(self._words[FINITE])
+        for b, state in enumerate(batch):
+            state.position += spans[b + 1] - spans[b]
+        return finite
+
+
+def room_for_model(config: ModelConfig) -> int:
+    """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
+    widest = max(config.width, config.ffn)
+    return max(room_for_floats(widest, CHUNK), room_for(widest, CHUNK), HEAD_VECTORS * config.head_size)
+
+
+def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
+    """Whether matrices are run as they lie in the file, so that to look for them reads and converts nothing."""
+    own = own_format({tensor.dtype for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)})
+    return weights in (None, own) and checkpoint.container in ("safetensors", "packed") and checkpoint.layout == BLINKDL.name

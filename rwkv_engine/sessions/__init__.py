@@ -1,8 +1,0 @@
-"""Talks that are kept: a folder with a database of what was said, and the states to go on from."""
-
-from rwkv_engine.sessions.database import Info
-from rwkv_engine.sessions.export import as_json, as_markdown
-from rwkv_engine.sessions.session import Session
-from rwkv_engine.sessions.store import Store, data_folder
-
-__all__ = ["Info", "Session", "Store", "as_json", "as_markdown", "data_folder"]

@@ -1,0 +1,1 @@
+"""What turns one file into another: quantizing, state files."""

@@ -1,0 +1,166 @@
+"""State files as tools: put a tuned `time_state` where a conversation starts, blend two states, look inside, convert.
+
+A state file is what `State.save` writes: all planes of one model, named by its fingerprint. A time_state file
+(`checkpoints.time_state`) holds only the matrices of RWKV-5, 6 and 7, and does not say whose they are. Read without its model it
+is a State with the one plane "wkv".
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rwkv_engine import families
+from rwkv_engine import state as states
+from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.checkpoints.opening import container_of
+from rwkv_engine.checkpoints.safetensors_file import open_safetensors
+from rwkv_engine.checkpoints.time_state import open_time_state, write_time_state
+from rwkv_engine.errors import CheckpointError, OptionError, StateError, WrongShape
+from rwkv_engine.numbers.shapes import ModelConfig
+from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.state import Plane, State, StateLayout
+
+MATRIX = "wkv"  #: the plane [L, H, key, value] that a time_state fills
+_SMALLEST = ModelConfig("", "", 1, 1, 1, 1, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """A state file that was read: `kind` is "state" or "time_state"; a time_state's State has the one plane "wkv"."""
+
+    kind: str
+    state: State
+
+
+def layout_of(checkpoint: Checkpoint) -> StateLayout:
+    """The layout of the states of a model's checkpoint, without loading the model. Raises CheckpointError."""
+    family = families.detect(checkpoint.tensors)
+    return StateLayout(family.planes(family.infer(checkpoint.tensors)), fingerprint(checkpoint))
+
+
+def place(state: State, layers: Mapping[int, Tensor]) -> None:
+    """Write the `time_state` tensors [H, value, key] of some layers into a state. Raises WrongShape."""
+    if layers and MATRIX not in state.names:
+        raise WrongShape(f"a time_state is for RWKV-5, 6 and 7; this model's state has {', '.join(state.names)}")
+    for layer, tensor in layers.items():
+        memory = state[MATRIX][layer]
+        if tensor.shape != memory.shape:
+            raise WrongShape(f"tensor {tensor.name}: got shape {list(tensor.shape)}, want {list(memory.shape)}")
+        memory[...] = tensor.float32().transpose(0, 2, 1)
+
+
+def open_state(path: str | Path, layout: StateLayout) -> State:
+    """The state in a file of either kind, for the model whose layout is given; a time_state becomes a state that has read nothing.
+
+    Raises StateError, in one sentence: damaged, of another model, of other shapes, or with numbers that are not finite.
+    """
+    if _kind(path) == "state":
+        return _finite(states.load(path, layout), path)
+    try:
+        tensors = open_time_state(path)
+        wanted = next((plane.shape[0] for plane in layout.planes if plane.name == MATRIX), len(tensors))
+        if len(tensors) != wanted:
+            raise WrongShape(f"got {len(tensors)} layers of time_state, want {wanted}")
+        state = State.fresh(layout)
+        place(state, dict(enumerate(tensors)))
+    except CheckpointError as error:
+        raise _state_error(path, error) from None
+    return _finite(state, path)
+
+
+def read_state_file(path: str | Path) -> StateFile:
+    """A state file of either kind, read without its model. Raises StateError as `open_state`."""
+    if _kind(path) == "state":
+        return StateFile("state", _finite(states.load(path, _layout_in(path)), path))
+    try:
+        tensors = open_time_state(path)
+        state = State.fresh(StateLayout((Plane(MATRIX, (len(tensors), *tensors[0].shape)),), ""))
+        place(state, dict(enumerate(tensors)))
+    except CheckpointError as error:
+        raise _state_error(path, error) from None
+    return StateFile("time_state", _finite(state, path))
+
+
+def blend(first: State, second: State, weight: float = 0.5) -> State:
+    """A new state between two of one model: (1 - weight) of `first` and `weight` of `second`.
+
+    weight   0 to 1; at both ends the result has the numbers of that state, bit for bit. The tokens seen are the larger count.
+             RWKV-4 keeps sums that are scaled by exp(-pp): they are brought to one scale first.
+    Raises   StateError (of two models), OptionError (weight).
+    """
+    if not (math.isfinite(weight) and 0 <= weight <= 1):
+        raise OptionError(f"weight: got {weight}, want a number from 0 (all of the first) to 1 (all of the second)")
+    if first.layout != second.layout:
+        raise StateError("the two states are of different models or shapes; only states of one model can be blended")
+    result = (second if weight == 1 else first).fork()
+    result.position = max(first.position, second.position)
+    if 0 < weight < 1:
+        one, other = np.float32(1 - weight), np.float32(weight)
+        result.block[:] = one * first.block + other * second.block
+        if "pp" in result.names:
+            _blend_sums(result, first, second, one, other)
+    return result
+
+
+def save_state_file(path: str | Path, file: StateFile) -> None:
+    """Write a state as the kind that `file` says, whole or not at all.
+
+    A time_state keeps the matrices and leaves out the last inputs of each layer. Raises StateError (RWKV-4 has no matrices, or
+    the name says .pth), CheckpointError or OSError (cannot be written).
+    """
+    if file.kind == "state":
+        file.state.save(path)
+        return
+    if MATRIX not in file.state.names:
+        raise StateError(f"a time_state holds the matrices of RWKV-5, 6 and 7; this state has {', '.join(file.state.names)}")
+    if Path(path).suffix in (".pth", ".pt", ".bin"):
+        raise StateError(f"{path}: a time_state is written as safetensors; give it a name that ends in .safetensors")
+    write_time_state(path, np.ascontiguousarray(file.state[MATRIX].transpose(0, 1, 3, 2)))
+
+
+def _kind(path: str | Path) -> str:
+    """ "state" or "time_state", by what is inside; StateError for a file that cannot be read."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise CheckpointError("it is a folder")
+        own = container_of(path) == "safetensors" and "rwkv_engine.state" in open_safetensors(path).metadata
+    except CheckpointError as error:
+        raise _state_error(path, error) from None
+    return "state" if own else "time_state"
+
+
+def _layout_in(path: str | Path) -> StateLayout:
+    """The layout of a file of our own as it says itself, in the order of the family that has these planes."""
+    contents = open_safetensors(Path(path))
+    for family in families.FAMILIES:
+        planes = family.planes(_SMALLEST)
+        if {plane.name for plane in planes} == contents.tensors.keys():
+            shaped = tuple(replace(plane, shape=contents.tensors[plane.name].shape) for plane in planes)
+            return StateLayout(shaped, contents.metadata.get("fingerprint", ""))
+    raise StateError(f"{path}: no family of RWKV has the planes {', '.join(sorted(contents.tensors)[:8])}")
+
+
+def _state_error(path: str | Path, error: CheckpointError) -> StateError:
+    text = str(error).rstrip(".")
+    return StateError(text if str(path) in text else f"{path}: {text}")
+
+
+def _finite(state: State, path: str | Path) -> State:
+    for name in state.names:
+        if not np.isfinite(state[name]).all():
+            raise StateError(f"{path}: state plane {name} has NaN or infinite numbers; use another copy, or a fresh state")
+    return state
+
+
+def _blend_sums(result: State, first: State, second: State, one: np.float32, other: np.float32) -> None:
+    """RWKV-4's numerator and denominator, both scaled by exp(-pp): blended at the larger pp."""
+    scale = np.maximum(first["pp"], second["pp"])
+    left, right = one * np.exp(first["pp"] - scale), other * np.exp(second["pp"] - scale)
+    for name in ("aa", "bb"):
+        result[name][...] = left * first[name] + right * second[name]
+    result["pp"][...] = scale

@@ -1,0 +1,1 @@
+"""What writes text: generation, sampling, constraints, the prefix cache."""

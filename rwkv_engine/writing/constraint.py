@@ -1,0 +1,263 @@
+"""`Constraint`: text that must fit a JSON schema, a regular expression or a list of choices, by way of `llguidance`.
+
+A constraint is a frozen description. `begin` makes a `Guide` of it for one text: before each token the guide says which
+tokens may come, and after it takes the token in. The work on grammars is llguidance's; here is where it meets generation.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rwkv_engine.errors import MissingExtra, OptionError
+from rwkv_engine.text import Tokenizer
+from rwkv_engine.writing.endings import Endings
+
+#: white space between the parts of JSON: none, one space, or a new line with an indentation; weak models go on for ever otherwise
+WHITE_SPACE = r"(\n {0,16}| )?"
+#: within this many tokens of the budget's end, and four times the shortest ending, every token is weighed before it is taken
+CLOSE = 64
+#: how often, in tokens, the shortest ending is looked up before that
+LOOK = 16
+
+#: tokenizers whose vocabularies stay prepared; World's takes some 40 MB
+PREPARED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a text must look like. Make one with `json_schema`, `regex` or `choice`.
+
+    kind     "schema", "regex" or "choice", for messages.
+    grammar  llguidance's description of the text.
+    after    None, or a text such as "</think>": what comes up to it is free, what follows must fit. It may begin in the prompt.
+    """
+
+    kind: str
+    grammar: str
+    after: str | None = None
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any] | str, *, after: str | None = None) -> "Constraint":
+        """JSON that fits a schema, given as a mapping or as its text. Raises OptionError for what llguidance cannot guarantee."""
+        matcher = _llguidance().LLMatcher
+        try:
+            text = schema if isinstance(schema, str) else json.dumps(schema)
+            if not isinstance(json.loads(text), dict):
+                raise OptionError(f"schema: got {text[:60]!r}, want a JSON object")
+            grammar = matcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITE_SPACE})
+        except (TypeError, ValueError, RecursionError) as error:
+            raise error if isinstance(error, OptionError) else OptionError(f"schema: not JSON ({_line(str(error))})") from None
+        return cls._checked("schema", grammar, after)
+
+    @classmethod
+    def regex(cls, pattern: str, *, after: str | None = None) -> "Constraint":
+        """Text that a regular expression matches from end to end (Rust's syntax: no look-around, no back references)."""
+        if not isinstance(pattern, str) or not pattern:
+            raise OptionError(f"regex: got {pattern!r}, want a regular expression")
+        return cls._checked("regex", _llguidance().LLMatcher.grammar_from_regex(pattern), after)
+
+    @classmethod
+    def choice(cls, choices: Sequence[str], *, after: str | None = None) -> "Constraint":
+        """One of some texts, none of them empty."""
+        if isinstance(choices, str) or not choices or any(not isinstance(text, str) or not text for text in choices):
+            raise OptionError(f"choice: got {choices!r}, want a list of texts that are not empty")
+        pattern = "|".join(_quoted(text) for text in choices)
+        return cls._checked("choice", _llguidance().LLMatcher.grammar_from_regex(f"({pattern})"), after)
+
+    @classmethod
+    def _checked(cls, kind: str, grammar: str, after: str | None) -> "Constraint":
+        if after is not None and (not isinstance(after, str) or not after):
+            raise OptionError(f"after: got {after!r}, want a text that is not empty, or None")
+        wrong, messages = _llguidance().LLMatcher.validate_grammar_with_warnings(grammar)
+        if wrong:
+            raise OptionError(f"{kind}: {_line(messages[0])}")
+        return cls(kind, grammar, after)
+
+    def answer(self, text: str) -> str:
+        """The part of a generated text that the constraint is about: all of it, or what follows `after`, without white space around."""
+        return text if self.after is None else text.rpartition(self.after)[2].strip()
+
+    def begin(self, tokenizer: Tokenizer, prompt: bytes = b"") -> "Guide":
+        """A guide for one text in this tokenizer's tokens that goes on from `prompt` (its end is enough)."""
+        return Guide(self, tokenizer, prompt)
+
+
+class Guide:
+    """One text under way: which tokens may come next, and whether it is whole.
+
+    `budget` is the number of tokens that may still be written, with the next one; None: no limit. Where a way to end the text
+    within the budget is known, a token that would leave none is exchanged for the next one of that ending.
+    """
+
+    __slots__ = ("_after", "_alarm", "_count", "_delimiter", "_ending", "_endings", "_kind", "_matcher", "_overlong", "_tail", "_tokenizer")
+
+    def __init__(self, constraint: Constraint, tokenizer: Tokenizer, prompt: bytes) -> None:
+        library = _llguidance()
+        self._tokenizer, self._kind = tokenizer, constraint.kind
+        vocabulary, self._endings = _vocabulary(tokenizer)
+        self._matcher = library.LLMatcher(vocabulary, constraint.grammar, log_level=0)
+        self._sound()
+        self._after = (constraint.after or "").encode()
+        self._delimiter = tokenizer.encode(constraint.after or "")
+        if self._after and prompt.rstrip().endswith(self._after.rstrip()):
+            self._after = b""
+        self._tail = prompt[max(0, len(prompt) - len(self._after) + 1) :] if self._after else b""
+        self._overlong: list[tuple[int, bytes]] | None = None
+        self._ending: list[int] | None = None
+        self._alarm, self._count = CLOSE, 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the text may end here."""
+        return not self._after and bool(self._matcher.is_accepting())
+
+    @property
+    def over(self) -> bool:
+        """Whether the text is whole and nothing more can come."""
+        return self.whole and bool(self._matcher.is_stopped())
+
+    def allowed(self, vocab: int) -> np.ndarray:
+        """Which of `vocab` ids may come next, [V] bool. The end token may where the text is whole. Raises OptionError if none may."""
+        mask = np.zeros(vocab, np.bool_)
+        size, end = self._tokenizer.size, self._tokenizer.end
+        if self._after:
+            mask[:size] = True
+            mask[end] = False
+            mask[self._crossing()] = False
+            return mask
+        words = np.zeros((1, (size + 31) // 32), np.int32)
+        self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        self._sound()
+        mask[:size] = np.unpackbits(words.view(np.uint8), bitorder="little")[:size]
+        mask[end] = self.whole
+        if not mask.any():
+            raise OptionError(f"{self._kind}: no token of this tokenizer can go on with the text; widen the constraint")
+        return mask
+
+    def take(self, token: int, budget: int | None) -> int:
+        """Take in `token`, which was allowed, or the next one of the known ending; the one that was taken.
+
+        Raises OptionError if, before the first token, the budget is too small for the shortest text that was found.
+        """
+        if budget is not None and self._count == 0:
+            self._ending = self._shortest(budget)
+            if self._ending is not None and len(self._ending) > budget:
+                raise OptionError(f"max_tokens: {budget} is too few for this {self._kind}; the shortest text found has {len(self._ending)}")
+        self._count += 1
+        if token == self._tokenizer.end or budget is None:
+            self._push(token)
+            return token
+        if budget > self._alarm and self._count % LOOK:
+            self._push(token)
+            self._ending = None
+            return token
+        return self._weighed(token, budget)
+
+    def _weighed(self, token: int, budget: int) -> int:
+        """Take `token` if an ending that fits behind it is found, else the known ending's next token, if one is known."""
+        if self._ending is None:
+            self._ending = self._shortest(budget)
+        known = self._ending if self._ending is not None and len(self._ending) <= budget else None
+        before, after, tail = self._matcher.deep_copy(), self._after, self._tail
+        self._push(token)
+        if known and known[0] == token:
+            self._ending = known[1:]
+        elif known is None or len(known) > budget - 1 or not self._ends(known):
+            self._ending = self._shortest(budget - 1)
+        # where none is found and the end is far, the token stays: one may be found later
+        close = budget <= self._alarm if self._ending is None else len(self._ending) > budget - 1
+        if known and close:
+            self._matcher, self._after, self._tail = before, after, tail
+            token = known[0]
+            self._push(token)
+            self._ending = known[1:]
+        if self._ending is not None:
+            self._alarm = max(self._alarm, CLOSE + 4 * len(self._ending))
+        return token
+
+    def _ends(self, known: list[int]) -> bool:
+        """Whether an ending that was found before the last token still is one (most often it is: inside a string, say)."""
+        if self._after:
+            return known[: len(self._delimiter)] == self._delimiter
+        there = self._matcher.deep_copy()
+        return bool(there.try_consume_tokens(known) == len(known) and there.is_accepting())
+
+    def _shortest(self, budget: int) -> list[int] | None:
+        """The shortest ending that is found, or None; one longer than the budget is only looked for a little further."""
+        first = self._delimiter if self._after else []
+        rest = self._endings.shortest(self._matcher, max(4 * budget, CLOSE))
+        return None if rest is None else first + rest
+
+    def _push(self, token: int) -> None:
+        data = self._tokenizer.token_bytes(token)
+        if self._after:
+            seen = self._tail + data
+            if self._after in seen:
+                self._after = b""
+            else:
+                self._tail = seen[max(0, len(seen) - len(self._after) + 1) :]
+        elif token != self._tokenizer.end:
+            self._matcher.consume_token(token)
+            self._sound()
+
+    def _crossing(self) -> list[int]:
+        """Ids that would end `after` and carry on with more than white space: what they carry on with would escape the grammar."""
+        if self._overlong is None:
+            last = self._after[-1:]
+            pairs = ((i, self._tokenizer.token_bytes(i)) for i in range(self._tokenizer.size))
+            self._overlong = [(i, data) for i, data in pairs if last in data[:-1]]
+        found = []
+        for token, data in self._overlong:
+            _, there, behind = (self._tail + data).partition(self._after)
+            if there and behind.strip():
+                found.append(token)
+        return found
+
+    def _sound(self) -> None:
+        if self._matcher.is_error():
+            raise OptionError(f"{self._kind}: {_line(self._matcher.get_error())}")
+
+
+@functools.lru_cache(PREPARED)
+def _vocabulary(tokenizer: Tokenizer) -> tuple[Any, Endings]:
+    """llguidance's form of a tokenizer and the search for endings in its tokens, made once for each of the last few."""
+    library = _llguidance()
+    return library.LLTokenizer(library.TokenizerWrapper(_Bytes(tokenizer))), Endings(tokenizer)
+
+
+class _Bytes:
+    """What llguidance asks of a tokenizer: the bytes of each id, and the ids of bytes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._encode = tokenizer.encode
+        self.eos_token_id, self.bos_token_id = tokenizer.end, None
+        self.tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.size)]
+        self.special_token_ids = [tokenizer.end]
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._encode(text.decode("utf-8"))
+
+
+def _llguidance() -> Any:
+    """The library. Raises MissingExtra."""
+    try:
+        import llguidance
+    except ImportError:
+        raise MissingExtra("structured output needs llguidance: pip install 'rwkv-engine[structured]'") from None
+    return llguidance
+
+
+def _quoted(text: str) -> str:
+    """A regular expression, in Rust's syntax, for just this text."""
+    return re.sub(r"[^\w\s]", lambda found: "\\" + found[0] if found[0].isascii() else found[0], text)
+
+
+def _line(message: str) -> str:
+    """A message of llguidance's on one line, without the drawing of where it went wrong."""
+    short = re.split(r"\n\s*\d+ \||\n<state", message)[0]
+    return " ".join(short.split())[:240]

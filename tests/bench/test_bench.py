@@ -1,0 +1,121 @@
+"""`rwkv bench`: figures that hang together, a report that survives its file, and what is said when something is amiss."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import models
+import numpy as np
+import pytest
+
+from rwkv_engine import OptionError
+from rwkv_engine.bench import Report, compared, measure, table
+from rwkv_engine.bench.bandwidth import block, read_rates
+from rwkv_engine.bench.report import COLUMNS, markdown_table, shared
+from rwkv_engine.bench.sparsity import ffn_zeros
+from rwkv_engine.checkpoints import open_checkpoint
+from rwkv_engine.system import pages
+
+
+@pytest.fixture(scope="module")
+def report():
+    return measure(threads=1, tokens=8, prompts=(5, 20), trials=2)
+
+
+def test_figures_hang_together(report, embedded):
+    assert report.decode > 0 and report.latency_p50 <= report.latency_p95
+    assert report.read == pytest.approx(report.decode * embedded.weight_bytes / 1e9)
+    assert report.bound == pytest.approx(report.bandwidth * 1e9 / embedded.weight_bytes)
+    assert len(report.latencies) == 8 and len(report.decode_trials) == 2
+    assert list(report.prefill) == ["5", "20"]
+    assert len(report.ffn_zeros) == embedded.config.layers and all(0 <= share <= 1 for share in report.ffn_zeros)
+    assert 0 < report.load < report.first_token
+    assert report.machine["lanes"] == 1 and report.model["format"] == "bf16"
+
+
+@pytest.mark.skipif(not pages.peak(), reason="this system does not tell a process's memory")
+def test_memory_is_of_the_process_that_ran_the_model(report, embedded):
+    assert embedded.weight_bytes < report.private < report.peak < 1e9
+
+
+def test_a_report_survives_its_file(report, tmp_path):
+    (tmp_path / "r.json").write_text(report.json())
+    assert Report.of_file(tmp_path / "r.json") == report
+
+
+@pytest.mark.parametrize(("text", "why"), [("{}", "not what"), ("nonsense", "not what"), (None, "No such file")])
+def test_another_file_is_no_report(tmp_path, text, why):
+    if text is not None:
+        (tmp_path / "r.json").write_text(text)
+    with pytest.raises(OptionError, match=why):
+        Report.of_file(tmp_path / "r.json")
+
+
+def test_a_report_of_another_version_is_refused(report, tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps({**json.loads(report.json()), "format": 99}))
+    with pytest.raises(OptionError, match="version 99"):
+        Report.of_file(tmp_path / "r.json")
+
+
+def test_the_table_tells_noise_and_caches(report):
+    quiet = dataclasses.replace(report, bandwidth=1e3, bandwidth_spread=0.01)
+    assert "something else" not in table(quiet) and "caches" not in table(quiet)
+    assert "something else" in table(dataclasses.replace(quiet, bandwidth_spread=0.5))
+    assert "caches" in table(dataclasses.replace(quiet, bandwidth=1e-6))
+    assert "unknown" in table(dataclasses.replace(quiet, peak=None))
+
+
+def test_a_comparison_gives_the_ratio(report):
+    half = dataclasses.replace(report, decode=report.decode / 2)
+    line = next(line for line in compared(report, half).splitlines() if line.startswith("decode"))
+    assert line.split()[-2] == "2.00"
+
+
+def test_energy_is_told_or_why_not(report):
+    assert report.energy and (report.joules is None or report.joules > 0)
+    assert report.energy in table(report)
+    assert "0.50 J" in table(dataclasses.replace(report, joules=0.5, energy="a battery"))
+
+
+def test_a_shared_report_names_neither_file_nor_release(report):
+    named = dataclasses.replace(report, model={**report.model, "name": "secret-project.pth"})
+    text = shared(named).json()
+    assert "secret" not in text and report.machine["system"] not in text and report.machine["processor"] in text
+
+
+def test_rows_of_a_table_have_its_columns_and_the_fastest_comes_first(report):
+    lines = markdown_table([dataclasses.replace(report, decode=5.0), dataclasses.replace(report, decode=50.0)]).splitlines()
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+    assert " 50.0 " in lines[2] and " 5.00 " in lines[3]
+
+
+def test_zeros_are_counted_layer_by_layer(tmp_path):
+    tensors = models.random_model("7")
+    last = max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    tensors[f"blocks.{last}.ffn.key.weight"] *= 0
+    shares = ffn_zeros(open_checkpoint(models.write(tmp_path / "m.safetensors", tensors, "F32")), None, list(range(1, 40)))
+    assert len(shares) == last + 1 and shares[last] == 1 and all(0.2 < share < 0.8 for share in shares[:last])
+
+
+def test_bandwidth_reads_all_of_a_block():
+    data = block(limit=40_000_000)
+    assert data.nbytes <= 10_000_000
+    quick, slow = (np.median(read_rates(1, np.ones(n, np.float32), 5)) * 1e9 / (4 * n) for n in (20_000_000, 80_000_000))
+    assert 2 < quick / slow < 8  # four times the bytes take about four times as long
+
+
+def test_the_picture_is_a_png(report, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib (extra `plot`) is not installed")
+    from rwkv_engine.bench.plot import plot
+
+    plot(report, tmp_path / "r.png")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(OptionError, match="No such file"):
+        plot(report, tmp_path / "nowhere" / "r.png")
+
+
+@pytest.mark.parametrize("wrong", [["--trials", "0"], ["--tokens", "0"], ["--prompt", "0"], ["--compare", "nowhere.json"], ["no-model"]])
+def test_the_command_refuses_in_one_line(wrong):
+    done = subprocess.run([sys.executable, "-m", "rwkv_engine_cli.app", "bench", *wrong], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stderr.startswith("rwkv: ") and len(done.stderr.splitlines()) == 1

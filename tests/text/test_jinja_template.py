@@ -1,0 +1,116 @@
+"""Jinja templates: what they are given, how a talk goes on with one, and what they may not do."""
+
+import pytest
+from talker import Talker as Model
+from talker import text_of
+
+from rwkv_engine import OptionError, Sampling
+from rwkv_engine.chat.conversation import Conversation
+from rwkv_engine.text.chat import Message, template_named
+from rwkv_engine.text.jinja_template import JinjaTemplate
+from rwkv_engine.text.templates import find_template, packable_template
+
+CHATML = """\
+{%- for message in messages %}
+<|im_start|>{{ message.role }}
+{{ message.content | trim }}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}
+<|im_start|>assistant
+{% if enable_thinking is defined and enable_thinking %}<think>
+{% endif %}
+{%- endif %}"""
+WORLD = """\
+{%- for m in messages %}{{ m.role | capitalize }}: {{ m.content }}{{ "\\n\\n" if not loop.last or add_generation_prompt }}{% endfor %}
+{%- if add_generation_prompt %}Assistant:{% endif %}"""
+
+
+def test_a_chat_template_writes_down_a_list_of_messages():
+    talk = [Message("system", "S"), Message("user", " A "), Message("assistant", "B"), Message("user", "C")]
+    text = JinjaTemplate(CHATML).render(talk)
+    assert text == (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\nB<|im_end|>\n"
+        "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert JinjaTemplate(CHATML).stops == ("<|im_end|>", "<|im_start|>")
+    assert JinjaTemplate("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", bos="<s>", eos="</s>").render(talk) == "<s>S</s>"
+
+
+def test_turn_by_turn_is_the_talk_rendered_at_once():
+    template = JinjaTemplate(CHATML)
+    whole = template.render([Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")])
+    assert template.asks("A", "off", "S", True) + "B" + template.asks("C", "off", None, False) == whole
+    assert template.keeps("A", "B", "S", True) == template.asks("A", "off", "S", True) + "B"
+    assert template.asks("C", "on", None, False).endswith("<think>\n") and "think" not in template.keeps("C", "D", None, False)
+
+
+def test_a_talk_follows_it_and_drops_thoughts():
+    model = Model({})
+    model._next = lambda text: next((ord(full[len(text)]) for full in expected if full.startswith(text) and len(full) > len(text)), 0)
+    start = "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n"
+    expected = [
+        start + "<think>\nhm</think>\nB<|im_end|>",
+        start + "B<|im_end|>\n<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\nD\0",
+    ]
+    talk = Conversation(model, JinjaTemplate(CHATML), think="on")
+    list(talk.say("A", Sampling(temperature=0)))
+    assert (talk.turns[0].thinking, talk.turns[0].answer) == ("hm", "B")
+    assert text_of(talk.state()) == start + "B"
+    talk.set_think("off")
+    list(talk.say("C", Sampling(temperature=0)))
+    assert text_of(talk.state()) == expected[1][:-1]
+
+
+def test_worlds_form_in_jinja_is_worlds_form():
+    jinja, row = JinjaTemplate(WORLD), template_named("world")
+    for first, system in ((True, "S"), (True, None), (False, None), (False, "S")):
+        assert jinja.asks("Q", "off", system, first) == row.asks("Q", "off", system, first)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{% for %}", "line 1"),
+        ("{{ raise_exception('only two roles') }}", "only two roles"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
+        ("{{ messages.append(1) }}", "unsafe|not safely"),
+        ("{{ messages[7].content.x.y }}", "undefined|no element"),
+        ("{{ 1 / 0 }}", "zero"),
+        ("{{ messages | length }}", "assistant said"),
+        ("{{ range(10 ** 9) | list }}", "[Rr]ange"),
+    ],
+)
+def test_a_template_that_fails_or_reaches_outside_is_refused_in_one_sentence(source, why):
+    with pytest.raises(OptionError, match=why):
+        JinjaTemplate(source).asks("Q", "off", None, False)
+
+
+def test_a_choice_wins_over_the_models_own_and_that_over_the_default(tmp_path):
+    file = tmp_path / "t.jinja"
+    file.write_text(CHATML)
+    assert find_template(65536).name == "world" and find_template(50277).name == "raven"
+    assert find_template(65536, "qa").name == "qa"
+    assert find_template(65536, CHATML).asks("A", "off", None, True).startswith("<|im_start|>user\nA")
+    assert find_template(65536, CHATML, "raven").name == "raven"
+    assert find_template(65536, "qa", str(file)).name == "t.jinja"
+    assert packable_template("qa") == "qa" and packable_template(str(file)) == CHATML
+    with pytest.raises(OptionError, match="world, raven"):
+        find_template(65536, None, "no-such-file")
+    (tmp_path / "b").write_bytes(b"\xff")
+    with pytest.raises(OptionError, match="UTF-8"):
+        find_template(65536, None, str(tmp_path / "b"))
+
+
+def test_a_template_packed_with_a_model_is_the_models_own(tmp_path, checkpoints, tokenizer_file):
+    import rwkv_engine
+    from rwkv_engine.checkpoints import open_checkpoint
+
+    source, _ = checkpoints("7")
+    (tmp_path / "t.jinja").write_text(CHATML)
+    for choice, inside in ((None, "world"), ("qa", "qa"), (str(tmp_path / "t.jinja"), CHATML)):
+        target = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
+        rwkv_engine.quantize(source, target, tokenizer=tokenizer_file, template=choice)
+        assert open_checkpoint(target).packing.template == inside
+    with pytest.raises(OptionError, match="template"):
+        rwkv_engine.quantize(source, tmp_path / "no", tokenizer=tokenizer_file, template="llama")
+    assert not (tmp_path / "no").exists()

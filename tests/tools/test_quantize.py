@@ -1,0 +1,246 @@
+"""Packed files: the same model, whole or not at all, and damaged ones refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import models
+import numpy as np
+import pytest
+import reference
+from safetensors.numpy import load_file, save_file
+
+import rwkv_engine
+from rwkv_engine.checkpoints import open_checkpoint
+from rwkv_engine.errors import CheckpointError, OptionError
+from rwkv_engine.numbers import int8_layout
+from rwkv_engine.system.files import cache_folder
+from rwkv_engine.tools.quantize import cached, packed_bytes
+
+TOKENS = [1, 2, 3, 5, 8, 13, 21, 34, 55]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A cache folder for each test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+def logits(model):
+    return model.feed(TOKENS, model.new_state(), every=True)
+
+
+@pytest.fixture
+def packed(checkpoints, tokenizer_file, tmp_path):
+    """A packed RWKV-7."""
+    target = tmp_path / "packed.safetensors"
+    rwkv_engine.quantize(checkpoints("7", "BF16", vocab=64)[0], target, tokenizer=tokenizer_file)
+    return target
+
+
+@pytest.mark.parametrize("version", reference.VERSIONS)
+def test_a_packed_file_is_the_model_quantized_on_loading(checkpoints, tokenizer_file, tmp_path, version):
+    source = checkpoints(version, "BF16")[0]
+    target = tmp_path / "packed.safetensors"
+    rwkv_engine.quantize(source, target, tokenizer=tokenizer_file)
+    loaded = rwkv_engine.load(target, threads=1)
+    at_once = rwkv_engine.load(source, "int8", threads=1, tokenizer=tokenizer_file, cache=False)
+    np.testing.assert_array_equal(logits(loaded), logits(at_once))
+    assert loaded.format == "int8" and loaded.checkpoint.container == "packed"
+    assert loaded.fingerprint == at_once.fingerprint == rwkv_engine.load(source, threads=1, tokenizer=tokenizer_file).fingerprint
+    assert loaded.tokenizer.encode("012") == at_once.tokenizer.encode("012")
+
+
+def test_a_packed_file_is_read_where_it_is_mapped(packed):
+    checkpoint = open_checkpoint(packed)
+    for tensor in checkpoint.tensors.values():
+        array = tensor.bits()
+        assert not array.flags.owndata and not array.flags.writeable, tensor.name
+    aligned = [t.bits().ctypes.data % 64 for t in checkpoint.tensors.values() if t.dtype == "INT8"]
+    assert aligned and not any(aligned)
+    turned = checkpoint.tensors["blocks.0.att.w1"].bits()
+    assert turned.T.flags.c_contiguous and not turned.flags.c_contiguous
+
+
+def test_the_head_of_a_small_vocabulary_keeps_its_precision_and_a_large_one_does_not(tmp_path):
+    for vocab, dtype in ((256, "F32"), (65536, "INT8")):
+        path = models.write(tmp_path / "m.safetensors", models.random_model("7", vocab=vocab, layers=1))
+        rwkv_engine.quantize(path, tmp_path / "q.safetensors")
+        tensors = open_checkpoint(tmp_path / "q.safetensors").tensors
+        assert tensors["head.weight"].dtype == dtype and tensors["blocks.0.ffn.key.weight"].dtype == "INT8"
+        assert tensors["emb.weight"].dtype == "F32"
+
+
+def test_a_state_fits_the_packed_model_and_its_source(packed, checkpoints, tokenizer_file, tmp_path):
+    source = rwkv_engine.load(checkpoints("7", "BF16", vocab=64)[0], tokenizer=tokenizer_file)
+    state = source.new_state()
+    source.feed(TOKENS, state)
+    state.save(tmp_path / "s")
+    assert rwkv_engine.load(packed).load_state(tmp_path / "s").position == len(TOKENS)
+
+
+def test_progress_adds_up_to_the_bytes_foretold(checkpoints, tokenizer_file, tmp_path):
+    source, seen = checkpoints("6")[0], []
+    rwkv_engine.quantize(source, tmp_path / "q", tokenizer=tokenizer_file, progress=seen.append)
+    assert sum(seen) == packed_bytes(open_checkpoint(source)) > 0
+    assert sum(seen) < (tmp_path / "q").stat().st_size < sum(seen) + 40_000
+
+
+def test_layout_packs_and_unpacks_every_shape():
+    rng = np.random.default_rng(0)
+    for rows, cols in ((1, 1), (16, 64), (17, 65), (1030, 96)):
+        values = rng.standard_normal((rows, cols)).astype(np.float32)
+        packed = int8_layout.packed(rows, cols, lambda first, last, v=values: v[first:last])
+        assert packed.shape == int8_layout.shape_of(rows, cols)
+        again = int8_layout.unpacked(packed, rows, cols)
+        assert np.abs(again - values).max() <= np.abs(values).max() / 127 / 2 * 1.01
+
+
+# the cache
+
+
+def test_int8_is_kept_in_the_cache_and_taken_from_there(checkpoints, tokenizer_file):
+    source = checkpoints("7")[0]
+    first = rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)
+    (file,) = cache_folder().iterdir()
+    before = file.stat().st_mtime_ns
+    second = rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)
+    np.testing.assert_array_equal(logits(first), logits(second))
+    assert file.stat().st_mtime_ns == before and second.checkpoint.path == source
+
+
+def test_without_cache_nothing_is_written(checkpoints, tokenizer_file):
+    rwkv_engine.load(checkpoints("7")[0], "int8", tokenizer=tokenizer_file, cache=False)
+    assert not cache_folder().exists()
+
+
+def test_a_damaged_or_foreign_cache_is_made_anew(checkpoints, tokenizer_file):
+    source = checkpoints("7")[0]
+    want = logits(rwkv_engine.load(source, "int8", tokenizer=tokenizer_file))
+    (file,) = cache_folder().iterdir()
+    foreign = cache_folder().parent / "foreign"
+    rwkv_engine.quantize(checkpoints("7", seed=5)[0], foreign, tokenizer=tokenizer_file)
+    for damage in (file.read_bytes()[:-1], b"", b"no model at all", foreign.read_bytes()):
+        file.write_bytes(damage)
+        np.testing.assert_array_equal(logits(rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)), want)
+
+
+def test_where_no_cache_can_be_written_the_model_runs_all_the_same(checkpoints, tokenizer_file, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    model = rwkv_engine.load(checkpoints("7")[0], "int8", tokenizer=tokenizer_file)
+    assert np.isfinite(logits(model)).all()
+
+
+def test_two_tunings_of_one_model_share_a_cache_and_keep_their_states(checkpoints, tmp_path):
+    _, tensors = checkpoints("7")
+    for seed in (1, 2):
+        tuned = np.random.default_rng(seed).standard_normal((2, 2, 8, 8)).astype(np.float32)
+        path = models.write(tmp_path / f"{seed}", tensors | {f"blocks.{i}.att.time_state": tuned[i] for i in range(2)})
+        state = cached(open_checkpoint(path), "int8").tensors["blocks.1.att.time_state"].float32()
+        np.testing.assert_array_equal(state, tuned[1])
+    assert len(list(cache_folder().iterdir())) == 1
+
+
+# refusals
+
+
+def test_what_cannot_be_quantized_is_refused(packed, checkpoints, tokenizer_file, tmp_path):
+    source = checkpoints("7")[0]
+    for arguments, sentence in (
+        ((source, tmp_path / "q", "int3"), "format"),
+        ((packed, tmp_path / "q"), "already packed"),
+        ((source, source), "same file"),
+        ((source, tmp_path / "no" / "q"), "no folder"),
+    ):
+        with pytest.raises(OptionError, match=sentence):
+            rwkv_engine.quantize(*arguments, tokenizer=tokenizer_file)
+    assert [p.name for p in tmp_path.iterdir()] == ["packed.safetensors"]
+
+
+def notes_changed(packed, **changes):
+    """The packed file with other notes; a note that becomes None is left out."""
+    header = packed.read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    notes = json.loads(json.loads(header[8 : 8 + length])["__metadata__"]["rwkv_engine"]) | changes
+    save_file(load_file(packed), packed, {"rwkv_engine": json.dumps(notes)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"version": "1"},
+        {"fingerprint": 3},
+        {"tokenizer": "/etc/passwd"},
+        {"int8": {"blocks.0.att.key.weight": [16, 1 << 50]}},
+        {"int8": {"blocks.0.att.key.weight": [160, 16]}},
+        {"int8": {"blocks.0.att.key.weight": "16 x 16"}},
+        {"int8": []},
+        {"turned": {}},
+        {"turned": ["blocks.0.ln1.weight"]},
+    ],
+    ids=str,
+)
+def test_notes_that_lie_are_refused_in_one_sentence(checkpoints, tokenizer_file, tmp_path, changes):
+    packed = tmp_path / "packed.safetensors"
+    rwkv_engine.quantize(checkpoints("7", "F32")[0], packed, tokenizer=tokenizer_file)
+    notes_changed(packed)
+    assert np.isfinite(logits(rwkv_engine.load(packed))).all()
+    notes_changed(packed, **changes)
+    with pytest.raises(CheckpointError) as caught:
+        rwkv_engine.load(packed)
+    assert "\n" not in str(caught.value) and str(packed) in str(caught.value)
+
+
+def test_notes_that_are_no_json_are_refused(checkpoints, tokenizer_file, tmp_path):
+    packed = tmp_path / "packed.safetensors"
+    rwkv_engine.quantize(checkpoints("7", "F32")[0], packed, tokenizer=tokenizer_file)
+    for notes in ("", "[", "[]", "{}", "null", "[" * 100_000):
+        save_file(load_file(packed), packed, {"rwkv_engine": notes})
+        with pytest.raises(CheckpointError, match="damaged"):
+            rwkv_engine.load(packed)
+
+
+def test_a_scale_that_is_nan_is_found(packed):
+    data = bytearray(packed.read_bytes())
+    start = int.from_bytes(data[:8], "little") + 8
+    header = json.loads(data[8:start])
+    begin, end = header["blocks.1.ffn.value.weight"]["data_offsets"]
+    for at in range(start + begin + 1024, start + end, 1088):
+        data[at : at + 2] = b"\xc0\x7f"
+    packed.write_bytes(data)
+    with pytest.raises(CheckpointError, match="blocks.1.ffn.value.weight"):
+        logits(rwkv_engine.load(packed))
+
+
+def test_a_killed_quantization_leaves_no_target_and_the_next_run_no_stray_file(tmp_path):
+    """kill -9 at several moments of the writing."""
+    folder = tmp_path / "models"  # the compile cache may lie in the user's folder, which is beside it here
+    folder.mkdir()
+    source = models.write(folder / "m.safetensors", models.random_model("7", heads=8, head_size=64, layers=2, vocab=65536))
+    target = folder / "q.safetensors"
+    program = "import sys, rwkv_engine; rwkv_engine.quantize(sys.argv[1], sys.argv[2])"
+    killed = 0
+    for moment in (0.2, 0.3, 0.4, 0.5):
+        process = subprocess.Popen([sys.executable, "-c", program, str(source), str(target)])
+        parts = []
+        deadline = time.monotonic() + 30
+        while not parts and process.poll() is None and time.monotonic() < deadline:
+            parts = list(folder.glob(".q.safetensors.*.part"))
+            time.sleep(0.002)
+        time.sleep((moment - 0.2) / 4)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        if target.exists():
+            rwkv_engine.load(target)
+            target.unlink()
+    assert killed
+    rwkv_engine.quantize(source, target)
+    assert sorted(p.name for p in folder.iterdir()) == ["m.safetensors", "q.safetensors"]
+    rwkv_engine.load(target)
