@@ -15,14 +15,20 @@ from rwkv_engine.system import cpu
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=cpu.physical_cores())
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     rates = read_rates(options.threads, block(), options.rounds)
     median, best = statistics.median(rates), max(rates)
     print(f"{cpu.name()}: {options.threads} lanes read {median:.1f} GB/s (best {best:.1f})")
-    print(json.dumps({"threads": options.threads, "gb_per_s": round(median, 2), "best_gb_per_s": round(best, 2)}))
+    print(
+        json.dumps(
+            {"threads": options.threads, "gb_per_s": round(median, 2), "best_gb_per_s": round(best, 2)}
+        )
+    )
 
 
 if __name__ == "__main__":

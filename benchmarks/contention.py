@@ -22,14 +22,18 @@ _HOG = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?")
     parser.add_argument("--weights")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     cores = cpu.physical_cores()
-    usual, crowd = (Runner(rwkv_engine.load(options.model, options.weights, lanes)) for lanes in (cores, 2 * cores))
+    usual, crowd = (
+        Runner(rwkv_engine.load(options.model, options.weights, lanes)) for lanes in (cores, 2 * cores)
+    )
     quiet, hogged, crowded = [], [], []
     for _ in range(options.rounds):
         quiet.append(usual.decode(options.tokens).speed)
@@ -42,7 +46,16 @@ def main() -> None:
     print(
         f"quiet {speed:.1f} tokens/s with {cores} lanes; one core hogged: {with_hog:.2f} of it; {2 * cores} lanes: {with_crowd:.2f} of it"
     )
-    print(json.dumps({"lanes": cores, "quiet_tps": round(speed, 2), "hogged": round(with_hog, 3), "twice_the_lanes": round(with_crowd, 3)}))
+    print(
+        json.dumps(
+            {
+                "lanes": cores,
+                "quiet_tps": round(speed, 2),
+                "hogged": round(with_hog, 3),
+                "twice_the_lanes": round(with_crowd, 3),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from rwkv_engine.system import cpu
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?")
     parser.add_argument("--weights")
     parser.add_argument("--threads", type=int, default=cpu.physical_cores())
@@ -33,7 +35,9 @@ def main() -> None:
         speeds.append(runner.decode(options.tokens).speed)
     rate, speed = statistics.median(rates), statistics.median(speeds)
     read = speed * model.weight_bytes / 1e9
-    print(f"{speed:.1f} tokens/s; bound {rate * 1e9 / model.weight_bytes:.1f}: reads {read:.1f} of {rate:.1f} GB/s = {read / rate:.0%}")
+    print(
+        f"{speed:.1f} tokens/s; bound {rate * 1e9 / model.weight_bytes:.1f}: reads {read:.1f} of {rate:.1f} GB/s = {read / rate:.0%}"
+    )
     report = {
         "model": str(options.model),
         "format": model.format,

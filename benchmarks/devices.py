@@ -57,15 +57,29 @@ DEVICES = (
 def shapes(layers: int, width: int, ranks: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of an RWKV-7's tensors."""
     yield from (("emb.weight", (VOCABULARY, width)), ("head.weight", (VOCABULARY, width)))
-    yield from ((f"{norm}.{part}", (width,)) for norm in ("blocks.0.ln0", "ln_out") for part in ("weight", "bias"))
+    yield from (
+        (f"{norm}.{part}", (width,)) for norm in ("blocks.0.ln0", "ln_out") for part in ("weight", "bias")
+    )
     for layer in range(layers):
         block = f"blocks.{layer}."
-        yield from ((f"{block}{norm}.{part}", (width,)) for norm in ("ln1", "ln2", "att.ln_x") for part in ("weight", "bias"))
-        yield from ((f"{block}att.{name}", (width,)) for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a"))
-        yield from ((f"{block}att.{name}.weight", (width, width)) for name in ("receptance", "key", "value", "output"))
+        yield from (
+            (f"{block}{norm}.{part}", (width,))
+            for norm in ("ln1", "ln2", "att.ln_x")
+            for part in ("weight", "bias")
+        )
+        yield from (
+            (f"{block}att.{name}", (width,))
+            for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a")
+        )
+        yield from (
+            (f"{block}att.{name}.weight", (width, width)) for name in ("receptance", "key", "value", "output")
+        )
         yield f"{block}att.r_k", (width // HEAD, HEAD)
         yield f"{block}ffn.x_k", (width,)
-        yield from ((f"{block}ffn.key.weight", (4 * width, width)), (f"{block}ffn.value.weight", (width, 4 * width)))
+        yield from (
+            (f"{block}ffn.key.weight", (4 * width, width)),
+            (f"{block}ffn.value.weight", (width, 4 * width)),
+        )
         for letter, rank in zip("wavg", ranks, strict=True):
             yield from ((f"{block}att.{letter}1", (width, rank)), (f"{block}att.{letter}2", (rank, width)))
             if letter != "g":
@@ -74,7 +88,10 @@ def shapes(layers: int, width: int, ranks: tuple[int, ...]) -> Iterator[tuple[st
 
 def estimate(model: str, weights: str) -> memory.Estimate:
     """What a published size takes, without a file."""
-    tensors = {name: Tensor(name, shape, "BF16", lambda: np.zeros(0, np.uint16)) for name, shape in shapes(*MODELS[model])}
+    tensors = {
+        name: Tensor(name, shape, "BF16", lambda: np.zeros(0, np.uint16))
+        for name, shape in shapes(*MODELS[model])
+    }
     return memory.estimate(Checkpoint(Path(model), "safetensors", "BlinkDL", tensors, {}, Path()), weights)
 
 
@@ -108,7 +125,9 @@ def document() -> str:
         "",
         "MB of 10^6 bytes. *Needed* is what the process holds once it has read a text, without the embedding, of which a text touches",
         "the rows of its tokens; *at least* is the smallest `--ram` that is taken: most weights are then read anew for every token.",
-        "Compiling for the first time takes " + memory.mb(process.COMPILING) + " more (`rwkv warmup` does it ahead of time).",
+        "Compiling for the first time takes "
+        + memory.mb(process.COMPILING)
+        + " more (`rwkv warmup` does it ahead of time).",
         "",
         "| " + head,
         "|---" + rule,

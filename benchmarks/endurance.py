@@ -19,14 +19,18 @@ import rwkv_engine
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?")
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     model = rwkv_engine.load(options.model, threads=options.threads)
     state, process = model.new_state(), psutil.Process()
-    tokens = np.random.default_rng(0).integers(1, model.config.vocab, (options.tokens // 1000 + 1, 1000)).tolist()
+    tokens = (
+        np.random.default_rng(0).integers(1, model.config.vocab, (options.tokens // 1000 + 1, 1000)).tolist()
+    )
     seconds = []
     for thousand in tokens:
         start = time.perf_counter()
@@ -40,8 +44,19 @@ def main() -> None:
     gc.collect()
     grown = process.memory_info().rss - resident
     first, last = 1000 / seconds[1], 1000 / seconds[-1]
-    print(f"{state.position} tokens: first 1,000 at {first:.0f} tokens/s, last at {last:.0f}, memory grew by {grown} bytes")
-    print(json.dumps({"tokens": state.position, "first_tps": round(first), "last_tps": round(last), "grown_bytes": grown}))
+    print(
+        f"{state.position} tokens: first 1,000 at {first:.0f} tokens/s, last at {last:.0f}, memory grew by {grown} bytes"
+    )
+    print(
+        json.dumps(
+            {
+                "tokens": state.position,
+                "first_tps": round(first),
+                "last_tps": round(last),
+                "grown_bytes": grown,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

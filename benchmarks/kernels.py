@@ -48,7 +48,9 @@ def own_products(lane, y, w, x, times):
 def packed(format: str, count: int, rows: int, cols: int) -> tuple[Any, list[np.ndarray]]:
     """(weights, owners): `count` random matrices in a weight format."""
     numbers = np.random.default_rng(0).standard_normal((rows, cols), np.float32)
-    return format_named(format).pack([Tensor(f"m{n}", (rows, cols), "F32", lambda: numbers.copy()) for n in range(count)])
+    return format_named(format).pack(
+        [Tensor(f"m{n}", (rows, cols), "F32", lambda: numbers.copy()) for n in range(count)]
+    )
 
 
 def seconds_of(team: Team, function: Any, arguments: tuple[Any, ...], rounds: int) -> list[float]:
@@ -72,14 +74,18 @@ def peak(format: str, threads: int, rounds: int = 7) -> float:
     weights, owners = packed(format, 1, rows, cols)
     x = np.random.default_rng(1).standard_normal((MANY, cols), np.float32)
     y = np.empty((threads, MANY, rows), np.float32)
-    seconds = min(seconds_of(Team(threads, room_for(cols, MANY) + 65536), own_products, (y, weights, x, times), rounds))
+    seconds = min(
+        seconds_of(Team(threads, room_for(cols, MANY) + 65536), own_products, (y, weights, x, times), rounds)
+    )
     del owners
     return threads * times * rows * cols * MANY / seconds / 1e9
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=cpu.physical_cores())
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--cols", type=int, default=2048)
@@ -94,12 +100,27 @@ def main() -> None:
         size = sum(array.nbytes for array in owners)
         x = np.random.default_rng(1).standard_normal((MANY, options.cols), np.float32)
         y = np.empty((MANY, options.rows), np.float32)
-        read = size / statistics.median(seconds_of(team, products, (y[:1], weights, x[:1], 1), options.rounds)) / 1e9
-        done = count * options.rows * options.cols * MANY / statistics.median(seconds_of(team, products, (y, weights, x, 1), 3)) / 1e9
+        read = (
+            size
+            / statistics.median(seconds_of(team, products, (y[:1], weights, x[:1], 1), options.rounds))
+            / 1e9
+        )
+        done = (
+            count
+            * options.rows
+            * options.cols
+            * MANY
+            / statistics.median(seconds_of(team, products, (y, weights, x, 1), 3))
+            / 1e9
+        )
         most = peak(format, options.threads)
         one = f"1 token: {read:5.1f} GB/s, {read / rate:4.0%} of {rate:.1f}"
         print(f"{format:5} {one}   {MANY} tokens: {done:6.1f} G/s, {done / most:4.0%} of {most:.0f}")
-        report[format] = {"read_gb_per_s": round(read, 2), "gmac_per_s": round(done, 1), "peak_gmac_per_s": round(most, 1)}
+        report[format] = {
+            "read_gb_per_s": round(read, 2),
+            "gmac_per_s": round(done, 1),
+            "peak_gmac_per_s": round(most, 1),
+        }
     print(json.dumps(report))
 
 

@@ -16,7 +16,9 @@ from rwkv_engine.bench.process import start_of
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?")
     parser.add_argument("--weights")
     parser.add_argument("--threads", type=int)
@@ -26,7 +28,9 @@ def main() -> None:
     bound = rwkv_engine.load(options.model, options.weights, options.threads).weight_bytes
     print(f"first token after {start.first_token:.2f} s, load {1e3 * start.load:.1f} ms")
     if start.peak is not None and start.private is not None:
-        print(f"most resident memory {start.peak / 1e6:.0f} MB, of it no file's {start.private / 1e6:.0f}; a token reads {bound / 1e6:.0f}")
+        print(
+            f"most resident memory {start.peak / 1e6:.0f} MB, of it no file's {start.private / 1e6:.0f}; a token reads {bound / 1e6:.0f}"
+        )
     print(json.dumps({"model": str(options.model), **dataclasses.asdict(start), "bytes_per_token": bound}))
 
 

@@ -30,13 +30,17 @@ print(json.dumps({"peak": pages.peak(), "private": pages.private(), "tokens": le
 def measured(model: str, weights: str, ram: str) -> dict[str, int]:
     """What the second of two processes tells."""
     for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", CHILD, model, weights, ram], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, model, weights, ram], stdout=subprocess.PIPE, text=True, check=True
+        )
     return json.loads(done.stdout)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--weights", action="append")
     parser.add_argument("--ram", default="")
@@ -48,7 +52,9 @@ def main() -> None:
         facts = measured(options.model, name, options.ram)
         report[name] = {"estimate": found.peak, **facts, "off": round(facts["peak"] / found.peak - 1, 3)}
         peak, private = facts["peak"] / 1e6, facts["private"] / 1e6
-        print(f"{name:<5} estimate {found.peak / 1e6:8.0f} MB, peak {peak:8.0f} MB ({report[name]['off']:+.1%}), private {private:6.0f} MB")
+        print(
+            f"{name:<5} estimate {found.peak / 1e6:8.0f} MB, peak {peak:8.0f} MB ({report[name]['off']:+.1%}), private {private:6.0f} MB"
+        )
     print(json.dumps({"model": options.model, "ram": options.ram, "formats": report}))
 
 

@@ -20,7 +20,9 @@ from rwkv_engine.system import cpu
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?")
     parser.add_argument("--weights")
     parser.add_argument("--threads", type=int, default=cpu.physical_cores())
@@ -29,14 +31,20 @@ def main() -> None:
     options = parser.parse_args()
     model = rwkv_engine.load(options.model, options.weights, options.threads)
     runner = Runner(model)
-    each = sum(t.shape[0] * t.shape[1] for name, t in model.checkpoint.tensors.items() if is_matrix(name, t) and name != "head.weight")
+    each = sum(
+        t.shape[0] * t.shape[1]
+        for name, t in model.checkpoint.tensors.items()
+        if is_matrix(name, t) and name != "head.weight"
+    )
     speeds, peaks = [], []
     for _ in range(options.rounds):
         peaks.append(peak(model.format, options.threads))
         speeds.append(options.prompt / runner.prefill(options.prompt))
     speed, most = statistics.median(speeds), statistics.median(peaks)
     done = speed * each / 1e9
-    print(f"{speed:.0f} tokens/s; bound {most * 1e9 / each:.0f}: {done:.0f} of {most:.0f} G multiplications/s = {done / most:.0%}")
+    print(
+        f"{speed:.0f} tokens/s; bound {most * 1e9 / each:.0f}: {done:.0f} of {most:.0f} G multiplications/s = {done / most:.0%}"
+    )
     report = {
         "model": str(options.model),
         "format": model.format,

@@ -13,7 +13,9 @@ from rwkv_engine.bench.report import Report, markdown_table
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
@@ -24,7 +26,10 @@ def main() -> None:
 
         figure = Figure(figsize=(9, 1 + 0.5 * len(reports)), layout="constrained")
         axes = figure.subplots()
-        names = [f"{r.model['name']} {r.model['format']}\n{r.machine['processor']}, {r.machine['lanes']} lanes" for r in reports]
+        names = [
+            f"{r.model['name']} {r.model['format']}\n{r.machine['processor']}, {r.machine['lanes']} lanes"
+            for r in reports
+        ]
         axes.barh(names, [r.bound for r in reports], color="lightgrey", label="bound of the bandwidth")
         axes.barh(names, [r.decode for r in reports], height=0.5, label="decode")
         axes.set_xlabel("tokens/s")

@@ -45,7 +45,17 @@ def first_byte(folder: str, *options: str) -> float:
     """Seconds from the start of `rwkv chat` to the first byte of an answer."""
     start = time.perf_counter()
     chat = subprocess.Popen(
-        [sys.executable, "-m", "rwkv_engine_cli.app", "chat", "--temperature", "0", "--max-tokens", "8", *options],
+        [
+            sys.executable,
+            "-m",
+            "rwkv_engine_cli.app",
+            "chat",
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "8",
+            *options,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "XDG_DATA_HOME": folder},
@@ -71,7 +81,9 @@ def main() -> None:
     print(f"{'reading it all':<32}{reading:8.2f} s for {tokens:,} tokens in {turns} turns")
     print(f"{'first byte, new talk':<32}{new:8.2f} s")
     print(f"{'first byte, going on with it':<32}{again:8.2f} s")
-    print(json.dumps({"tokens": tokens, "turns": turns, "reading_s": reading, "new_s": new, "resume_s": again}))
+    print(
+        json.dumps({"tokens": tokens, "turns": turns, "reading_s": reading, "new_s": new, "resume_s": again})
+    )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,25 @@ from rwkv_engine_cli import options as o
 
 
 def bench(
-    model: Annotated[str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")
+    ] = None,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokens: Annotated[int, typer.Option(help="Tokens decoded in each trial.")] = 64,
-    prompt: Annotated[list[int] | None, typer.Option(help="Length of a prompt to read; may be given again.")] = None,
+    prompt: Annotated[
+        list[int] | None, typer.Option(help="Length of a prompt to read; may be given again.")
+    ] = None,
     trials: Annotated[int, typer.Option(help="Trials of each figure; medians are shown.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
-    share: Annotated[Path | None, typer.Option(help="Also write the run, without names, to this JSON file, and show its row.")] = None,
-    compare: Annotated[Path | None, typer.Option(help="Show the figures beside those of an earlier --json run.")] = None,
+    share: Annotated[
+        Path | None,
+        typer.Option(help="Also write the run, without names, to this JSON file, and show its row."),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Show the figures beside those of an earlier --json run.")
+    ] = None,
 ) -> None:
     """Measure memory bandwidth, speed, start and memory of a model on this machine. Leave the machine alone meanwhile."""
     import rwkv_engine
@@ -28,7 +37,15 @@ def bench(
     if as_json and compare is not None:
         raise rwkv_engine.OptionError("got --json and --compare; give one of them")
     other = Report.of_file(compare) if compare else None
-    report = measure(model, weights, threads, tokens=tokens, prompts=prompt or (16, 64, 256, 512), trials=trials, tell=_tell)
+    report = measure(
+        model,
+        weights,
+        threads,
+        tokens=tokens,
+        prompts=prompt or (16, 64, 256, 512),
+        trials=trials,
+        tell=_tell,
+    )
     typer.echo(report.json() if as_json else compared(report, other) if other else table(report))
     if share is not None:
         o.write_text(share, shared(report).json() + "\n", "--share")

@@ -18,13 +18,25 @@ if TYPE_CHECKING:
 def chat(
     model: o.Source = None,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last talk.")] = False,
-    session: Annotated[str | None, typer.Option(help="Go on with the talk of this name, or begin it.")] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Go on with the talk of this name, or begin it.")
+    ] = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep this talk.")] = False,
-    read_again: Annotated[bool, typer.Option("--read-again", help="Go on with a talk held with another model: read it all.")] = False,
-    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
-    template: Annotated[str | None, typer.Option(help="Chat template: a name, or a Jinja file; default: the model's.")] = None,
-    think: Annotated[str | None, typer.Option(help="off, fast, on or long: how much is thought before an answer.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Write at most this many tokens for an answer; default: 512.")] = None,
+    read_again: Annotated[
+        bool, typer.Option("--read-again", help="Go on with a talk held with another model: read it all.")
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option(help="What the model is told before the conversation.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Chat template: a name, or a Jinja file; default: the model's.")
+    ] = None,
+    think: Annotated[
+        str | None, typer.Option(help="off, fast, on or long: how much is thought before an answer.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Write at most this many tokens for an answer; default: 512.")
+    ] = None,
     preset: o.Preset = None,
     temperature: o.Temperature = None,
     top_p: o.TopP = None,
@@ -43,13 +55,25 @@ def chat(
     """Talk to a model; /help lists commands. Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept."""
     numbers = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     numbers |= {"presence": presence, "frequency": frequency, "decay": decay, "seed": seed}
-    given = {"model": model, "weights": weights, "tokenizer": tokenizer, "template": template, "think": think, "max_tokens": max_tokens}
+    given = {
+        "model": model,
+        "weights": weights,
+        "tokenizer": tokenizer,
+        "template": template,
+        "think": think,
+        "max_tokens": max_tokens,
+    }
     store, info = _kept(go_on, session, no_save)
-    wanted: dict[str, Any] = {**(info.settings if info else {}), **{name: value for name, value in given.items() if value is not None}}
+    wanted: dict[str, Any] = {
+        **(info.settings if info else {}),
+        **{name: value for name, value in given.items() if value is not None},
+    }
     wanted["sampling"] = _sampling(wanted.get("sampling"), preset, numbers)
     if system is not None:
         wanted["system"] = system
-    engine = o.load_model(wanted.get("model"), wanted.get("weights"), threads, wanted.get("tokenizer"), no_cache, ram)
+    engine = o.load_model(
+        wanted.get("model"), wanted.get("weights"), threads, wanted.get("tokenizer"), no_cache, ram
+    )
     talk = _talk(engine, store, info, session, wanted, read_again)
     from rwkv_engine_cli.talk.loop import run
 
@@ -93,7 +117,14 @@ def _sampling(stored: "dict[str, Any] | None", preset: str | None, numbers: dict
     return Sampling(**{**kept, **{name: value for name, value in numbers.items() if value is not None}})
 
 
-def _talk(engine: "Any", store: "Store | None", info: "Info | None", name: str | None, wanted: dict[str, Any], read_again: bool) -> "Talk":
+def _talk(
+    engine: "Any",
+    store: "Store | None",
+    info: "Info | None",
+    name: str | None,
+    wanted: dict[str, Any],
+    read_again: bool,
+) -> "Talk":
     """The talk to go on with, or a new one."""
     from rwkv_engine_cli.talk.running import Talk
 

@@ -10,7 +10,9 @@ from rwkv_engine_cli import options as o
 
 
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="Text to continue; without it, --file or standard input.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to continue; without it, --file or standard input.")
+    ] = None,
     model: o.Source = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="Read the prompt from this file.")] = None,
     max_tokens: o.MaxTokens = 256,
@@ -32,7 +34,9 @@ def generate(
     regex: o.Regex = None,
     choice: o.Choice = None,
     after: o.After = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="A JSON object per token instead of text.")] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="A JSON object per token instead of text.")
+    ] = False,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
@@ -73,7 +77,12 @@ def generate(
     )
     for step in steps:
         if json_lines:
-            line = {"token": step.token, "text": step.text, "logprob": round(step.logprob, 6), "stop": step.stop}
+            line = {
+                "token": step.token,
+                "text": step.text,
+                "logprob": round(step.logprob, 6),
+                "stop": step.stop,
+            }
             print(json.dumps(line, ensure_ascii=False), flush=True)
         else:
             print(shown + step.text, end="", flush=True)
@@ -83,7 +92,9 @@ def generate(
     if save_state:
         o.save_state(memory, save_state)
     if step.stop == "cut":
-        raise OptionError(f"--max-tokens: {max_tokens} were written and the text does not fit the {constraint.kind} yet; allow more")
+        raise OptionError(
+            f"--max-tokens: {max_tokens} were written and the text does not fit the {constraint.kind} yet; allow more"
+        )
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:

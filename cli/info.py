@@ -10,9 +10,14 @@ from rwkv_engine_cli import options as o
 
 
 def info(
-    model: Annotated[str | None, typer.Argument(help="Checkpoint file, folder, or short name; default: the embedded model.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Checkpoint file, folder, or short name; default: the embedded model."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    ram: Annotated[bool, typer.Option("--ram", help="Tell also how much memory it takes in each weight format.")] = False,
+    ram: Annotated[
+        bool, typer.Option("--ram", help="Tell also how much memory it takes in each weight format.")
+    ] = False,
     tokenizer: o.TokenizerOption = None,
 ) -> None:
     """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
@@ -51,7 +56,9 @@ def info(
     found = memory.estimates(checkpoint) if ram else {}
     if as_json:
         if ram:
-            rows["ram"] = {name: {**asdict(one), "total": one.total, "least": one.least} for name, one in found.items()}
+            rows["ram"] = {
+                name: {**asdict(one), "total": one.total, "least": one.least} for name, one in found.items()
+            }
         typer.echo(json.dumps(rows))
         return
     for name, value in rows.items():
@@ -59,5 +66,9 @@ def info(
     for name, one in found.items():
         typer.echo(f"ram {name:<10}{one.sum()}; at least {memory.mb(one.least)}")
     if found:
-        typer.echo(f"              and up to {memory.mb(next(iter(found.values())).embedding)} of the embedding, by the text's tokens;")
-        typer.echo(f"              compiling for the first time (rwkv warmup) takes {memory.mb(process.COMPILING)} more")
+        typer.echo(
+            f"              and up to {memory.mb(next(iter(found.values())).embedding)} of the embedding, by the text's tokens;"
+        )
+        typer.echo(
+            f"              compiling for the first time (rwkv warmup) takes {memory.mb(process.COMPILING)} more"
+        )

@@ -9,7 +9,9 @@ import typer
 if TYPE_CHECKING:
     from rwkv_engine.library.registry import Record
 
-models = typer.Typer(rich_markup_mode=None, help="List the models that `rwkv pull` has fetched, or remove one.")
+models = typer.Typer(
+    rich_markup_mode=None, help="List the models that `rwkv pull` has fetched, or remove one."
+)
 
 
 @models.callback(invoke_without_command=True)
@@ -43,7 +45,9 @@ def listing(
     downloads = registry.downloads_folder()
     begun = sum(file.stat().st_size for file in downloads.rglob("*") if file.is_file())
     if begun:
-        typer.echo(f"unfinished downloads: {size(begun)} in {downloads}; pull again to go on, or delete the folder")
+        typer.echo(
+            f"unfinished downloads: {size(begun)} in {downloads}; pull again to go on, or delete the folder"
+        )
 
 
 @models.command()

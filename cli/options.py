@@ -10,34 +10,68 @@ import typer
 if TYPE_CHECKING:
     from rwkv_engine import Constraint, Model, PrefixCache, Sampling, State
 
-Source = Annotated[str | None, typer.Option("-m", "--model", help="Checkpoint file, folder, or short name; default: the embedded model.")]
-Weights = Annotated[str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")]
-Threads = Annotated[int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep what --weights int8 makes of the model.")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", help="Checkpoint file, folder, or short name; default: the embedded model."
+    ),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither read nor keep what --weights int8 makes of the model.")
+]
 TokenizerOption = Annotated[
-    str | None, typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model.")
+    str | None,
+    typer.Option("--tokenizer", help="world, bytes, or a tokenizer.json; default: what fits the model."),
 ]
 Ram = Annotated[
-    str | None, typer.Option(help="Stay under this much memory, such as 900M or 2GiB; what does not fit is read from the file anew.")
+    str | None,
+    typer.Option(
+        help="Stay under this much memory, such as 900M or 2GiB; what does not fit is read from the file anew."
+    ),
 ]
 MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.")]
-Preset = Annotated[str | None, typer.Option(help="Sampling preset to start from; the options below change it.")]
-Temperature = Annotated[float | None, typer.Option(help="0 always takes the likeliest token; higher is wilder.")]
-TopP = Annotated[float | None, typer.Option(help="Keep the likeliest tokens that together have this probability.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Sampling preset to start from; the options below change it.")
+]
+Temperature = Annotated[
+    float | None, typer.Option(help="0 always takes the likeliest token; higher is wilder.")
+]
+TopP = Annotated[
+    float | None, typer.Option(help="Keep the likeliest tokens that together have this probability.")
+]
 TopK = Annotated[int | None, typer.Option(help="Keep this many likeliest tokens; 0 keeps all.")]
-MinP = Annotated[float | None, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")]
+MinP = Annotated[
+    float | None, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")
+]
 Presence = Annotated[float | None, typer.Option(help="Penalty for tokens that were written already.")]
 Frequency = Annotated[float | None, typer.Option(help="Penalty for every time a token was written.")]
 Decay = Annotated[float | None, typer.Option(help="Factor by which counted tokens fade at each step.")]
 Ban = Annotated[list[int] | None, typer.Option(help="Token id that is never written; may be given again.")]
-Bias = Annotated[list[str] | None, typer.Option(help="ID=NUMBER added to a token's logit; may be given again.")]
+Bias = Annotated[
+    list[str] | None, typer.Option(help="ID=NUMBER added to a token's logit; may be given again.")
+]
 Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible.")]
 
-NoPrefixCache = Annotated[bool, typer.Option("--no-prefix-cache", help="Neither look up nor keep the states behind long prompts.")]
-Schema = Annotated[str | None, typer.Option(help="Write JSON that fits this JSON schema: a file, or the schema itself.")]
-Regex = Annotated[str | None, typer.Option(help="Write what this regular expression matches from end to end.")]
+NoPrefixCache = Annotated[
+    bool, typer.Option("--no-prefix-cache", help="Neither look up nor keep the states behind long prompts.")
+]
+Schema = Annotated[
+    str | None, typer.Option(help="Write JSON that fits this JSON schema: a file, or the schema itself.")
+]
+Regex = Annotated[
+    str | None, typer.Option(help="Write what this regular expression matches from end to end.")
+]
 Choice = Annotated[list[str] | None, typer.Option(help="Write one of these texts; given once for each.")]
-After = Annotated[str | None, typer.Option(help="The above holds from behind this text on, such as </think>; up to it all is free.")]
+After = Annotated[
+    str | None,
+    typer.Option(help="The above holds from behind this text on, such as </think>; up to it all is free."),
+]
 
 
 def load_model(
@@ -99,11 +133,17 @@ def make_sampling(preset: str | None, bias: list[str] | None, **chosen: Any) -> 
     return replace(Sampling.preset(preset) if preset else Sampling(), **given)
 
 
-def make_constraint(schema: str | None, regex: str | None, choices: list[str] | None, after: str | None) -> "Constraint | None":
+def make_constraint(
+    schema: str | None, regex: str | None, choices: list[str] | None, after: str | None
+) -> "Constraint | None":
     """The constraint that the options ask for. Raises OptionError, also for more than one of them, and MissingExtra."""
     from rwkv_engine import OptionError
 
-    given = [name for name, value in (("--schema", schema), ("--regex", regex), ("--choice", choices)) if value is not None]
+    given = [
+        name
+        for name, value in (("--schema", schema), ("--regex", regex), ("--choice", choices))
+        if value is not None
+    ]
     if len(given) > 1:
         raise OptionError(f"got {' and '.join(given)}; give one of them")
     if not given:
@@ -115,7 +155,11 @@ def make_constraint(schema: str | None, regex: str | None, choices: list[str] | 
     if schema is not None:
         text = schema if schema.lstrip()[:1] in ("{", "[") else _schema_file(Path(schema))
         return Constraint.json_schema(text, after=after)
-    return Constraint.regex(regex, after=after) if regex is not None else Constraint.choice(choices or [], after=after)
+    return (
+        Constraint.regex(regex, after=after)
+        if regex is not None
+        else Constraint.choice(choices or [], after=after)
+    )
 
 
 def _schema_file(path: Path) -> str:
@@ -137,7 +181,9 @@ def read_text(path: Path | None) -> str:
     except OSError as error:
         raise OptionError(f"--file {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise OptionError(f"{path or 'standard input'}: not UTF-8 text (byte {error.start}); convert it first") from None
+        raise OptionError(
+            f"{path or 'standard input'}: not UTF-8 text (byte {error.start}); convert it first"
+        ) from None
 
 
 def save_state(state: "State", path: Path) -> None:

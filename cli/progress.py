@@ -28,7 +28,9 @@ class Compiling:
                 flush=True,
             )
         elif self._last is None:
-            print("rwkv: compiling for this processor, once; later starts are quick ...", file=out, flush=True)
+            print(
+                "rwkv: compiling for this processor, once; later starts are quick ...", file=out, flush=True
+            )
             self._last = 0.0
         elif not done and seconds - self._last >= QUIET:
             print(f"rwkv: still compiling: {functions} functions, {seconds:.0f} s", file=out, flush=True)

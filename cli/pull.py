@@ -8,10 +8,17 @@ from rwkv_engine_cli import options as o
 
 
 def pull(
-    source: Annotated[str | None, typer.Argument(help="Known name, owner/repo:file, or owner/repo; default: list the known names.")] = None,
-    name: Annotated[str | None, typer.Option(help="Short name to register; default: the known name, or the repository's.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Known name, owner/repo:file, or owner/repo; default: list the known names."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Short name to register; default: the known name, or the repository's.")
+    ] = None,
     format: Annotated[str, typer.Option("--format", help="int8, or keep: as it was published.")] = "int8",
-    force: Annotated[bool, typer.Option("--force", help="Pull it though memory or disk seem too small.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pull it though memory or disk seem too small.")
+    ] = False,
     tokenizer: o.TokenizerOption = None,
 ) -> None:
     """Download a model, check it, quantize it to INT8, and give it a short name for -m. Broken downloads are resumed."""
@@ -30,11 +37,18 @@ def pull(
         say=lambda line: print(f"rwkv: {line}", file=sys.stderr, flush=True),
         progress=_show_progress if shown else None,
     )
-    typer.echo(f"{record.name}: {record.family}, {record.format}, {record.bytes:,} bytes; use it with -m {record.name}")
+    typer.echo(
+        f"{record.name}: {record.family}, {record.format}, {record.bytes:,} bytes; use it with -m {record.name}"
+    )
 
 
 def _show_progress(done: int, total: int) -> None:
-    print(f"\rquantizing {100 * done // max(total, 1):3d} %", end="\n" if done >= total else "", file=sys.stderr, flush=True)
+    print(
+        f"\rquantizing {100 * done // max(total, 1):3d} %",
+        end="\n" if done >= total else "",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _list_known() -> None:
@@ -46,5 +60,7 @@ def _list_known() -> None:
     rows = [("name", "download", "int8 on disk", "int8 in memory", "keep in memory", "file")]
     for row in KNOWN:
         packed, kept = row.footprint("int8"), row.footprint("keep")
-        rows.append((row.name, size(row.bytes), size(packed.file), size(packed.memory), size(kept.memory), row.file))
+        rows.append(
+            (row.name, size(row.bytes), size(packed.file), size(packed.memory), size(kept.memory), row.file)
+        )
     print_table(rows)

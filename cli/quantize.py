@@ -13,7 +13,9 @@ def quantize(
     format: Annotated[str, typer.Option("--format", help="Weight format: int8.")] = "int8",
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
     tokenizer: o.TokenizerOption = None,
-    template: Annotated[str | None, typer.Option(help="Chat template to put inside: a name, or a Jinja file.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Chat template to put inside: a name, or a Jinja file.")
+    ] = None,
 ) -> None:
     """Pack a checkpoint: matrices in INT8 as the kernels read them, tokenizer inside; it then loads without copying."""
     import rwkv_engine
@@ -23,5 +25,7 @@ def quantize(
     if target.exists() and not force:
         raise rwkv_engine.OptionError(f"{target} exists; give another name, or --force to write over it")
     with typer.progressbar(length=packed_bytes(open_named(source)), label=target.name) as bar:
-        rwkv_engine.quantize(source, target, format, tokenizer=tokenizer, template=template, progress=bar.update)
+        rwkv_engine.quantize(
+            source, target, format, tokenizer=tokenizer, template=template, progress=bar.update
+        )
     typer.echo(f"{target}: {target.stat().st_size:,} bytes")

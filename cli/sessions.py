@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-sessions = typer.Typer(help="List, show, export and delete the talks that are kept.", invoke_without_command=True, rich_markup_mode=None)
+sessions = typer.Typer(
+    help="List, show, export and delete the talks that are kept.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
 Name = Annotated[str, typer.Argument(help="Name of a talk, as the list shows it.")]
 
 
@@ -26,7 +30,9 @@ def show_all() -> None:
     for info in infos:
         when = datetime.fromtimestamp(info.changed).strftime("%Y-%m-%d %H:%M")
         model = info.settings.get("model")
-        typer.echo(f"{info.name:<{width}}  {when}  {info.turns:>4} turns  {info.tokens:>8,} tokens  {model or 'embedded model'}")
+        typer.echo(
+            f"{info.name:<{width}}  {when}  {info.turns:>4} turns  {info.tokens:>8,} tokens  {model or 'embedded model'}"
+        )
 
 
 @sessions.command()
@@ -46,7 +52,9 @@ def show(name: Name) -> None:
 def export(
     name: Name,
     form: Annotated[str, typer.Option("--format", help="markdown or json.")] = "markdown",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
+    ] = None,
 ) -> None:
     """Write one as Markdown or JSON."""
     from rwkv_engine.chat import Store, as_json, as_markdown

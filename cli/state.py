@@ -10,10 +10,17 @@ if TYPE_CHECKING:
     from rwkv_engine.state import StateLayout
     from rwkv_engine.tools.state_files import StateFile
 
-state = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into, blend and convert state files.")
+state = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Look into, blend and convert state files."
+)
 
-File = Annotated[Path, typer.Argument(help="State file: what --save-state wrote, or a tuned time_state (.pth or safetensors).")]
-ModelOption = Annotated[str | None, typer.Option("-m", "--model", help="The model whose state it is: file, folder or short name.")]
+File = Annotated[
+    Path,
+    typer.Argument(help="State file: what --save-state wrote, or a tuned time_state (.pth or safetensors)."),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("-m", "--model", help="The model whose state it is: file, folder or short name.")
+]
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Write over an existing file.")]
 
@@ -39,7 +46,10 @@ def info(
         open_state(file, layout_of(open_named(model)))
         rows["fits"] = model
     planes = {
-        name: {"shape": list(found.state[name].shape), "norm": float(np.linalg.norm(found.state[name].astype(np.float64)))}
+        name: {
+            "shape": list(found.state[name].shape),
+            "norm": float(np.linalg.norm(found.state[name].astype(np.float64))),
+        }
         for name in found.state.names
     }
     if as_json:
@@ -69,7 +79,9 @@ def blend(
     layout = None if model is None else m.layout_of(open_named(model))
     files = [_read(path, layout) for path in (first, second)]
     if files[0].kind != files[1].kind and layout is None:
-        raise StateError(f"{first} is a {files[0].kind} and {second} a {files[1].kind}; say with --model whose they are")
+        raise StateError(
+            f"{first} is a {files[0].kind} and {second} a {files[1].kind}; say with --model whose they are"
+        )
     both = "time_state" if {file.kind for file in files} == {"time_state"} else "state"
     _write(output, m.StateFile(both, m.blend(files[0].state, files[1].state, weight)))
 
@@ -90,7 +102,9 @@ def convert(
     layout = None if model is None else m.layout_of(open_named(model))
     found = _read(source, layout)
     if found.kind == "time_state" and layout is None:
-        raise OptionError(f"{source} is a time_state, which does not say whose it is; give its model with --model")
+        raise OptionError(
+            f"{source} is a time_state, which does not say whose it is; give its model with --model"
+        )
     _write(target, m.StateFile("state" if found.kind == "time_state" else "time_state", found.state))
 
 

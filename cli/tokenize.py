@@ -12,7 +12,9 @@ def tokenize(
     file: Annotated[Path | None, typer.Option("-f", "--file", help="Read the text from this file.")] = None,
     model: o.Source = None,
     tokenizer: o.TokenizerOption = None,
-    decode: Annotated[bool, typer.Option("--decode", help="The text is token ids; print what they stand for.")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="The text is token ids; print what they stand for.")
+    ] = False,
     pieces: Annotated[bool, typer.Option("--pieces", help="One line per token: id and bytes.")] = False,
     count: Annotated[bool, typer.Option("--count", help="Print only how many tokens it is.")] = False,
 ) -> None:

@@ -8,8 +8,13 @@ from rwkv_engine_cli import options as o
 
 
 def warmup(
-    model: Annotated[str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")] = None,
-    weights: Annotated[list[str] | None, typer.Option(help="Weight format; may be given again. Default: the checkpoint's own.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Weight format; may be given again. Default: the checkpoint's own."),
+    ] = None,
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
 ) -> None:

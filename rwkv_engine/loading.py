@@ -53,7 +53,9 @@ def embedded() -> Path:
 
     path = Path(rwkv_engine_weights.__file__).parent / "model.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"the embedded model is not installed ({path} is missing); give a model of your own")
+        raise CheckpointError(
+            f"the embedded model is not installed ({path} is missing); give a model of your own"
+        )
     return path
 
 
@@ -84,4 +86,6 @@ def quantize(
     template   the chat template to put inside: a name or a Jinja file; None: the one that fits the vocabulary.
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
     """
-    packing.quantize(open_named(source), target, format, tokenizer=tokenizer, template=template, progress=progress)
+    packing.quantize(
+        open_named(source), target, format, tokenizer=tokenizer, template=template, progress=progress
+    )

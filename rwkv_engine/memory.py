@@ -28,7 +28,10 @@ SLACK = 0.04
 _SIZES = {"f32": 4, "bf16": 2, "f16": 2}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 #: low-rank halves: the first are turned when they are loaded (packed files store them so), the second are cut by heads
-_FIRST, _SECOND = re.compile(r"\.att\.(?:[wavg]1|time_decay_w1|time_maa_w1)$"), re.compile(r"\.att\.(?:[wavg]2|time_decay_w2|time_maa_w2)$")
+_FIRST, _SECOND = (
+    re.compile(r"\.att\.(?:[wavg]1|time_decay_w1|time_maa_w1)$"),
+    re.compile(r"\.att\.(?:[wavg]2|time_decay_w2|time_maa_w2)$"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,12 @@ class Estimate:
 
     def sum(self) -> str:
         """The total as a sum, for people."""
-        parts = (("engine", self.base), ("private weights", self.private), ("mapped weights", self.mapped), ("state", self.state))
+        parts = (
+            ("engine", self.base),
+            ("private weights", self.private),
+            ("mapped weights", self.mapped),
+            ("state", self.state),
+        )
         shown = " + ".join(f"{mb(size)} {name}" for name, size in (*parts, ("work", self.scratch)) if size)
         return f"{shown} = {mb(self.total)}"
 
@@ -94,7 +102,9 @@ def bytes_of(text: str | int) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def estimate(checkpoint: Checkpoint, weights: str | None = None, *, cache: bool = True, chunk: int = CHUNK) -> Estimate:
+def estimate(
+    checkpoint: Checkpoint, weights: str | None = None, *, cache: bool = True, chunk: int = CHUNK
+) -> Estimate:
     """What a checkpoint takes when it is loaded in the format `weights` (None: its own).
 
     cache  whether a quantized format comes from a packed file, as `load` arranges it, so that it is mapped.
@@ -116,11 +126,15 @@ def estimate(checkpoint: Checkpoint, weights: str | None = None, *, cache: bool 
             continue
         private, mapped = (private, mapped + size) if stays else (private + size, mapped)
         if stays:
-            block = ".".join(key.split(".")[:3])  # what a layer's time mix or channel mix reads, at most; the head
+            block = ".".join(
+                key.split(".")[:3]
+            )  # what a layer's time mix or channel mix reads, at most; the head
             stages[block] = stages.get(block, 0) + size
     state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
     embedding = tensors["emb.weight"].nbytes if in_file else 0
-    base = BASE + (TOKENIZER if config.vocab > 60_000 else 0) + (0 if HERE else LINKING)  # what is not given back elsewhere
+    base = (
+        BASE + (TOKENIZER if config.vocab > 60_000 else 0) + (0 if HERE else LINKING)
+    )  # what is not given back elsewhere
     window = max(stages.values(), default=0)
     return Estimate(name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
 
@@ -156,10 +170,16 @@ def require(found: Estimate, ram: int) -> None:
     if found.peak <= ram:
         return
     if found.least > ram or not HERE:
-        how = "while its program is linked" if found.linking > ram else "with most of the weights read anew for every token"
+        how = (
+            "while its program is linked"
+            if found.linking > ram
+            else "with most of the weights read anew for every token"
+        )
         why = f"at least {mb(found.least)} {how}" if HERE else "all of it on this system"
         advice = "" if found.format in QUANTIZED else "; --weights int8 takes less"
-        raise OptionError(f"ram: got {mb(ram)}, the model in {found.format} takes {found.sum()}, and needs {why}{advice}")
+        raise OptionError(
+            f"ram: got {mb(ram)}, the model in {found.format} takes {found.sum()}, and needs {why}{advice}"
+        )
 
 
 def left_to_the_page_cache(owners: Sequence[np.ndarray], found: Estimate, ram: int) -> list[np.ndarray]:

@@ -33,14 +33,21 @@ class Model:
     __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery")
 
     def __init__(
-        self, checkpoint: Checkpoint, weights: str | None, threads: int | None, tokenizer: str | Path | None, ram: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        weights: str | None,
+        threads: int | None,
+        tokenizer: str | Path | None,
+        ram: int | None = None,
     ) -> None:
         m = self._machinery = Machinery(checkpoint, weights, threads, ram)
         self.checkpoint, self.config, self.format = checkpoint, m.config, m.format
         inside = checkpoint.packing.tokenizer if checkpoint.packing else None
         self.tokenizer: Tokenizer = find_tokenizer(m.config.vocab, checkpoint.files, tokenizer, inside)
         self.fingerprint = fingerprint(checkpoint)
-        self._initial = _initial_state(checkpoint, m.config, StateLayout(m.family.planes(m.config), self.fingerprint))
+        self._initial = _initial_state(
+            checkpoint, m.config, StateLayout(m.family.planes(m.config), self.fingerprint)
+        )
 
     @property
     def lanes(self) -> int:
@@ -75,7 +82,9 @@ class Model:
         logits = self._run(tokens, state, every, None)
         return logits if every else logits[0]
 
-    def feed_hidden(self, tokens: Iterable[int], state: State, every: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def feed_hidden(
+        self, tokens: Iterable[int], state: State, every: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `feed`, with the vectors that the logits are made of: those of the last layer, behind the last norm.
 
         Returns  (logits, hidden): [V] and [C] float32 after the last token, or [T, V] and [T, C] with `every`; the logits are
@@ -132,7 +141,13 @@ class Model:
             spans = list(accumulate((len(part) for part in parts), initial=0))
             done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i])]
             out = np.empty((len(done), self.config.vocab), np.float32)
-            finite &= self._machinery.run(np.concatenate(parts), spans, [owners[b] for b in pending], [spans[i + 1] - 1 for i in done], out)
+            finite &= self._machinery.run(
+                np.concatenate(parts),
+                spans,
+                [owners[b] for b in pending],
+                [spans[i + 1] - 1 for i in done],
+                out,
+            )
             for row, i in enumerate(done):
                 logits[pending[i]] = out[row]
             for b, part in zip(pending, parts, strict=True):
@@ -181,28 +196,41 @@ class Model:
 
     def _ids(self, tokens: Iterable[int]) -> np.ndarray:
         """The tokens as int64 [T], checked."""
-        if isinstance(tokens, list) and len(tokens) == 1 and type(tokens[0]) is int and 0 <= tokens[0] < self.config.vocab:
+        if (
+            isinstance(tokens, list)
+            and len(tokens) == 1
+            and type(tokens[0]) is int
+            and 0 <= tokens[0] < self.config.vocab
+        ):
             return np.array(tokens, np.int64)  # a token in decoding: what follows takes 3 us
         ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
         if ids.size == 0:
             raise TokenError("feed: no token was given; want one or more")
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TokenError(f"feed: got tokens of shape {list(ids.shape)} and type {ids.dtype}, want a flat list of whole numbers")
+            raise TokenError(
+                f"feed: got tokens of shape {list(ids.shape)} and type {ids.dtype}, want a flat list of whole numbers"
+            )
         wrong = np.flatnonzero((ids < 0) | (ids >= self.config.vocab))
         if wrong.size:
             at = int(wrong[0])
-            raise TokenError(f"token {int(ids[at])} at position {at} is out of range; this model has ids 0 to {self.config.vocab - 1}")
+            raise TokenError(
+                f"token {int(ids[at])} at position {at} is out of range; this model has ids 0 to {self.config.vocab - 1}"
+            )
         return ids.astype(np.int64)
 
     def _own(self, state: State) -> None:
-        if not isinstance(state, State) or (state.layout is not self._initial.layout and state.layout != self._initial.layout):
+        if not isinstance(state, State) or (
+            state.layout is not self._initial.layout and state.layout != self._initial.layout
+        ):
             raise StateError("the state was made for another model; make one with this model's new_state()")
 
     def _blame(self) -> NoReturn:
         """CheckpointError for logits that are not finite, naming the tensor that is to blame."""
         for name, tensor in self.checkpoint.tensors.items():
             if not np.isfinite(tensor.float32()).all():
-                raise CheckpointError(f"{self.checkpoint.path}: tensor {name} has NaN or infinite weights; get the file again")
+                raise CheckpointError(
+                    f"{self.checkpoint.path}: tensor {name} has NaN or infinite weights; get the file again"
+                )
         raise CheckpointError(
             f"{self.checkpoint.path}: the logits are not finite though all weights are; try weights='f32', or a fresh state"
         )

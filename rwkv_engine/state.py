@@ -109,7 +109,11 @@ class State:
         The planes are F32 tensors under their names; the metadata says the model's fingerprint, the tokens seen so far
         and a checksum of both and the numbers. Raises OSError where the file cannot be written.
         """
-        metadata = {"rwkv_engine.state": FILE_VERSION, "fingerprint": self.layout.fingerprint, "tokens": str(self.position)}
+        metadata = {
+            "rwkv_engine.state": FILE_VERSION,
+            "fingerprint": self.layout.fingerprint,
+            "tokens": str(self.position),
+        }
         metadata["checksum"] = _checksum(metadata, self.block)
         write_whole(path, [safetensors.numpy.save({name: self[name] for name in self.names}, metadata)], sync)
 
@@ -131,7 +135,9 @@ def load(path: str | Path, layout: StateLayout) -> State:
         planes = safetensors.numpy.load(content)
         metadata = _metadata(content)
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise StateError(f"{path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})") from None
+        raise StateError(
+            f"{path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})"
+        ) from None
     if metadata.get("rwkv_engine.state") != FILE_VERSION:
         raise StateError(
             f"{path}: not a state file of this engine: got version {metadata.get('rwkv_engine.state')!r}, want {FILE_VERSION!r}"
@@ -143,8 +149,12 @@ def load(path: str | Path, layout: StateLayout) -> State:
         )
     state = State.fresh(layout)
     _fill(state, planes, path)
-    if metadata.get("checksum") != _checksum({k: v for k, v in metadata.items() if k != "checksum"}, state.block):
-        raise StateError(f"{path}: the checksum does not fit the numbers, the file is damaged; use another copy")
+    if metadata.get("checksum") != _checksum(
+        {k: v for k, v in metadata.items() if k != "checksum"}, state.block
+    ):
+        raise StateError(
+            f"{path}: the checksum does not fit the numbers, the file is damaged; use another copy"
+        )
     state.position = int(metadata["tokens"])
     return state
 
@@ -162,11 +172,15 @@ def _fill(state: State, planes: Mapping[str, np.ndarray], path: Path) -> None:
         got = planes.get(plane.name)
         if got is None or got.shape != plane.shape or got.dtype != np.float32:
             seen = "nothing" if got is None else f"{got.dtype} {list(got.shape)}"
-            raise StateError(f"{path}: state plane {plane.name}: got {seen}, want float32 {list(plane.shape)}")
+            raise StateError(
+                f"{path}: state plane {plane.name}: got {seen}, want float32 {list(plane.shape)}"
+            )
         state[plane.name][...] = got
     unknown = sorted(set(planes) - set(state.names))
     if unknown:
-        raise StateError(f"{path}: the model's state has no plane {unknown[0]}; it has {', '.join(state.names)}")
+        raise StateError(
+            f"{path}: the model's state has no plane {unknown[0]}; it has {', '.join(state.names)}"
+        )
 
 
 def _checksum(metadata: Mapping[str, str], block: np.ndarray) -> str:

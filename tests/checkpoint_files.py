@@ -9,12 +9,21 @@ import numpy as np
 
 L, C, H, N, F, V, R = 3, 24, 3, 8, 40, 32, 4
 
-STORAGES = {np.dtype("<f4"): "FloatStorage", np.dtype("<f2"): "HalfStorage", np.dtype("<u2"): "BFloat16Storage"}
+STORAGES = {
+    np.dtype("<f4"): "FloatStorage",
+    np.dtype("<f2"): "HalfStorage",
+    np.dtype("<u2"): "BFloat16Storage",
+}
 
 
 def shapes(version: str) -> dict[str, tuple[int, ...]]:
     """Canonical names and shapes of a tiny model of the version: "4", "5.0", "5.1", "5.2", "6" or "7"."""
-    table: dict[str, tuple[int, ...]] = {"emb.weight": (V, C), "head.weight": (V, C), "ln_out.weight": (C,), "ln_out.bias": (C,)}
+    table: dict[str, tuple[int, ...]] = {
+        "emb.weight": (V, C),
+        "head.weight": (V, C),
+        "ln_out.weight": (C,),
+        "ln_out.bias": (C,),
+    }
     for block in range(L):
         norms = ["ln1", "ln2"] + ["ln0"] * (block == 0) + ["att.ln_x"] * (version != "4")
         tails = {f"{norm}.{part}": (C,) for norm in norms for part in ("weight", "bias")}
@@ -28,15 +37,34 @@ def shapes(version: str) -> dict[str, tuple[int, ...]]:
 
 def _special(version: str) -> dict[str, tuple[int, ...]]:
     if version == "7":
-        vectors = {f"att.x_{part}": (1, 1, C) for part in "rwkvag"} | {f"att.{part}0": (1, 1, C) for part in "wav"}
+        vectors = {f"att.x_{part}": (1, 1, C) for part in "rwkvag"} | {
+            f"att.{part}0": (1, 1, C) for part in "wav"
+        }
         pairs = {f"att.{part}1": (C, R + n) for n, part in enumerate("wavg")}
         pairs |= {f"att.{part}2": (R + n, C) for n, part in enumerate("wavg")}
-        return vectors | pairs | {"att.k_k": (1, 1, C), "att.k_a": (1, 1, C), "att.r_k": (H, N), "ffn.x_k": (1, 1, C)}
+        return (
+            vectors
+            | pairs
+            | {"att.k_k": (1, 1, C), "att.k_a": (1, 1, C), "att.r_k": (H, N), "ffn.x_k": (1, 1, C)}
+        )
     if version == "6":
-        vectors = {f"att.time_maa_{part}": (1, 1, C) for part in "xwkvrg"} | {f"ffn.time_maa_{part}": (1, 1, C) for part in "kr"}
-        pairs = {"att.time_maa_w1": (C, 5 * R), "att.time_maa_w2": (5, R, C), "att.time_decay_w1": (C, R), "att.time_decay_w2": (R, C)}
-        return vectors | pairs | {"att.time_decay": (1, 1, C), "att.time_faaaa": (H, N), "att.gate.weight": (C, C)}
-    mixes = {f"att.time_mix_{part}": (1, 1, C) for part in "kvr"} | {f"ffn.time_mix_{part}": (1, 1, C) for part in "kr"}
+        vectors = {f"att.time_maa_{part}": (1, 1, C) for part in "xwkvrg"} | {
+            f"ffn.time_maa_{part}": (1, 1, C) for part in "kr"
+        }
+        pairs = {
+            "att.time_maa_w1": (C, 5 * R),
+            "att.time_maa_w2": (5, R, C),
+            "att.time_decay_w1": (C, R),
+            "att.time_decay_w2": (R, C),
+        }
+        return (
+            vectors
+            | pairs
+            | {"att.time_decay": (1, 1, C), "att.time_faaaa": (H, N), "att.gate.weight": (C, C)}
+        )
+    mixes = {f"att.time_mix_{part}": (1, 1, C) for part in "kvr"} | {
+        f"ffn.time_mix_{part}": (1, 1, C) for part in "kr"
+    }
     decay = {"4": (C,), "5.0": (H,), "5.1": (H,), "5.2": (H, N)}[version]
     first = "att.time_first" if version in ("4", "5.0") else "att.time_faaaa"
     gate = {"att.gate.weight": (C, C), "att.time_mix_g": (1, 1, C)} if version in ("5.1", "5.2") else {}
@@ -78,14 +106,21 @@ def global_op(module: str, name: str) -> bytes:
 
 def storage_op(kind: str, key: str, count: int) -> bytes:
     """A storage, as torch refers to it."""
-    return tuple_op(text_op("storage"), global_op("torch", kind), text_op(key), text_op("cpu"), int_op(count)) + b"Q"
+    return (
+        tuple_op(text_op("storage"), global_op("torch", kind), text_op(key), text_op("cpu"), int_op(count))
+        + b"Q"
+    )
 
 
 def tensor_op(storage: bytes, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
     """A call of torch._utils._rebuild_tensor_v2."""
     sizes, steps = (tuple_op(*(int_op(n) for n in numbers)) for numbers in (shape, strides))
     hooks = global_op("collections", "OrderedDict") + b")R"
-    return global_op("torch._utils", "_rebuild_tensor_v2") + tuple_op(storage, int_op(offset), sizes, steps, b"\x89", hooks) + b"R"
+    return (
+        global_op("torch._utils", "_rebuild_tensor_v2")
+        + tuple_op(storage, int_op(offset), sizes, steps, b"\x89", hooks)
+        + b"R"
+    )
 
 
 def dict_op(items: Mapping[str, bytes]) -> bytes:
@@ -97,7 +132,13 @@ def pickle_bytes(content: bytes) -> bytes:
     return b"\x80\x02" + content + b"."
 
 
-def zip_torch(path: Path, pickle: bytes, storages: Mapping[str, bytes], root: str = "archive", method: int = zipfile.ZIP_STORED) -> Path:
+def zip_torch(
+    path: Path,
+    pickle: bytes,
+    storages: Mapping[str, bytes],
+    root: str = "archive",
+    method: int = zipfile.ZIP_STORED,
+) -> Path:
     """An archive as torch.save lays it out, data at multiples of 64 bytes."""
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr(f"{root}/data.pkl", pickle)
@@ -116,7 +157,11 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray], wrapper: str = ""
     items = {}
     for key, (name, array) in enumerate(tensors.items()):
         strides = tuple(step // array.itemsize for step in array.strides)
-        items[name] = tensor_op(storage_op(STORAGES[array.dtype], str(key), array.size), 0, array.shape, strides)
+        items[name] = tensor_op(
+            storage_op(STORAGES[array.dtype], str(key), array.size), 0, array.shape, strides
+        )
     content = dict_op(items)
     outer = dict_op({wrapper: content, "epoch": int_op(7)}) if wrapper else content
-    return zip_torch(path, pickle_bytes(outer), {str(key): array.tobytes() for key, array in enumerate(tensors.values())})
+    return zip_torch(
+        path, pickle_bytes(outer), {str(key): array.tobytes() for key, array in enumerate(tensors.values())}
+    )

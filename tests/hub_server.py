@@ -60,19 +60,38 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         repository, name = "/".join(parts[large : large + 2]), "/".join(parts[2 + large if large else 4 :])
         content = hub.files.get(repository, {}).get(name)
         if content is None:
-            return self.send(404, b"", body, {"X-Error-Code": "EntryNotFound" if repository in hub.files else "RepoNotFound"})
+            return self.send(
+                404,
+                b"",
+                body,
+                {"X-Error-Code": "EntryNotFound" if repository in hub.files else "RepoNotFound"},
+            )
         if large:
             return self.content(hub.lie.get(name, content))
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{git_digest(content)}"'}
         if name.endswith(".json"):
             return self.send(200, content, body, headers)
-        headers |= {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        headers |= {
+            "X-Linked-Size": str(len(content)),
+            "X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+        }
         self.send(302, b"", body, headers | {"Location": f"{hub.elsewhere}/large/{repository}/{name}"})
 
     def listing(self, repository):
         files = self.server.hub.files[repository]
-        siblings = [{"rfilename": name, "size": len(content), "blobId": git_digest(content)} for name, content in files.items()]
-        return {"_id": "1", "id": repository, "sha": COMMIT, "private": False, "downloads": 0, "tags": [], "siblings": siblings}
+        siblings = [
+            {"rfilename": name, "size": len(content), "blobId": git_digest(content)}
+            for name, content in files.items()
+        ]
+        return {
+            "_id": "1",
+            "id": repository,
+            "sha": COMMIT,
+            "private": False,
+            "downloads": 0,
+            "tags": [],
+            "siblings": siblings,
+        }
 
     def content(self, content):
         hub, asked, start = self.server.hub, self.headers.get("Range"), 0

@@ -59,10 +59,14 @@ def main(path):
         picture = drawn(chat.screen)
         chat.close()
     with open(os.devnull, "w") as nowhere:
-        console = Console(width=COLUMNS, record=True, file=nowhere, force_terminal=True, color_system="truecolor")
+        console = Console(
+            width=COLUMNS, record=True, file=nowhere, force_terminal=True, color_system="truecolor"
+        )
         console.print(picture)
     # without the fonts that the picture would have a browser load
-    Path(path).write_text(re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="rwkv chat"), flags=re.DOTALL))
+    Path(path).write_text(
+        re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="rwkv chat"), flags=re.DOTALL)
+    )
 
 
 if __name__ == "__main__":

@@ -8,16 +8,35 @@ import numpy as np
 BYTES = {"F32": "<f4", "F16": "<f2"}
 
 
-def random_model(version, seed=0, layers=2, heads=2, head_size=8, ffn=None, vocab=64, ranks=(5, 6, 3, 7), layer0_residual="absent"):
+def random_model(
+    version,
+    seed=0,
+    layers=2,
+    heads=2,
+    head_size=8,
+    ffn=None,
+    vocab=64,
+    ranks=(5, 6, 3, 7),
+    layer0_residual="absent",
+):
     """name -> float32 array. ranks: low-rank widths (v7: w, a, v, g; v6: mixing, decay). layer0_residual: v7's unused tensors of layer 0,
     "absent", "present" (as in other layers) or "dummy" (of another shape)."""
-    make = _Maker(version, seed, layers, heads, head_size, ffn or 4 * heads * head_size, vocab, ranks, layer0_residual)
+    make = _Maker(
+        version, seed, layers, heads, head_size, ffn or 4 * heads * head_size, vocab, ranks, layer0_residual
+    )
     return make.model()
 
 
 class _Maker:
     def __init__(self, version, seed, layers, heads, head_size, ffn, vocab, ranks, layer0_residual):
-        self.version, self.layers, self.heads, self.size, self.f, self.vocab = version, layers, heads, head_size, ffn, vocab
+        self.version, self.layers, self.heads, self.size, self.f, self.vocab = (
+            version,
+            layers,
+            heads,
+            head_size,
+            ffn,
+            vocab,
+        )
         self.c, self.ranks, self.layer0_residual = heads * head_size, ranks, layer0_residual
         self.rng = np.random.default_rng(seed)
         self.z = {}
@@ -64,7 +83,13 @@ class _Maker:
 
     def v5(self, p, i):
         gated = self.version != "5.0"
-        per_head = (self.heads, self.size) if self.version == "5.2" else (self.heads, 1) if self.version == "5.1" else (self.heads,)
+        per_head = (
+            (self.heads, self.size)
+            if self.version == "5.2"
+            else (self.heads, 1)
+            if self.version == "5.1"
+            else (self.heads,)
+        )
         for letter in "kvrg" if gated else "kvr":
             self.uniform(f"{p}att.time_mix_{letter}", 1, 1, self.c)
         for letter in "kr":
@@ -115,7 +140,10 @@ def bf16_bits(array):
 def rounded(tensors, dtype):
     """The float32 numbers that are left of tensors stored as `dtype`."""
     if dtype == "BF16":
-        return {name: (bf16_bits(array).astype(np.uint32) << 16).view(np.float32) for name, array in tensors.items()}
+        return {
+            name: (bf16_bits(array).astype(np.uint32) << 16).view(np.float32)
+            for name, array in tensors.items()
+        }
     return {name: array.astype(BYTES[dtype]).astype(np.float32) for name, array in tensors.items()}
 
 
@@ -124,7 +152,11 @@ def write(path, tensors, dtype="F32", metadata=None):
     header, blobs, offset = {"__metadata__": metadata} if metadata else {}, [], 0
     for name, array in tensors.items():
         blob = (bf16_bits(array) if dtype == "BF16" else array.astype(BYTES[dtype])).tobytes()
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + len(blob)]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + len(blob)],
+        }
         blobs.append(blob)
         offset += len(blob)
     text = json.dumps(header).encode()

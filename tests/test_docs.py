@@ -24,7 +24,9 @@ def test_the_examples_of_a_page_run_one_after_another(page, tmp_path, monkeypatc
     names = {"__name__": "example"}
     for line, code in blocks(page):
         exec(compile("\n" * line + code, str(page), "exec"), names)
-    assert not (tmp_path / "cache").exists(), "an example wrote to the user's cache folder without being asked to"
+    assert not (tmp_path / "cache").exists(), (
+        "an example wrote to the user's cache folder without being asked to"
+    )
 
 
 def test_every_page_has_examples_and_is_listed():

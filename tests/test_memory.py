@@ -34,7 +34,9 @@ state = model.new_state()
 model.feed([1 + n % 60 for n in range(100)], state)
 print(json.dumps({"token": [int(model.feed([n], state).argmax()) for n in range(8)], "peak": pages.peak()}))
 """
-needs_linux = pytest.mark.skipif(not pages.HERE, reason="Linux alone tells a process's peak and gives pages back")
+needs_linux = pytest.mark.skipif(
+    not pages.HERE, reason="Linux alone tells a process's peak and gives pages back"
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +132,9 @@ def test_a_file_that_was_cut_off_while_in_use_is_named(wide, tmp_path):
 
 def test_what_cannot_fit_is_refused_with_the_sum(big):
     found = memory.estimate(open_checkpoint(big[0]))
-    with pytest.raises(OptionError, match=rf"94 MB engine .* = {memory.mb(found.total)}.*at least {memory.mb(found.least)}"):
+    with pytest.raises(
+        OptionError, match=rf"94 MB engine .* = {memory.mb(found.total)}.*at least {memory.mb(found.least)}"
+    ):
         rwkv_engine.load(big[0], ram=found.least - 1, tokenizer=big[1])
     with pytest.raises(OptionError, match="--weights int8 takes less"):
         rwkv_engine.load(ram="100M")
@@ -153,7 +157,14 @@ def test_first_the_embedding_is_given_up_then_the_head_then_layers(big):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("900M", 900_000_000), ("1.5G", 1_500_000_000), ("2GiB", 2**31), ("700 mb", 700_000_000), (12345, 12345)]
+    ("text", "size"),
+    [
+        ("900M", 900_000_000),
+        ("1.5G", 1_500_000_000),
+        ("2GiB", 2**31),
+        ("700 mb", 700_000_000),
+        (12345, 12345),
+    ],
 )
 def test_sizes_are_read_as_people_write_them(text, size):
     assert memory.bytes_of(text) == size
@@ -216,7 +227,12 @@ def test_ranges_are_whole_pages_and_neighbours_are_joined(tmp_path):
     (tmp_path / "f").write_bytes(bytes(20 * page))
     array = map_file(tmp_path / "f")
     start = array.ctypes.data
-    parts = [array[5 * page : 7 * page + 5], array[100 : 2 * page], array[7 * page + 5 : 9 * page], array[10 * page + 1 : 11 * page]]
+    parts = [
+        array[5 * page : 7 * page + 5],
+        array[100 : 2 * page],
+        array[7 * page + 5 : 9 * page],
+        array[10 * page + 1 : 11 * page],
+    ]
     assert pages.ranges(parts).tolist() == [[start + page, page], [start + 5 * page, 4 * page]]
     assert pages.ranges(parts, gap=page + 1).tolist() == [[start + page, page], [start + 5 * page, 6 * page]]
     assert pages.ranges([]).shape == (0, 2)
@@ -248,7 +264,9 @@ def test_after_a_stage_the_pages_that_are_left_are_given_back(tmp_path, lanes):
 def test_weights_are_mapped_in_large_pages_where_the_system_has_them_and_the_embedding_is_not(big):
     path, tokenizer = big
     model = rwkv_engine.load(path, tokenizer=tokenizer, threads=1)
-    embedding, matrix = (model.checkpoint.tensors[name].bits() for name in ("emb.weight", "blocks.8.ffn.key.weight"))
+    embedding, matrix = (
+        model.checkpoint.tensors[name].bits() for name in ("emb.weight", "blocks.8.ffn.key.weight")
+    )
     assert pages.is_mapped(matrix)
     assert "hg" not in flags_at(embedding.ctypes.data + embedding.nbytes // 2)
     if Path("/sys/kernel/mm/transparent_hugepage").exists():

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 import rwkv_engine
-from rwkv_engine import CheckpointError, MissingTensor, OptionError, StateError, TokenError, UnknownLayout, WrongShape
+from rwkv_engine import (
+    CheckpointError,
+    MissingTensor,
+    OptionError,
+    StateError,
+    TokenError,
+    UnknownLayout,
+    WrongShape,
+)
 from rwkv_engine.numbers.shapes import CHUNK
 
 
@@ -64,7 +72,11 @@ def test_a_missing_tensor_is_named(tmp_path, tokenizer_file, version):
 def test_any_tensor_of_a_wrong_shape_is_an_error_and_no_crash(tmp_path, tokenizer_file, version):
     tensors = models.random_model(version, layers=2)
     for name, array in tensors.items():
-        for wrong in (array.reshape(-1)[: array.size // 2], np.zeros((3, 5), np.float32), np.zeros((0,), np.float32)):
+        for wrong in (
+            array.reshape(-1)[: array.size // 2],
+            np.zeros((3, 5), np.float32),
+            np.zeros((0,), np.float32),
+        ):
             path = models.write(tmp_path / "m.safetensors", tensors | {name: wrong})
             with pytest.raises(CheckpointError) as refused:
                 rwkv_engine.load(path, tokenizer=tokenizer_file)
@@ -72,7 +84,10 @@ def test_any_tensor_of_a_wrong_shape_is_an_error_and_no_crash(tmp_path, tokenize
 
 
 def test_a_wrong_shape_says_what_it_got_and_what_it_wants(tmp_path, tokenizer_file):
-    path = models.write(tmp_path / "m.safetensors", models.random_model("7") | {"blocks.1.att.key.weight": np.zeros((16, 8), np.float32)})
+    path = models.write(
+        tmp_path / "m.safetensors",
+        models.random_model("7") | {"blocks.1.att.key.weight": np.zeros((16, 8), np.float32)},
+    )
     with pytest.raises(WrongShape, match=r"blocks.1.att.key.weight: got shape \[16, 8\], want \[16, 16\]"):
         rwkv_engine.load(path, tokenizer=tokenizer_file)
 
@@ -135,7 +150,10 @@ def test_one_model_serves_many_threads_each_with_its_own_state(load):
 def test_generation_is_reproduced_by_its_seed_and_continues_a_saved_state(embedded, tmp_path):
     def text(**options):
         sampling = rwkv_engine.Sampling(temperature=0.8, top_p=0.9, seed=1)
-        return "".join(step.text for step in embedded.generate("Once upon a time", max_tokens=30, sampling=sampling, **options))
+        return "".join(
+            step.text
+            for step in embedded.generate("Once upon a time", max_tokens=30, sampling=sampling, **options)
+        )
 
     assert text() == text()
     state = embedded.new_state()
@@ -167,7 +185,11 @@ def test_importing_the_package_is_free_and_every_public_name_exists():
 
 def test_the_engine_runs_where_no_cache_can_be_written(tmp_path):
     program = "import rwkv_engine.kernels._jit as j, numba; f = j.program(lambda x: x + 1); assert f(1) == 2"
-    env = os.environ | {"NUMBA_CACHE_DIR": "/dev/null/none", "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null"}
+    env = os.environ | {
+        "NUMBA_CACHE_DIR": "/dev/null/none",
+        "HOME": "/dev/null",
+        "XDG_CACHE_HOME": "/dev/null",
+    }
     subprocess.run([sys.executable, "-c", program], check=True, env=env, timeout=60, cwd=tmp_path)
 
 

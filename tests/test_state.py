@@ -9,7 +9,9 @@ from rwkv_engine import StateError
 from rwkv_engine import state as states
 from rwkv_engine.state import Plane, State, StateLayout
 
-LAYOUT = StateLayout((Plane("att_prev", (2, 3)), Plane("pp", (2, 3), -1e30), Plane("wkv", (2, 1, 3, 3))), "f" * 64)
+LAYOUT = StateLayout(
+    (Plane("att_prev", (2, 3)), Plane("pp", (2, 3), -1e30), Plane("wkv", (2, 1, 3, 3))), "f" * 64
+)
 
 
 def filled(seed=0, layout=LAYOUT):

@@ -22,7 +22,11 @@ LEVELS = (
     ("bench", "chat"),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-SOURCES = sorted(p for folder in ("rwkv_engine", "cli", "weights", "benchmarks", "tests") for p in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    p
+    for folder in ("rwkv_engine", "cli", "weights", "benchmarks", "tests")
+    for p in (ROOT / folder).rglob("*.py")
+)
 
 
 def imports(path):
@@ -51,7 +55,9 @@ def test_a_file_has_at_most_350_lines(path):
 
 
 def test_torch_is_only_used_by_the_recipe_and_tests():
-    users = {p.relative_to(ROOT).parts[0] for p in SOURCES if any(n.split(".")[0] == "torch" for n in imports(p))}
+    users = {
+        p.relative_to(ROOT).parts[0] for p in SOURCES if any(n.split(".")[0] == "torch" for n in imports(p))
+    }
     assert users <= {"weights", "tests"}
 
 
@@ -61,6 +67,8 @@ def test_every_public_thing_says_what_it_does():
         tree = ast.parse(path.read_text())
         things = [tree, *(node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))]
         silent += [
-            f"{path.name}: {getattr(t, 'name', 'module')}" for t in things if not ast.get_docstring(t) and getattr(t, "name", "")[:1] != "_"
+            f"{path.name}: {getattr(t, 'name', 'module')}"
+            for t in things
+            if not ast.get_docstring(t) and getattr(t, "name", "")[:1] != "_"
         ]
     assert not silent

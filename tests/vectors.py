@@ -11,7 +11,8 @@ _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "vectors"
 FOLDER = Path(os.environ.get("RWKV_VECTORS", _BESIDE))
 
 needed = pytest.mark.skipif(
-    not (FOLDER / "prompt.tokens.npy").is_file(), reason="no golden vectors: set RWKV_VECTORS to the folder that has them"
+    not (FOLDER / "prompt.tokens.npy").is_file(),
+    reason="no golden vectors: set RWKV_VECTORS to the folder that has them",
 )
 
 #: name -> (version, tolerance of logits for a float32 engine, relative tolerance of the state)
@@ -40,5 +41,7 @@ def logits(name, text, variant=""):
 
 def state(name, variant=""):
     """Planes as the engine has them: wkv [..., key, value], which v7's files have the other way round."""
-    planes = {PLANES[k]: v for k, v in load_file(FOLDER / f"{name}{variant}.prompt.state.safetensors").items()}
+    planes = {
+        PLANES[k]: v for k, v in load_file(FOLDER / f"{name}{variant}.prompt.state.safetensors").items()
+    }
     return planes | {"wkv": planes["wkv"].swapaxes(-1, -2)} if "-7v0" in name else planes

@@ -68,13 +68,23 @@ def _help(talk: Talk, argument: str) -> Outcome:
     rows = [(f"/{command.name} {command.usage}".rstrip(), command.does) for command in COMMANDS.values()]
     width = max(len(usage) for usage, _ in rows)
     lines = [f"{usage:<{width}}  {does}" for usage, does in rows]
-    return Outcome("\n".join([*lines, "", "alt-Enter, or a \\ at the end of a line: a new line.  // : say a text that begins with /."]))
+    return Outcome(
+        "\n".join(
+            [
+                *lines,
+                "",
+                "alt-Enter, or a \\ at the end of a line: a new line.  // : say a text that begins with /.",
+            ]
+        )
+    )
 
 
 def _undo(talk: Talk, argument: str) -> Outcome:
     gone = talk.conversation.undo(_number(argument or "1", "/undo"))
     talk.keep()
-    return Outcome(f"taken back: {_short(gone[0].user)}" + (f" and {len(gone) - 1} more" if len(gone) > 1 else ""))
+    return Outcome(
+        f"taken back: {_short(gone[0].user)}" + (f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+    )
 
 
 def _retry(talk: Talk, argument: str) -> Outcome:
@@ -95,7 +105,11 @@ def _system(talk: Talk, argument: str) -> Outcome:
     told = talk.conversation
     if argument:
         told.system = None if argument == "none" else argument
-        return Outcome("nothing will be told" if told.system is None else "told with your next message, and in force from there on")
+        return Outcome(
+            "nothing will be told"
+            if told.system is None
+            else "told with your next message, and in force from there on"
+        )
     said = [told.system] if told.system else [turn.system for turn in reversed(told.turns) if turn.system]
     return Outcome(said[0] or "" if said else "no system text; /system TEXT sets one")
 
@@ -107,7 +121,9 @@ def _think(talk: Talk, argument: str) -> Outcome:
     thought = next((turn.thinking for turn in reversed(talk.conversation.turns) if turn.thinking), "")
     if argument == "show":
         return Outcome(thought or "no answer of this talk was thought about")
-    return Outcome(f"think: {talk.conversation.think}; there is {', '.join(talk.template.thinks)}; /think show unfolds the last thought")
+    return Outcome(
+        f"think: {talk.conversation.think}; there is {', '.join(talk.template.thinks)}; /think show unfolds the last thought"
+    )
 
 
 def _preset(talk: Talk, argument: str) -> Outcome:
@@ -127,7 +143,10 @@ def _set(talk: Talk, argument: str) -> Outcome:
             talk.sampling = dataclasses.replace(talk.sampling, **{name: _value(name, value.strip())})
     if argument and (name != "max_tokens" and name not in NUMBERS):
         near = difflib.get_close_matches(name, [*NUMBERS, "max_tokens"], 1, 0.3)
-        raise OptionError(f"/set: got {name!r}, want one of {', '.join([*NUMBERS, 'max_tokens'])}" + (f"; {near[0]}?" if near else ""))
+        raise OptionError(
+            f"/set: got {name!r}, want one of {', '.join([*NUMBERS, 'max_tokens'])}"
+            + (f"; {near[0]}?" if near else "")
+        )
     values = {**{name: getattr(talk.sampling, name) for name in NUMBERS}, "max_tokens": talk.max_tokens}
     wanted = [name] if argument else list(values)
     return Outcome("  ".join(f"{n} {values[n] if values[n] is not None else 'none'}" for n in wanted))
@@ -142,7 +161,9 @@ def _save(talk: Talk, argument: str) -> Outcome:
 def _load(talk: Talk, argument: str) -> Outcome:
     store = talk.need_store()
     kept = Session.open(store, store.info(_named(argument, "/load")), talk.model, talk.template)
-    talk.enter(Session(store, kept.conversation, store.free_name(argument)))  # a copy, kept from its next turn on
+    talk.enter(
+        Session(store, kept.conversation, store.free_name(argument))
+    )  # a copy, kept from its next turn on
     return Outcome(f"a copy of {argument!r}, {_extent(talk.conversation)}")
 
 
@@ -183,13 +204,24 @@ def _tokens(talk: Talk, argument: str) -> Outcome:
 def _stats(talk: Talk, argument: str) -> Outcome:
     m = talk.measured
     rows = [
-        ("model", f"RWKV-{talk.model.config.version}, {talk.model.format}, {size(talk.model.weight_bytes)} read for a token"),
+        (
+            "model",
+            f"RWKV-{talk.model.config.version}, {talk.model.format}, {size(talk.model.weight_bytes)} read for a token",
+        ),
         ("read", f"{m.read:,} tokens in {m.reading:.2f} s"),
         ("written", f"{m.written:,} tokens in {m.writing:.2f} s, {m.rate:,.0f} tokens/s"),
-        ("state", f"{size(talk.state_bytes)}, whatever the length; {len(talk.conversation.kept())} in memory"),
+        (
+            "state",
+            f"{size(talk.state_bytes)}, whatever the length; {len(talk.conversation.kept())} in memory",
+        ),
     ]
     if talk.store is not None:
-        rows.append(("on disk", f"{size(talk.store.state_bytes(talk.conversation.turns))} of states in {talk.store.folder}"))
+        rows.append(
+            (
+                "on disk",
+                f"{size(talk.store.state_bytes(talk.conversation.turns))} of states in {talk.store.folder}",
+            )
+        )
     return Outcome("\n".join(f"{name:<9}{value}" for name, value in rows))
 
 
@@ -247,10 +279,27 @@ COMMANDS = {
         Command("undo", "[N]", "take back the last N turns (1)", _undo),
         Command("retry", "", "answer the last question again", _retry),
         Command("edit", "[TEXT]", "change the last question and have it answered", _edit),
-        Command("system", "[TEXT]", "tell the model how to be, from the next message on; none takes it back", _system),
-        Command("think", "[MODE]", "off, fast, on or long; show unfolds the last thought", _think, lambda t: [*t.template.thinks, "show"]),
+        Command(
+            "system",
+            "[TEXT]",
+            "tell the model how to be, from the next message on; none takes it back",
+            _system,
+        ),
+        Command(
+            "think",
+            "[MODE]",
+            "off, fast, on or long; show unfolds the last thought",
+            _think,
+            lambda t: [*t.template.thinks, "show"],
+        ),
         Command("preset", "[NAME]", "sampling by name", _preset, lambda t: list(PRESETS)),
-        Command("set", "[NAME VALUE]", "one number of the sampling, or max_tokens", _set, lambda t: [*NUMBERS, "max_tokens"]),
+        Command(
+            "set",
+            "[NAME VALUE]",
+            "one number of the sampling, or max_tokens",
+            _set,
+            lambda t: [*NUMBERS, "max_tokens"],
+        ),
         Command("save", "NAME", "keep a copy of the talk as it is now", _save),
         Command("load", "NAME", "go on from a copy of a kept talk", _load, _names),
         Command("fork", "NAME", "go on in a copy; the talk itself stays as it is", _fork),

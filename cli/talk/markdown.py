@@ -33,7 +33,9 @@ def formatted(text: str) -> Markdown:
 
 def finished(text: str) -> int:
     """How many characters of a Markdown text are in blocks that nothing that follows can change."""
-    blocks = [token.map for token in MarkdownIt().enable("table").parse(text) if token.level == 0 and token.map]
+    blocks = [
+        token.map for token in MarkdownIt().enable("table").parse(text) if token.level == 0 and token.map
+    ]
     if len(blocks) < 2 or blocks[-1][0] == 0:
         return 0
     return sum(len(line) for line in text.splitlines(keepends=True)[: blocks[-1][0]])
@@ -60,7 +62,17 @@ class Answer:
     status  a line for the bottom of the screen, asked for at each drawing.
     """
 
-    __slots__ = ("_begun", "_console", "_count", "_drawn", "_live", "_reading", "_status", "_text", "_thought")
+    __slots__ = (
+        "_begun",
+        "_console",
+        "_count",
+        "_drawn",
+        "_live",
+        "_reading",
+        "_status",
+        "_text",
+        "_thought",
+    )
 
     def __init__(self, console: Console, status: Callable[[], str]) -> None:
         self._console, self._status = console, status

@@ -90,7 +90,9 @@ class Talk:
         try:
             before = self.session.name
             if not self.session.keep(self.settings()):
-                self.warn(f"session {before!r} was changed by another process; this talk is now {self.session.name!r}")
+                self.warn(
+                    f"session {before!r} was changed by another process; this talk is now {self.session.name!r}"
+                )
         except SessionError as error:
             self.session = self.store = None
             self.warn(f"{error}; this talk is no longer kept")

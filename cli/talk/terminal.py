@@ -72,7 +72,10 @@ class Terminal:
     def unfold(self) -> None:
         """Show the thought behind the last answer that had one."""
         turns = self._talk.conversation.turns if self._talk else []
-        thought = next((turn.thinking for turn in reversed(turns) if turn.thinking), "no answer of this talk was thought about")
+        thought = next(
+            (turn.thinking for turn in reversed(turns) if turn.thinking),
+            "no answer of this talk was thought about",
+        )
         self._console.print(Text(thought, style="dim italic"))
 
 

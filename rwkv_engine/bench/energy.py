@@ -75,7 +75,9 @@ class Meter:
         self._values = [_number(counter.path) for counter in self._source.counters]
         if self._source.watts is not None:
             self._samples, self._done = [], threading.Event()
-            self._sampler = threading.Thread(target=self._sample, args=(self._source.watts, self._done), daemon=True, name="rwkv-energy")
+            self._sampler = threading.Thread(
+                target=self._sample, args=(self._source.watts, self._done), daemon=True, name="rwkv-energy"
+            )
             self._sampler.start()
 
     def stop(self) -> Energy | str:
@@ -125,7 +127,11 @@ class Meter:
 
 def _powercap(root: Path, hidden: list[Path]) -> _Source | None:
     """The counters of all processor packages; parts of a package, such as its cores, are in it already."""
-    zones = [zone for zone in sorted((root / "powercap").glob("*-rapl:*")) if zone.name.count(":") == 1 and "mmio" not in zone.name]
+    zones = [
+        zone
+        for zone in sorted((root / "powercap").glob("*-rapl:*"))
+        if zone.name.count(":") == 1 and "mmio" not in zone.name
+    ]
     zones = [zone for zone in zones if _text(zone / "name").startswith("package")]
     counters = [_Counter(zone / "energy_uj", _number(zone / "max_energy_range_uj") or 0) for zone in zones]
     names = ", ".join(_text(zone / "name") for zone in zones)
@@ -137,15 +143,24 @@ def _hwmon(root: Path, hidden: list[Path]) -> _Source | None:
     devices = sorted((root / "hwmon").glob("hwmon*"))
     for device in devices:
         inputs = sorted(device.glob("energy*_input"))
-        sockets = [path for path in inputs if "socket" in _text(path.with_name(path.name.replace("_input", "_label"))).lower()]
-        found = _all_readable(f"hwmon {_text(device / 'name')}", [_Counter(path, 0) for path in sockets or inputs], hidden)
+        sockets = [
+            path
+            for path in inputs
+            if "socket" in _text(path.with_name(path.name.replace("_input", "_label"))).lower()
+        ]
+        found = _all_readable(
+            f"hwmon {_text(device / 'name')}", [_Counter(path, 0) for path in sockets or inputs], hidden
+        )
         if found is not None:
             return found
     for device in devices:
         if _text(device / "name").startswith("ina"):
             for path in sorted(device.glob("power*_input")):
                 if _number(path) is not None:
-                    return _Source(f"hwmon {_text(device / 'name')} {path.stem.removesuffix('_input')}", watts=partial(_scaled, path))
+                    return _Source(
+                        f"hwmon {_text(device / 'name')} {path.stem.removesuffix('_input')}",
+                        watts=partial(_scaled, path),
+                    )
     return None
 
 
@@ -157,7 +172,10 @@ def _battery(root: Path) -> _Source | None:
         if _number(supply / "power_now") is not None:
             return _Source(f"battery {supply.name}", watts=partial(_scaled, supply / "power_now"))
         if _number(supply / "current_now") is not None and _number(supply / "voltage_now") is not None:
-            return _Source(f"battery {supply.name}", watts=partial(_product, supply / "current_now", supply / "voltage_now"))
+            return _Source(
+                f"battery {supply.name}",
+                watts=partial(_product, supply / "current_now", supply / "voltage_now"),
+            )
     return None
 
 

@@ -20,7 +20,9 @@ def plot(r: Report, path: str | Path) -> None:
     bars = speeds.bar(names, [r.decode, *r.prefill.values()])
     speeds.bar_label(bars, fmt="{:.0f}")
     speeds.axhline(r.bound, color="tab:red", linewidth=1)
-    speeds.set_title(f"{r.model['name']}, {r.model['format']}; red: decoding at full bandwidth, {r.bound:.0f}", fontsize=10)
+    speeds.set_title(
+        f"{r.model['name']}, {r.model['format']}; red: decoding at full bandwidth, {r.bound:.0f}", fontsize=10
+    )
     speeds.set_ylabel("tokens/s")
     run.plot([1e3 * seconds for seconds in r.latencies], linewidth=1)
     run.axhline(1e3 / r.bound, color="tab:red", linewidth=1)

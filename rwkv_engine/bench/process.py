@@ -46,7 +46,10 @@ class Start:
 def start_of(source: str | None, weights: str | None, threads: int | None, trials: int) -> Start:
     """Start the engine again and again; a first time is not counted. Raises EngineError with the reason if it does not start."""
     first = [_first_token(source, weights, threads) for _ in range(trials + 1)][1:]
-    loads = [json.loads(_run((sys.executable, "-c", _LOAD, json.dumps([source, weights, threads, 32])))) for _ in range(trials)]
+    loads = [
+        json.loads(_run((sys.executable, "-c", _LOAD, json.dumps([source, weights, threads, 32]))))
+        for _ in range(trials)
+    ]
     peak, private = loads[-1][1:]
     return Start(statistics.median(first), statistics.median(load for load, *_ in loads), peak, private)
 
@@ -69,5 +72,7 @@ def _first_token(source: str | None, weights: str | None, threads: int | None) -
 def _run(command: Sequence[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise EngineError(f"a process that loads the model ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise EngineError(
+            f"a process that loads the model ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+        )
     return done.stdout

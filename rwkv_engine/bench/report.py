@@ -71,7 +71,9 @@ class Report:
         except (ValueError, TypeError):
             raise OptionError(f"{path}: not what `rwkv bench --json` writes") from None
         if report.format != FORMAT:
-            raise OptionError(f"{path}: a report of version {report.format}, this engine reads {FORMAT}; measure again")
+            raise OptionError(
+                f"{path}: a report of version {report.format}, this engine reads {FORMAT}; measure again"
+            )
         return report
 
 
@@ -106,31 +108,58 @@ def _title(r: Report) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return (
+        "unknown"
+        if value is None
+        else f"{value:,.0f}"
+        if value >= 1000
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+    )
 
 
 def table(r: Report) -> str:
     """The report as a person reads it."""
     lines = [_title(r), ""]
-    lines += [f"{what:<32}{_figure(value):>10} {unit if value is not None else ''}".rstrip() for what, value, unit in rows(r)]
+    lines += [
+        f"{what:<32}{_figure(value):>10} {unit if value is not None else ''}".rstrip()
+        for what, value, unit in rows(r)
+    ]
     low, high = min(r.ffn_zeros), max(r.ffn_zeros)
     lines[-1] += f" ({100 * low:.0f} to {100 * high:.0f} % by layer)"
     lines.append(f"Energy was read from {r.energy}." if r.joules is not None else r.energy)
     if r.read > r.bandwidth:
         lines.append("Decoding reads more than memory gives: these weights stay in the processor's caches.")
     if r.bandwidth_spread > NOISE:
-        lines.append(f"The bandwidth varied by {100 * r.bandwidth_spread:.0f} % between trials: something else was running; measure again.")
+        lines.append(
+            f"The bandwidth varied by {100 * r.bandwidth_spread:.0f} % between trials: something else was running; measure again."
+        )
     return "\n".join(lines)
 
 
 def shared(r: Report) -> Report:
     """The report without what tells whose machine or file it was: no file name, no release of the system."""
     model = {**r.model, "name": f"{r.model['family']} {r.model['layers']} x {r.model['width']}"}
-    return dataclasses.replace(r, model=model, machine={**r.machine, "system": str(r.machine["system"]).split()[0]})
+    return dataclasses.replace(
+        r, model=model, machine={**r.machine, "system": str(r.machine["system"]).split()[0]}
+    )
 
 
 #: columns of a Markdown table of reports
-COLUMNS = ("processor", "lanes", "level", "model", "format", "GB/s", "decode", "of the bandwidth", "longest prompt", "MB", "J/token")
+COLUMNS = (
+    "processor",
+    "lanes",
+    "level",
+    "model",
+    "format",
+    "GB/s",
+    "decode",
+    "of the bandwidth",
+    "longest prompt",
+    "MB",
+    "J/token",
+)
 
 
 def markdown_row(r: Report) -> str:
@@ -138,7 +167,12 @@ def markdown_row(r: Report) -> str:
     x, m = r.machine, r.model
     prompt = r.prefill[max(r.prefill, key=int)]
     name = f"{m['family']} {m['layers']} x {m['width']}"
-    figures = (_figure(r.bandwidth), _figure(r.decode), f"{100 * r.read / r.bandwidth:.0f} %", _figure(prompt))
+    figures = (
+        _figure(r.bandwidth),
+        _figure(r.decode),
+        f"{100 * r.read / r.bandwidth:.0f} %",
+        _figure(prompt),
+    )
     memory, joules = _figure(None if r.peak is None else r.peak / 1e6), _figure(r.joules)
     cells = (x["processor"], x["lanes"], x["level"], name, m["format"], *figures, memory, joules)
     return "| " + " | ".join(map(str, cells)) + " |"
@@ -147,13 +181,22 @@ def markdown_row(r: Report) -> str:
 def markdown_table(reports: Sequence[Report]) -> str:
     """All reports as a Markdown table, fastest decode first."""
     ordered = sorted(reports, key=lambda r: -r.decode)
-    return "\n".join(["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|", *map(markdown_row, ordered)])
+    return "\n".join(
+        ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|", *map(markdown_row, ordered)]
+    )
 
 
 def compared(r: Report, other: Report) -> str:
     """Both reports side by side, with the ratio of the first to the other."""
     theirs = {what: value for what, value, _ in rows(other)}
-    lines = ["This run:", _title(r), "The other:", _title(other), "", f"{'':<32}{'this':>10}{'other':>10}{'ratio':>8}"]
+    lines = [
+        "This run:",
+        _title(r),
+        "The other:",
+        _title(other),
+        "",
+        f"{'':<32}{'this':>10}{'other':>10}{'ratio':>8}",
+    ]
     for what, value, unit in rows(r):
         beside = theirs.get(what)
         ratio = f"{value / beside:.2f}" if value is not None and beside else ""

@@ -27,7 +27,11 @@ def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) ->
     words, no_logits = new_words(), np.empty((0, whole.vocab), np.float32)
     shares = []
     for layers in range(1, whole.layers + 1):
-        part = {name: t for name, t in checkpoint.tensors.items() if not (m := _BLOCK.match(name)) or int(m[1]) < layers}
+        part = {
+            name: t
+            for name, t in checkpoint.tensors.items()
+            if not (m := _BLOCK.match(name)) or int(m[1]) < layers
+        }
         config = dataclasses.replace(whole, layers=layers)
         loader = Loader(part, layers, weights)
         prepared = family.prepare(loader, config)

@@ -100,7 +100,9 @@ class Conversation:
     def set_think(self, think: Think) -> None:
         """Think in this mode from the next answer on. Raises OptionError for one that the template does not have."""
         if think not in self.template.thinks:
-            raise OptionError(f"think: got {think!r}, the template {self.template.name} has {', '.join(self.template.thinks)}")
+            raise OptionError(
+                f"think: got {think!r}, the template {self.template.name} has {', '.join(self.template.thinks)}"
+            )
         self.think: Think = think
 
     @property
@@ -108,7 +110,9 @@ class Conversation:
         """Tokens of the whole talk."""
         return sum(len(turn.tokens) for turn in self.turns)
 
-    def say(self, text: str, sampling: Sampling | None = None, max_tokens: int | None = 512) -> Iterator[Part]:
+    def say(
+        self, text: str, sampling: Sampling | None = None, max_tokens: int | None = 512
+    ) -> Iterator[Part]:
         """Answer `text`, part by part. The turn counts when the iterator ends, or is closed after the first token of the answer."""
         if not text.strip():
             raise OptionError("say: the text is empty")
@@ -117,9 +121,13 @@ class Conversation:
     def retry(self, sampling: Sampling | None = None, max_tokens: int | None = 512) -> Iterator[Part]:
         """Answer the last question again; the old answer is replaced when the new one counts. A seed is moved on by one for each try."""
         last = self._last()
-        return self._answer(len(self.turns) - 1, last.user, sampling or Sampling(), max_tokens, last.tries + 1)
+        return self._answer(
+            len(self.turns) - 1, last.user, sampling or Sampling(), max_tokens, last.tries + 1
+        )
 
-    def edit(self, text: str, sampling: Sampling | None = None, max_tokens: int | None = 512) -> Iterator[Part]:
+    def edit(
+        self, text: str, sampling: Sampling | None = None, max_tokens: int | None = 512
+    ) -> Iterator[Part]:
         """Answer `text` in place of the last question."""
         self._last()
         if not text.strip():
@@ -129,7 +137,9 @@ class Conversation:
     def undo(self, count: int = 1) -> list[Turn]:
         """Take back the last turns; returns them, first one first. Raises OptionError if there are fewer."""
         if count < 1 or count > len(self.turns):
-            raise OptionError(f"undo: got {count}, the talk has {len(self.turns)} turn{'s' * (len(self.turns) != 1)}")
+            raise OptionError(
+                f"undo: got {count}, the talk has {len(self.turns)} turn{'s' * (len(self.turns) != 1)}"
+            )
         kept, gone = self.turns[:-count], self.turns[-count:]
         self.turns = kept
         told = next((turn.system for turn in gone if turn.system), None)
@@ -140,7 +150,14 @@ class Conversation:
 
     def fork(self) -> "Conversation":
         """Another talk that has gone the same way so far. Costs nothing: the states kept are shared, and never change."""
-        twin = Conversation(self.model, self.template, system=self.system, think=self.think, turns=self.turns, shelf=self.shelf)
+        twin = Conversation(
+            self.model,
+            self.template,
+            system=self.system,
+            think=self.think,
+            turns=self.turns,
+            shelf=self.shelf,
+        )
         twin._marks = dict(self._marks)
         return twin
 
@@ -166,7 +183,9 @@ class Conversation:
             raise OptionError("nothing has been said yet")
         return self.turns[-1]
 
-    def _answer(self, number: int, text: str, sampling: Sampling, limit: int | None, tries: int) -> Iterator[Part]:
+    def _answer(
+        self, number: int, text: str, sampling: Sampling, limit: int | None, tries: int
+    ) -> Iterator[Part]:
         """The answer to `text` as turn `number`, which takes the place of that turn and of what follows."""
         system = self.system or (self.turns[number].system if number < len(self.turns) else None)
         first = number == 0
@@ -187,11 +206,27 @@ class Conversation:
         writing = _Writing(Thinking(prompt), state.position + len(rest) - early)
         steps = cast(
             Generator[Step],
-            generate(self.model, rest[early:], max_tokens=limit, sampling=sampling, state=state, stop=self.template.stops),
+            generate(
+                self.model,
+                rest[early:],
+                max_tokens=limit,
+                sampling=sampling,
+                state=state,
+                stop=self.template.stops,
+            ),
         )
 
         def settle() -> None:
-            turn = Turn(text, *writing.texts(), system, self.think, (*ids, *writing.fed(state)), writing.stop, uuid.uuid4().hex, tries)
+            turn = Turn(
+                text,
+                *writing.texts(),
+                system,
+                self.think,
+                (*ids, *writing.fed(state)),
+                writing.stop,
+                uuid.uuid4().hex,
+                tries,
+            )
             self._settle(number, turn, state, (asked, ids[:fork_at]) if writing.split.tagged else None)
 
         try:
@@ -204,7 +239,9 @@ class Conversation:
             raise
         settle()
 
-    def _settle(self, number: int, turn: Turn, state: State, thoughtless: tuple[State, list[int]] | None) -> None:
+    def _settle(
+        self, number: int, turn: Turn, state: State, thoughtless: tuple[State, list[int]] | None
+    ) -> None:
         """Make `turn` the last one, with the state after it.
 
         thoughtless  to take a thought out: a state within the turn, and the turn's tokens up to there. What is to be read from
@@ -213,7 +250,9 @@ class Conversation:
         rest: list[int] = []
         if thoughtless:
             asked, common = thoughtless
-            ids = self.model.tokenizer.encode(self.template.keeps(turn.user, turn.answer, turn.system, number == 0))
+            ids = self.model.tokenizer.encode(
+                self.template.keeps(turn.user, turn.answer, turn.system, number == 0)
+            )
             if ids[: len(common)] == common:
                 state, rest = asked, ids[len(common) :]
             else:
@@ -229,7 +268,9 @@ class Conversation:
         if self.think == "off":
             return 0
         plain = self.model.tokenizer.encode(self.template.keeps(text, "", system, first))
-        same = next((n for n, (a, b) in enumerate(zip(ids, plain, strict=False)) if a != b), min(len(ids), len(plain)))
+        same = next(
+            (n for n, (a, b) in enumerate(zip(ids, plain, strict=False)) if a != b), min(len(ids), len(plain))
+        )
         return min(same, len(ids) - 1)
 
     def _before(self, number: int) -> tuple[State, list[int]]:
@@ -312,7 +353,9 @@ def reread(turns: Sequence[Turn], model: Feeds, template: Template) -> list[Turn
     return [
         replace(
             turn,
-            tokens=tuple(model.tokenizer.encode(template.keeps(turn.user, turn.answer, turn.system, number == 0))),
+            tokens=tuple(
+                model.tokenizer.encode(template.keeps(turn.user, turn.answer, turn.system, number == 0))
+            ),
             uid=uuid.uuid4().hex,
         )
         for number, turn in enumerate(turns)

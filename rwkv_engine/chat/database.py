@@ -69,7 +69,9 @@ class Database:
                 version = self._version()
         if version != VERSION:
             self.close()
-            raise SessionError(f"{path}: sessions of version {version}, this engine reads {VERSION}; use the engine that wrote them")
+            raise SessionError(
+                f"{path}: sessions of version {version}, this engine reads {VERSION}; use the engine that wrote them"
+            )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -96,7 +98,9 @@ class Database:
             )
             return [_turn(*row) for row in rows]
 
-    def add(self, name: str, fingerprint: str, settings: Mapping[str, Any], turns: Sequence[Turn]) -> int | None:
+    def add(
+        self, name: str, fingerprint: str, settings: Mapping[str, Any], turns: Sequence[Turn]
+    ) -> int | None:
         """A new session; its id, or None if the name is taken."""
         now = time.time()
         with self._change():
@@ -111,7 +115,13 @@ class Database:
             return row.lastrowid
 
     def move_on(
-        self, session: int, revision: int, fingerprint: str, settings: Mapping[str, Any], start: int, turns: Sequence[Turn]
+        self,
+        session: int,
+        revision: int,
+        fingerprint: str,
+        settings: Mapping[str, Any],
+        start: int,
+        turns: Sequence[Turn],
     ) -> bool:
         """Replace the turns from number `start` on; False, and no change, if the session is no longer at `revision`."""
         with self._change():
@@ -153,7 +163,13 @@ class Database:
             "INSERT INTO turns (session, number, uid, user, answer, thinking, system, think, stop, tries, tokens) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (session, number, t.uid, *map(_storable, (t.user, t.answer, t.thinking)), t.system and _storable(t.system))
+                (
+                    session,
+                    number,
+                    t.uid,
+                    *map(_storable, (t.user, t.answer, t.thinking)),
+                    t.system and _storable(t.system),
+                )
                 + (t.think, t.stop, t.tries, np.array(t.tokens, "<u4").tobytes())
                 for number, t in enumerate(turns, start)
             ],
@@ -169,7 +185,9 @@ class Database:
                 values,
             ).fetchall()
         for number, name, created, changed, revision, fingerprint, settings, turns, tokens in rows:
-            yield Info(number, name, created, changed, revision, fingerprint, json.loads(settings), turns, tokens)
+            yield Info(
+                number, name, created, changed, revision, fingerprint, json.loads(settings), turns, tokens
+            )
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -200,10 +218,14 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise SessionError(f"{self.path}: {error}; if it is damaged, move it away and start anew") from None
+            raise SessionError(
+                f"{self.path}: {error}; if it is damaged, move it away and start anew"
+            ) from None
 
 
-def _turn(user: str, answer: str, thinking: str, system: str | None, think: Think, tokens: bytes, *rest: Any) -> Turn:
+def _turn(
+    user: str, answer: str, thinking: str, system: str | None, think: Think, tokens: bytes, *rest: Any
+) -> Turn:
     return Turn(user, answer, thinking, system, think, tuple(np.frombuffer(tokens, "<u4").tolist()), *rest)
 
 

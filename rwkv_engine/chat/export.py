@@ -15,7 +15,11 @@ def as_markdown(info: Info, turns: Sequence[Turn]) -> str:
         if turn.system:
             parts.append(f"## System\n\n{turn.system.strip()}\n")
         parts.append(f"## User\n\n{turn.user.strip()}\n")
-        thought = f"<details><summary>Thinking</summary>\n\n{turn.thinking}\n\n</details>\n\n" if turn.thinking else ""
+        thought = (
+            f"<details><summary>Thinking</summary>\n\n{turn.thinking}\n\n</details>\n\n"
+            if turn.thinking
+            else ""
+        )
         parts.append(f"## Assistant\n\n{thought}{turn.answer}\n")
     return "\n".join(parts)
 

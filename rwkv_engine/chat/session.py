@@ -47,7 +47,9 @@ class Session:
         self._stored: list[str] = []
 
     @classmethod
-    def open(cls, store: Store, info: Info, model: "Model", template: Template, read_again: bool = False) -> "Session":
+    def open(
+        cls, store: Store, info: Info, model: "Model", template: Template, read_again: bool = False
+    ) -> "Session":
         """Go on with a kept session.
 
         read_again  accept another model than the one it was held with: all of it is then read before the next answer.
@@ -61,7 +63,9 @@ class Session:
                     f"{model.fingerprint[:12]}); give that model with -m, or --read-again to have this one read it all"
                 )
             turns = reread(turns, model, template)
-        session = cls(store, Conversation(model, template, turns=turns, shelf=_StateFiles(store, model)), info.name)
+        session = cls(
+            store, Conversation(model, template, turns=turns, shelf=_StateFiles(store, model)), info.name
+        )
         session._id, session._revision = info.id, info.revision
         session._stored = [] if info.fingerprint != model.fingerprint else [turn.uid for turn in turns]
         return session
@@ -81,10 +85,15 @@ class Session:
         if self._id is None and not turns:
             return True
         model = self._model()
-        same = next((n for n, (a, b) in enumerate(zip(uids, self._stored, strict=False)) if a != b), min(len(uids), len(self._stored)))
+        same = next(
+            (n for n, (a, b) in enumerate(zip(uids, self._stored, strict=False)) if a != b),
+            min(len(uids), len(self._stored)),
+        )
         alone = True
         if self._id is not None:
-            alone = self.store.move_on(self._id, self._revision, model.fingerprint, settings, same, turns[same:])
+            alone = self.store.move_on(
+                self._id, self._revision, model.fingerprint, settings, same, turns[same:]
+            )
             self._revision += 1
         if self._id is None or not alone:
             self._add(settings)

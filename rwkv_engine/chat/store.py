@@ -26,9 +26,13 @@ def data_folder() -> Path:
     """Where talks are kept: `rwkv_engine` in the user's data folder, $XDG_DATA_HOME or ~/.local/share."""
     base = os.environ.get("XDG_DATA_HOME")
     try:
-        return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "rwkv_engine"
+        return (
+            Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share"
+        ) / "rwkv_engine"
     except RuntimeError:  # pathlib's word for a user without a home
-        raise SessionError("there is no home folder to keep talks in; set XDG_DATA_HOME, or give --no-save") from None
+        raise SessionError(
+            "there is no home folder to keep talks in; set XDG_DATA_HOME, or give --no-save"
+        ) from None
 
 
 class Store:
@@ -43,7 +47,9 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people say is theirs alone
             self._states.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
-            raise SessionError(f"{self.folder}: talks cannot be kept there: {error.strerror or error}") from None
+            raise SessionError(
+                f"{self.folder}: talks cannot be kept there: {error.strerror or error}"
+            ) from None
         self._database = Database(self.folder / "sessions.sqlite")
 
     def close(self) -> None:
@@ -67,19 +73,29 @@ class Store:
         found = self._database.find(name)
         if found is None:
             near = difflib.get_close_matches(name, [info.name for info in self.infos()], 1, 0.4)
-            raise SessionError(f"there is no session {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise SessionError(
+                f"there is no session {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
         return found
 
     def turns(self, info: Info) -> list[Turn]:
         """What was said in a session."""
         return self._database.turns(info.id)
 
-    def add(self, name: str, fingerprint: str, settings: Mapping[str, Any], turns: Sequence[Turn]) -> int | None:
+    def add(
+        self, name: str, fingerprint: str, settings: Mapping[str, Any], turns: Sequence[Turn]
+    ) -> int | None:
         """A new session; its id, or None if the name is taken."""
         return self._database.add(checked_name(name), fingerprint, settings, turns)
 
     def move_on(
-        self, session: int, revision: int, fingerprint: str, settings: Mapping[str, Any], start: int, turns: Sequence[Turn]
+        self,
+        session: int,
+        revision: int,
+        fingerprint: str,
+        settings: Mapping[str, Any],
+        start: int,
+        turns: Sequence[Turn],
     ) -> bool:
         """Replace a session's turns from `start` on; False, and no change, if another process has changed it since `revision`."""
         return self._database.move_on(session, revision, fingerprint, settings, start, turns)
@@ -108,7 +124,9 @@ class Store:
                 try:
                     state.save(self.state_file(uid))
                 except OSError as error:
-                    raise SessionError(f"{self._states}: the state was not kept: {error.strerror or error}; the text was") from None
+                    raise SessionError(
+                        f"{self._states}: the state was not kept: {error.strerror or error}; the text was"
+                    ) from None
 
     def thin(self, uids: Iterable[str]) -> None:
         """Delete the state files of those of these turns that no session has any more, or that have become too old to have one."""
@@ -119,7 +137,9 @@ class Store:
 
     def collect(self) -> int:
         """Delete the state files that belong to no turn, and what killed processes left half written; how many files."""
-        files = {path.name: path for path in self._states.iterdir()}  # before the rows are read: a row comes before its file
+        files = {
+            path.name: path for path in self._states.iterdir()
+        }  # before the rows are read: a row comes before its file
         known = self._database.uids()
         gone = 0
         for name, path in files.items():
@@ -139,8 +159,14 @@ class Store:
 
 def checked_name(name: str) -> str:
     """A name for a session. Raises SessionError for one that is empty, long, or has control characters."""
-    if not name.strip() or len(name) > _LONGEST_NAME or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise SessionError(f"session name: got {name[:_LONGEST_NAME]!r}, want 1 to {_LONGEST_NAME} characters, no control characters")
+    if (
+        not name.strip()
+        or len(name) > _LONGEST_NAME
+        or any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
+    ):
+        raise SessionError(
+            f"session name: got {name[:_LONGEST_NAME]!r}, want 1 to {_LONGEST_NAME} characters, no control characters"
+        )
     return name
 
 

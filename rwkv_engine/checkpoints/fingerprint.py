@@ -42,6 +42,8 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 def _sample(tensor: Tensor) -> np.ndarray:
     """The first SAMPLE values, float32, touching no more of the file than their rows."""
     rows = -(-SAMPLE // prod(tensor.shape[1:]))
-    bits = tensor.bits.first(rows) if isinstance(tensor.bits, Quantized) else np.atleast_1d(tensor.bits())[:rows]
+    bits = (
+        tensor.bits.first(rows) if isinstance(tensor.bits, Quantized) else np.atleast_1d(tensor.bits())[:rows]
+    )
     bits = bits.reshape(-1)[:SAMPLE]
     return bf16_to_float32(bits) if tensor.dtype == "BF16" else bits.astype(np.float32)

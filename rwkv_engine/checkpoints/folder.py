@@ -27,7 +27,9 @@ def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
         if not path.is_file():
             raise CheckpointError(f"{path} is no ordinary file; give the path of a model file or folder.")
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be looked at: {error}; check the path and its permissions.") from error
+        raise CheckpointError(
+            f"{path} cannot be looked at: {error}; check the path and its permissions."
+        ) from error
     return [path], frozenset()
 
 
@@ -57,12 +59,16 @@ def merged(path: Path, parts: Sequence[Contents], wanted: frozenset[str]) -> Con
     for part in parts:
         twice = sorted(tensors.keys() & part.tensors.keys())
         if twice:
-            raise CheckpointError(f"{path}: tensor {shown(twice[0])} is in two shards; download the model again.")
+            raise CheckpointError(
+                f"{path}: tensor {shown(twice[0])} is in two shards; download the model again."
+            )
         tensors.update(part.tensors)
         metadata.update(part.metadata)
     missing = sorted(wanted - tensors.keys())
     if missing:
-        raise MissingTensor(f"{path}: the index names tensor {shown(missing[0])}, but no shard has it; download it again.")
+        raise MissingTensor(
+            f"{path}: the index names tensor {shown(missing[0])}, but no shard has it; download it again."
+        )
     return Contents(parts[0].container, tensors, metadata, parts[0].packing if len(parts) == 1 else None)
 
 
@@ -76,11 +82,15 @@ def _shards(index: Path) -> tuple[list[Path], frozenset[str]]:
         raise CheckpointError(f"{index} cannot be read as JSON: {error}; download it again.") from error
     names = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
-        raise CheckpointError(f'{index} has no "weight_map" of tensor names to file names; download it again.')
+        raise CheckpointError(
+            f'{index} has no "weight_map" of tensor names to file names; download it again.'
+        )
     files = sorted(set(names.values()))
     for file in files:
         if file in ("", ".", "..") or Path(file).name != file or "\\" in file or "\0" in file:
-            raise CheckpointError(f"{index}: shard {shown(file)} is no plain file name; download the index again.")
+            raise CheckpointError(
+                f"{index}: shard {shown(file)} is no plain file name; download the index again."
+            )
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index}: shard {shown(file)} is not in the folder; download it too.")
     return [index.parent / file for file in files], frozenset(names)

@@ -58,7 +58,9 @@ def open_gguf(path: Path) -> Contents:
     infos, metadata = read_gguf_header(path, data)
     architecture = metadata.get("general.architecture", "none")
     if architecture not in ARCHITECTURES:
-        raise UnknownLayout(f"{path} is a GGUF of architecture {shown(architecture)}, wanted {' or '.join(ARCHITECTURES)}.")
+        raise UnknownLayout(
+            f"{path} is a GGUF of architecture {shown(architecture)}, wanted {' or '.join(ARCHITECTURES)}."
+        )
     tensors = {name: _tensor(path, data, name, info) for name, info in infos.items()}
     return Contents("gguf", tensors, metadata)
 
@@ -66,9 +68,13 @@ def open_gguf(path: Path) -> Contents:
 def scaled(tensor: Tensor, factor: float) -> Tensor:
     """The tensor with every value times a power of two, still unread."""
     if isinstance(tensor.bits, Quantized):
-        return dataclasses.replace(tensor, bits=dataclasses.replace(tensor.bits, scale=tensor.bits.scale * factor))
+        return dataclasses.replace(
+            tensor, bits=dataclasses.replace(tensor.bits, scale=tensor.bits.scale * factor)
+        )
     if tensor.dtype == "BF16":
-        return dataclasses.replace(tensor, bits=lambda: float32_to_bf16(tensor.float32() * np.float32(factor)))
+        return dataclasses.replace(
+            tensor, bits=lambda: float32_to_bf16(tensor.float32() * np.float32(factor))
+        )
     return dataclasses.replace(tensor, bits=lambda: tensor.bits() * tensor.bits().dtype.type(factor))
 
 
@@ -103,7 +109,9 @@ def _package(path: Path) -> ModuleType:
         import gguf
         import gguf.quants
     except ImportError as error:
-        raise MissingExtra(f"{path} holds quantized tensors, which needs the package gguf: pip install 'rwkv-engine[gguf]'.") from error
+        raise MissingExtra(
+            f"{path} holds quantized tensors, which needs the package gguf: pip install 'rwkv-engine[gguf]'."
+        ) from error
     return gguf
 
 

@@ -95,10 +95,14 @@ def read_gguf_header(path: Path, data: np.ndarray) -> tuple[dict[str, TensorInfo
         rows = _rows(cursor, tensors)
     except (ValueError, struct.error) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: the GGUF header is damaged ({reason}); copy the file again.") from error
+        raise CheckpointError(
+            f"{path}: the GGUF header is damaged ({reason}); copy the file again."
+        ) from error
     alignment = metadata.get("general.alignment", "32")
     if alignment not in ("8", "16", "32", "64", "128", "256", "512", "1024", "2048", "4096"):
-        raise CheckpointError(f"{path}: general.alignment is {shown(alignment)}, wanted a power of two up to 4096.")
+        raise CheckpointError(
+            f"{path}: general.alignment is {shown(alignment)}, wanted a power of two up to 4096."
+        )
     base = -(-cursor.place // int(alignment)) * int(alignment)
     infos = {name: TensorInfo(shape, kind, base + offset) for name, shape, kind, offset in rows}
     if len(infos) < len(rows):

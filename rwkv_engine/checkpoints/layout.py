@@ -53,7 +53,9 @@ class Rule:
         if len(self.targets) == 1:
             return [(self.targets[0], self.change(tensor))]
         if len(tensor.shape) < 2 or tensor.shape[0] != len(self.targets):
-            raise WrongShape(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted {len(self.targets)} rows.")
+            raise WrongShape(
+                f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted {len(self.targets)} rows."
+            )
         return [(target, self.change(_slice(tensor, place))) for place, target in enumerate(self.targets)]
 
 
@@ -107,10 +109,14 @@ def _canonical(path: Path, layout: Layout, name: str, tensor: Tensor) -> list[tu
     in_block = name.startswith(layout.block)
     numbered = bool(NUMBER.fullmatch(number))
     if in_block and numbered and tail in layout.tails:
-        return [(f"blocks.{number}.{target}", changed) for target, changed in layout.tails[tail].apply(tensor)]
+        return [
+            (f"blocks.{number}.{target}", changed) for target, changed in layout.tails[tail].apply(tensor)
+        ]
     if layout.keeps and (numbered or not in_block):
         return [(name, tensor)]
-    raise UnknownLayout(f"{path} looks like {layout.name}, but tensor {shown(tensor.name)} has no place there; it is another model.")
+    raise UnknownLayout(
+        f"{path} looks like {layout.name}, but tensor {shown(tensor.name)} has no place there; it is another model."
+    )
 
 
 def _slice(tensor: Tensor, place: int) -> Tensor:

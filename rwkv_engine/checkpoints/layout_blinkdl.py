@@ -72,7 +72,10 @@ WEB_V6 = Layout(
         "att.time_first": rule("att.time_faaaa"),
         "ffn.time_mix_k": rule("ffn.time_maa_k"),
         "ffn.time_mix_r": rule("ffn.time_maa_r"),
-        **{f"att.time_mix_{part}": rule(f"att.time_maa_{part}") for part in ("x", "w", "k", "v", "r", "g", "w1", "w2")},
+        **{
+            f"att.time_mix_{part}": rule(f"att.time_maa_{part}")
+            for part in ("x", "w", "k", "v", "r", "g", "w1", "w2")
+        },
     },
     keeps=True,
     finish=_oriented,

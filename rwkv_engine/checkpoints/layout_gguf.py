@@ -63,7 +63,9 @@ def _number(contents: Contents, key: str, default: str) -> int:
     """A whole number among the file's notes."""
     text = contents.metadata.get(key, default)
     if not (text.isdecimal() and text.isascii()) or len(text) > 9:
-        raise CheckpointError(f"the GGUF note {key} is {shown(text)}, wanted a whole number; the file is damaged.")
+        raise CheckpointError(
+            f"the GGUF note {key} is {shown(text)}, wanted a whole number; the file is damaged."
+        )
     return int(text)
 
 
@@ -83,7 +85,9 @@ def _finish_v6(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> 
         if every and name.endswith((".att.output.weight", ".ffn.value.weight")):
             halvings = int(name.split(".")[1]) // every
             if halvings > 100:
-                raise CheckpointError(f"tensor {shown(tensor.name)} would be rescaled by 2^{halvings}; the file is damaged.")
+                raise CheckpointError(
+                    f"tensor {shown(tensor.name)} would be rescaled by 2^{halvings}; the file is damaged."
+                )
             result[name] = scaled(tensor, 2.0**halvings) if halvings else tensor
     return result
 

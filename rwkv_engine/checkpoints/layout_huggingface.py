@@ -21,7 +21,9 @@ def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} cannot be read as JSON: {error}; download it again.") from error
+        raise CheckpointError(
+            f"{folder / 'config.json'} cannot be read as JSON: {error}; download it again."
+        ) from error
     tied = isinstance(config, dict) and config.get("tie_word_embeddings") is True
     return {**tensors, "head.weight": tensors["emb.weight"]} if tied else tensors
 
@@ -57,7 +59,10 @@ V5 = {
 }
 V6 = {
     **{name: change for name, change in V5.items() if "time_mix" not in name and "time_first" not in name},
-    **{f"attention.time_maa_{part}": rule(f"att.time_maa_{part}") for part in ("x", "w", "k", "v", "r", "g", "w1", "w2")},
+    **{
+        f"attention.time_maa_{part}": rule(f"att.time_maa_{part}")
+        for part in ("x", "w", "k", "v", "r", "g", "w1", "w2")
+    },
     "attention.time_decay_w1": rule("att.time_decay_w1"),
     "attention.time_decay_w2": rule("att.time_decay_w2"),
     "feed_forward.time_maa_k": rule("ffn.time_maa_k"),
@@ -88,7 +93,13 @@ FLA = {
     "ffn.value.weight": rule("ffn.value.weight"),
 }  # fmt: skip
 
-HF_V6 = Layout("Hugging Face v6", lambda t: "blocks.0.attention.time_maa_w1" in t, "blocks.", TOP, V6, finish=_tied)
-HF_V5 = Layout("Hugging Face v5", lambda t: "blocks.0.attention.ln_x.weight" in t, "blocks.", TOP, V5, finish=_tied)
-HF_V4 = Layout("Hugging Face v4", lambda t: "blocks.0.attention.time_decay" in t, "blocks.", TOP, V4, finish=_tied)
+HF_V6 = Layout(
+    "Hugging Face v6", lambda t: "blocks.0.attention.time_maa_w1" in t, "blocks.", TOP, V6, finish=_tied
+)
+HF_V5 = Layout(
+    "Hugging Face v5", lambda t: "blocks.0.attention.ln_x.weight" in t, "blocks.", TOP, V5, finish=_tied
+)
+HF_V4 = Layout(
+    "Hugging Face v4", lambda t: "blocks.0.attention.time_decay" in t, "blocks.", TOP, V4, finish=_tied
+)
 FLA_V7 = Layout("fla", lambda t: "layers.0.attn.r_k" in t, "layers.", FLA_TOP, FLA, finish=_tied)

@@ -22,8 +22,14 @@ NAME_LIMIT = 200  #: characters; names end up in messages of one line
 
 #: names that tell a model this engine does not run -> what it is
 REFUSED = (
-    (re.compile(r"ffn\.s_emb"), "an RWKV-7a model (its channel mix looks up embeddings of tokens, `ffn.s_emb`)"),
-    (re.compile(r"\bqkv\."), "an RWKV-7b model (it keeps attention, `qkv.`, whose memory grows with the text)"),
+    (
+        re.compile(r"ffn\.s_emb"),
+        "an RWKV-7a model (its channel mix looks up embeddings of tokens, `ffn.s_emb`)",
+    ),
+    (
+        re.compile(r"\bqkv\."),
+        "an RWKV-7b model (it keeps attention, `qkv.`, whose memory grows with the text)",
+    ),
 )
 TIME_STATE = re.compile(r"blocks\.\d+\.att\.time_state")
 
@@ -40,7 +46,9 @@ def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]
             return layout.name, layout.finish(renamed(path, layout, tensors), contents, folder)
     names = [tensor.name for tensor in contents.tensors.values()]
     few = ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    raise UnknownLayout(f"{path} is no RWKV model that is known here: it holds {len(names)} tensors ({few or 'none'}).")
+    raise UnknownLayout(
+        f"{path} is no RWKV model that is known here: it holds {len(names)} tensors ({few or 'none'})."
+    )
 
 
 def bare(path: Path, tensors: Tensors) -> dict[str, Tensor]:

@@ -23,7 +23,9 @@ def map_file(path: Path) -> np.ndarray:
                 return np.zeros(0, np.uint8)
             return np.frombuffer(MappedFile.of(file.fileno()), np.uint8)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be opened: {error}; give the path of a readable file.") from error
+        raise CheckpointError(
+            f"{path} cannot be opened: {error}; give the path of a readable file."
+        ) from error
 
 
 def require_dtype(path: Path, name: str, dtype: str) -> None:
@@ -35,7 +37,12 @@ def require_dtype(path: Path, name: str, dtype: str) -> None:
 
 
 def mapped_tensor(
-    data: np.ndarray, name: str, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...] | None = None
+    data: np.ndarray,
+    name: str,
+    dtype: str,
+    start: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None = None,
 ) -> Tensor:
     """A Tensor over mapped bytes; the caller has checked that every element lies inside `data`.
 

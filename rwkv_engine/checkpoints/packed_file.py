@@ -27,7 +27,9 @@ from rwkv_engine.numbers.tensor import Tensor
 KEY, VERSION, TOKENIZER = "rwkv_engine", 1, "tokenizer.json"
 
 
-def packed_contents(path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> Contents:
+def packed_contents(
+    path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: Mapping[str, str]
+) -> Contents:
     """The contents of a packed file whose header has been checked. Raises CheckpointError for notes that do not fit the tensors."""
     notes = _notes(path, metadata[KEY])
     tensors: dict[str, Tensor] = {}
@@ -41,14 +43,18 @@ def packed_contents(path: Path, data: np.ndarray, entries: Mapping[str, Entry], 
             require_dtype(path, name, entry.dtype)
             tensor = mapped_tensor(data, name, entry.dtype, entry.start, entry.shape)
             if name in notes["turned"] and len(entry.shape) < 2:
-                raise CheckpointError(f"{path}: {shown(name)} is noted as turned, but is no matrix; pack the model again.")
+                raise CheckpointError(
+                    f"{path}: {shown(name)} is noted as turned, but is no matrix; pack the model again."
+                )
             tensors[name] = turned(tensor) if name in notes["turned"] else tensor
     if tokenizer == TOKENIZER:
         raise CheckpointError(f"{path}: the packed file has lost its tokenizer; pack the model again.")
     return Contents("packed", tensors, {}, Packing(notes["fingerprint"], tokenizer, notes["template"]))
 
 
-def write_packed(path: Path, tensors: Mapping[str, Tensor], turned_names: frozenset[str], packing: Packing) -> None:
+def write_packed(
+    path: Path, tensors: Mapping[str, Tensor], turned_names: frozenset[str], packing: Packing
+) -> None:
     """Write `tensors`, those of type "INT8" being packed matrices, to a packed file, whole or not at all.
 
     turned_names  float matrices to store with their axes exchanged.
@@ -82,7 +88,9 @@ def _notes(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(notes, dict) or type(notes.get("version")) is not int:
         raise CheckpointError(f"{path}: the notes of the packed file are damaged; pack the model again.")
     if notes["version"] != VERSION:
-        raise CheckpointError(f"{path} is a packed file of version {notes['version']}, this engine reads {VERSION}; pack the model again.")
+        raise CheckpointError(
+            f"{path} is a packed file of version {notes['version']}, this engine reads {VERSION}; pack the model again."
+        )
     good = all(isinstance(notes.get(key), str) for key in ("fingerprint", "template"))
     good = good and isinstance(notes.get("int8"), dict) and isinstance(notes.get("turned"), list)
     if not good or notes.get("tokenizer") not in ("world", "bytes", TOKENIZER, None):
@@ -92,12 +100,20 @@ def _notes(path: Path, text: str) -> dict[str, Any]:
 
 def _matrix(path: Path, data: np.ndarray, name: str, entry: Entry, shape: object) -> Tensor:
     what = f"{path}: packed matrix {shown(name)}"
-    if not isinstance(shape, list) or len(shape) != 2 or not all(type(n) is int and 0 < n < 1 << 40 for n in shape):
-        raise CheckpointError(f"{what} has shape {shown(shape)}, wanted two positive whole numbers; pack the model again.")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 2
+        or not all(type(n) is int and 0 < n < 1 << 40 for n in shape)
+    ):
+        raise CheckpointError(
+            f"{what} has shape {shown(shape)}, wanted two positive whole numbers; pack the model again."
+        )
     rows, cols = shape
     wanted = int8_layout.shape_of(rows, cols)
     if entry.dtype != "U8" or entry.shape != wanted:
-        raise CheckpointError(f"{what} is {entry.dtype} of shape {list(entry.shape)}, wanted U8 of {list(wanted)}; pack the model again.")
+        raise CheckpointError(
+            f"{what} is {entry.dtype} of shape {list(entry.shape)}, wanted U8 of {list(wanted)}; pack the model again."
+        )
     return Tensor(name, (rows, cols), "INT8", lambda: data[entry.start : entry.end].reshape(wanted))
 
 
@@ -105,4 +121,6 @@ def _text(path: Path, data: np.ndarray) -> str:
     try:
         return data.tobytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path}: the tokenizer inside is no text (byte {error.start}); pack the model again.") from error
+        raise CheckpointError(
+            f"{path}: the tokenizer inside is no text (byte {error.start}); pack the model again."
+        ) from error

@@ -79,7 +79,15 @@ def read_pickle(content: bytes) -> Any:
             if name == "STOP":
                 return stack.pop()
             _step(name, argument, stack, memo)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise Refused(f"it is damaged ({type(error).__name__})") from error
     raise Refused(f"it has no end within {OPCODES_LIMIT} instructions")
 
@@ -93,7 +101,9 @@ def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
             raise Refused("it is damaged, or ends early")
         if opcode.name not in SERVED:
             raise Refused(f"it uses the instruction {opcode.name}, which no checkpoint needs")
-        if opcode.name == "GLOBAL":  # two lines; the reader of `pickletools` would take a backslash as an escape
+        if (
+            opcode.name == "GLOBAL"
+        ):  # two lines; the reader of `pickletools` would take a backslash as an escape
             yield opcode.name, (file.readline().decode().rstrip("\n"), file.readline().decode().rstrip("\n"))
         else:
             yield opcode.name, opcode.arg.reader(file) if opcode.arg else None
@@ -186,7 +196,9 @@ def _stack_global(stack: list[Any]) -> None:
 
 
 def _symbol(module: Any, name: Any) -> Symbol:
-    if type(module) is not str or type(name) is not str:  # formatting or hashing a nested tuple could take for ever
+    if (
+        type(module) is not str or type(name) is not str
+    ):  # formatting or hashing a nested tuple could take for ever
         raise Refused("it names something with no text")
     symbol = Symbol(module, name)
     if (module, name) not in ALLOWED and not (module in ("torch", "torch.storage") and name in STORAGES):
@@ -215,7 +227,12 @@ def _persistent(stack: list[Any]) -> None:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Stored:
     """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata)."""
-    if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides) or len(shape) > AXES_LIMIT:
+    if (
+        type(shape) is not tuple
+        or type(strides) is not tuple
+        or len(shape) != len(strides)
+        or len(shape) > AXES_LIMIT
+    ):
         raise Refused("a tensor in it has no proper shape or strides")
     numbers = (offset, *shape, *strides)
     if type(storage) is not Storage or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):

@@ -27,7 +27,9 @@ SIZES = {
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
 
-HEADER_LIMIT = 2 << 20  #: bytes; a real header takes about 150 a tensor, and parsing costs up to 25 times its length
+HEADER_LIMIT = (
+    2 << 20
+)  #: bytes; a real header takes about 150 a tensor, and parsing costs up to 25 times its length
 AXES_LIMIT = 8
 
 
@@ -51,7 +53,9 @@ def open_safetensors(path: Path) -> Contents:
     return float_contents(path, data, *read_header(path, data))
 
 
-def float_contents(path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: dict[str, str]) -> Contents:
+def float_contents(
+    path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: dict[str, str]
+) -> Contents:
     """`open_safetensors` of a mapped file whose header has been checked. Raises CheckpointError for an element type it cannot run."""
     for name, entry in entries.items():
         require_dtype(path, name, entry.dtype)
@@ -82,10 +86,14 @@ def _parse(path: Path, data: np.ndarray) -> tuple[int, dict[str, object]]:
             "the file is truncated, or no safetensors file."
         )
     try:
-        header = json.loads(data[8 : 8 + length].tobytes().decode("utf-8"), object_pairs_hook=_without_duplicates)
+        header = json.loads(
+            data[8 : 8 + length].tobytes().decode("utf-8"), object_pairs_hook=_without_duplicates
+        )
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: the header is no valid JSON ({reason}); copy the file again.") from error
+        raise CheckpointError(
+            f"{path}: the header is no valid JSON ({reason}); copy the file again."
+        ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: the header is no JSON object; copy the file again.")
     return 8 + length, header
@@ -101,7 +109,9 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _metadata(path: Path, notes: object) -> dict[str, str]:
-    if not isinstance(notes, dict) or not all(_is_text(key) and _is_text(value) for key, value in notes.items()):
+    if not isinstance(notes, dict) or not all(
+        _is_text(key) and _is_text(value) for key, value in notes.items()
+    ):
         raise CheckpointError(f"{path}: __metadata__ must map text to text; write the file again.")
     return notes
 
@@ -115,14 +125,20 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
     """Check one header row against the file's size; offsets become bytes of the file."""
     what = f"{path}: tensor {shown(name)}"
     if not isinstance(fields, Mapping) or set(fields) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{what} must have exactly dtype, shape and data_offsets; write the file again.")
+        raise CheckpointError(
+            f"{what} must have exactly dtype, shape and data_offsets; write the file again."
+        )
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in SIZES:
         raise CheckpointError(f"{what} has the unknown element type {shown(dtype)}; wanted F32, F16 or BF16.")
     if not _is_sizes(shape) or len(shape) > AXES_LIMIT or 0 in shape:
-        raise CheckpointError(f"{what} has shape {shown(shape)}, wanted up to {AXES_LIMIT} positive whole numbers.")
+        raise CheckpointError(
+            f"{what} has shape {shown(shape)}, wanted up to {AXES_LIMIT} positive whole numbers."
+        )
     if not _is_sizes(offsets) or len(offsets) != 2:
-        raise CheckpointError(f"{what} has data_offsets {shown(offsets)}, wanted two whole numbers, 0 or more.")
+        raise CheckpointError(
+            f"{what} has data_offsets {shown(offsets)}, wanted two whole numbers, 0 or more."
+        )
     start, end = base + offsets[0], base + offsets[1]
     wanted = SIZES[dtype] * prod(shape)
     if end - start != wanted:
@@ -130,13 +146,17 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
             f"{what} spans {end - start} bytes, but {dtype} of shape {shown(shape)} takes {wanted}; the header is damaged."
         )
     if end > size:
-        raise CheckpointError(f"{what} ends at byte {end}, but the file has {size}; it is truncated, copy it again.")
+        raise CheckpointError(
+            f"{what} ends at byte {end}, but the file has {size}; it is truncated, copy it again."
+        )
     return Entry(dtype, tuple(shape), start, end)
 
 
 def _is_sizes(numbers: object) -> bool:
     """A list of ints, none a bool, none negative, all of 62 bits or less."""
-    return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 1 << 62 for number in numbers)
+    return isinstance(numbers, list) and all(
+        type(number) is int and 0 <= number < 1 << 62 for number in numbers
+    )
 
 
 def _require_tiling(path: Path, entries: Mapping[str, Entry], base: int, size: int) -> None:

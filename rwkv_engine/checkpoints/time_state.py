@@ -37,7 +37,9 @@ def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
         raise UnknownLayout(f"{path} is no state file: {what}, wanted blocks.N.att.time_state alone.")
     for layer in range(len(tensors)):
         if name_of(layer) not in tensors:
-            raise MissingTensor(f"{path} holds {len(tensors)} layers of time_state, but none for layer {layer}; the file is incomplete.")
+            raise MissingTensor(
+                f"{path} holds {len(tensors)} layers of time_state, but none for layer {layer}; the file is incomplete."
+            )
     found = tuple(tensors[name_of(layer)] for layer in range(len(tensors)))
     for tensor in found:
         if len(tensor.shape) != 3 or tensor.shape[1] != tensor.shape[2] or tensor.shape != found[0].shape:
@@ -49,4 +51,6 @@ def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
 
 def write_time_state(path: str | Path, layers: np.ndarray) -> None:
     """Write [L, H, value, key] float32 as a time_state in safetensors, whole or not at all. Raises CheckpointError."""
-    write_safetensors(path, {name_of(n): stored(name_of(n), "F32", matrix) for n, matrix in enumerate(layers)})
+    write_safetensors(
+        path, {name_of(n): stored(name_of(n), "F32", matrix) for n, matrix in enumerate(layers)}
+    )

@@ -26,7 +26,12 @@ from rwkv_engine.numbers.tensor import Tensor
 
 PICKLE_LIMIT = 4 << 20  #: bytes; a checkpoint of 1,000 tensors takes about 150,000
 ENTRIES_LIMIT = 100_000
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module")  #: keys under which trainers keep the tensors
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+)  #: keys under which trainers keep the tensors
 ENCRYPTED = 1  #: bit of a zip entry's flags
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")  #: a zip entry's own header, at the place the directory names
 
@@ -40,7 +45,9 @@ def open_torch_zip(path: Path) -> Contents:
     data = map_file(path)
     entries, root = _entries(path)
     if _read(path, data, entries.get(f"{root}byteorder"), 16, b"little") != b"little":
-        raise CheckpointError(f"{path} was written on a big-endian machine; write it again on a little-endian one.")
+        raise CheckpointError(
+            f"{path} was written on a big-endian machine; write it again on a little-endian one."
+        )
     try:
         found = read_pickle(_read(path, data, entries[f"{root}data.pkl"], PICKLE_LIMIT, b""))
     except Refused as refused:
@@ -57,14 +64,25 @@ def _entries(path: Path) -> tuple[dict[str, zipfile.ZipInfo], str]:
     try:
         with zipfile.ZipFile(path) as archive:
             listing = archive.infolist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OverflowError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        ValueError,
+        NotImplementedError,
+        struct.error,
+        OverflowError,
+    ) as error:
         raise CheckpointError(f"{path} is a damaged zip archive ({error}); copy the file again.") from error
     entries = {entry.filename: entry for entry in listing}
     if len(entries) < len(listing) or len(listing) > ENTRIES_LIMIT:
-        raise CheckpointError(f"{path} has entries of the same name, or over {ENTRIES_LIMIT}; write the file again.")
+        raise CheckpointError(
+            f"{path} has entries of the same name, or over {ENTRIES_LIMIT}; write the file again."
+        )
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise UnknownLayout(f"{path} is a zip archive, but no checkpoint of torch: it holds {len(pickles)} data.pkl.")
+        raise UnknownLayout(
+            f"{path} is a zip archive, but no checkpoint of torch: it holds {len(pickles)} data.pkl."
+        )
     return entries, pickles[0][: -len("data.pkl")]
 
 
@@ -74,9 +92,15 @@ def _span(path: Path, data: np.ndarray, entry: zipfile.ZipInfo) -> tuple[int, in
     if 0 <= head <= len(data) - LOCAL_HEADER.size:
         fields = LOCAL_HEADER.unpack(data[head : head + LOCAL_HEADER.size].tobytes())
         start = head + LOCAL_HEADER.size + fields[9] + fields[10]
-        if fields[0] == b"PK\x03\x04" and not entry.flag_bits & ENCRYPTED and start + entry.compress_size <= len(data):
+        if (
+            fields[0] == b"PK\x03\x04"
+            and not entry.flag_bits & ENCRYPTED
+            and start + entry.compress_size <= len(data)
+        ):
             return start, start + entry.compress_size
-    raise CheckpointError(f"{path}: entry {shown(entry.filename)} does not lie open inside the file; it is truncated or encrypted.")
+    raise CheckpointError(
+        f"{path}: entry {shown(entry.filename)} does not lie open inside the file; it is truncated or encrypted."
+    )
 
 
 def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: int, default: bytes) -> bytes:
@@ -89,9 +113,13 @@ def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: in
         try:
             content = zlib.decompressobj(-15).decompress(content, limit + 1)
         except zlib.error as error:
-            raise CheckpointError(f"{path}: entry {shown(entry.filename)} is damaged ({error}); copy it again.") from error
+            raise CheckpointError(
+                f"{path}: entry {shown(entry.filename)} is damaged ({error}); copy it again."
+            ) from error
     if len(content) > limit:
-        raise CheckpointError(f"{path}: entry {shown(entry.filename)} has over {limit} bytes; it is no checkpoint.")
+        raise CheckpointError(
+            f"{path}: entry {shown(entry.filename)} has over {limit} bytes; it is no checkpoint."
+        )
     return content
 
 
@@ -103,10 +131,14 @@ def _state_dict(path: Path, found: Any) -> dict[str, Stored]:
             tensors = {name: value for name, value in candidate.items() if isinstance(value, Stored)}
             if tensors and all(isinstance(name, str) for name in tensors):
                 return tensors
-    raise UnknownLayout(f"{path}: its pickle is no dict of tensors, nor holds one as {', '.join(WRAPPERS)}; save model.state_dict() alone.")
+    raise UnknownLayout(
+        f"{path}: its pickle is no dict of tensors, nor holds one as {', '.join(WRAPPERS)}; save model.state_dict() alone."
+    )
 
 
-def _tensor(path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, stored: Stored) -> Tensor:
+def _tensor(
+    path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, stored: Stored
+) -> Tensor:
     """One tensor over the mapped file, after checking that each of its elements lies inside its storage."""
     storage = stored.storage
     require_dtype(path, name, storage.dtype)
@@ -117,18 +149,33 @@ def _tensor(path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo]
             f"{path}: tensor {shown(name)} of shape {shown(list(stored.shape))} does not fit into its storage of "
             f"{storage.count} elements; the file is damaged."
         )
-    return mapped_tensor(data, name, storage.dtype, start + stored.offset * SIZES[storage.dtype], stored.shape, stored.strides)
+    return mapped_tensor(
+        data, name, storage.dtype, start + stored.offset * SIZES[storage.dtype], stored.shape, stored.strides
+    )
 
 
-def _storage_start(path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, storage: Storage) -> int:
+def _storage_start(
+    path: Path,
+    data: np.ndarray,
+    entries: Mapping[str, zipfile.ZipInfo],
+    root: str,
+    name: str,
+    storage: Storage,
+) -> int:
     """The byte at which a storage begins in the file."""
     entry = entries.get(f"{root}data/{storage.key}")
     if entry is None:
-        raise CheckpointError(f"{path}: tensor {shown(name)} has no data in the archive; write the file again.")
+        raise CheckpointError(
+            f"{path}: tensor {shown(name)} has no data in the archive; write the file again."
+        )
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise CheckpointError(f"{path}: tensor {shown(name)} is compressed; write the file again with torch.save.")
+        raise CheckpointError(
+            f"{path}: tensor {shown(name)} is compressed; write the file again with torch.save."
+        )
     start, end = _span(path, data, entry)
     wanted = storage.count * SIZES[storage.dtype]
     if end - start != wanted:
-        raise CheckpointError(f"{path}: the data of tensor {shown(name)} has {end - start} bytes, wanted {wanted}; the file is damaged.")
+        raise CheckpointError(
+            f"{path}: the data of tensor {shown(name)} has {end - start} bytes, wanted {wanted}; the file is damaged."
+        )
     return start

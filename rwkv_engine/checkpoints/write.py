@@ -21,7 +21,12 @@ def stored(name: str, dtype: str, array: np.ndarray) -> Tensor:
     return Tensor(name, array.shape, dtype, lambda: array)
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, align: int = 64) -> None:
+def write_safetensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    align: int = 64,
+) -> None:
     """Write the tensors to `path`, which holds either its old content or all of the new, whatever happens.
 
     tensors   name -> Tensor; each is read (`bits()`) when its turn comes and then let go, so that one at a time is in
@@ -40,7 +45,13 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata:
         raise CheckpointError(f"{path} cannot be written: {error}; choose another place.") from error
 
 
-def _header(tensors: Mapping[str, Tensor], lengths: Mapping[str, int], order: list[str], notes: dict[str, str], align: int) -> bytes:
+def _header(
+    tensors: Mapping[str, Tensor],
+    lengths: Mapping[str, int],
+    order: list[str],
+    notes: dict[str, str],
+    align: int,
+) -> bytes:
     fields: dict[str, object] = {"__metadata__": notes} if notes else {}
     end = 0
     for name in order:

@@ -16,4 +16,6 @@ def detect(tensors: Mapping[str, Tensor]) -> Family:
         if family.marks(tensors):
             return family
     seen = ", ".join(sorted(tensors)[:3])
-    raise UnknownLayout(f"the tensors are of no RWKV this engine knows (it runs 4 to 7); the first are {seen or 'none'}")
+    raise UnknownLayout(
+        f"the tensors are of no RWKV this engine knows (it runs 4 to 7); the first are {seen or 'none'}"
+    )

@@ -17,14 +17,20 @@ SMALL_VOCABULARY = 8192
 
 def layers_of(tensors: Mapping[str, Tensor]) -> int:
     """L: one more than the highest block number."""
-    numbers = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.") and name.split(".")[1].isdigit()}
+    numbers = {
+        int(name.split(".")[1])
+        for name in tensors
+        if name.startswith("blocks.") and name.split(".")[1].isdigit()
+    }
     return 1 + max(numbers, default=-1)
 
 
 def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     """The tensor called `name`; MissingTensor if there is none."""
     if name not in tensors:
-        raise MissingTensor(f"tensor {name} is missing from the checkpoint; it is incomplete or of another kind")
+        raise MissingTensor(
+            f"tensor {name} is missing from the checkpoint; it is incomplete or of another kind"
+        )
     return tensors[name]
 
 
@@ -71,7 +77,9 @@ class Loader:
         """One tensor as float32 of `shape`; WrongShape if it has another number of elements."""
         tensor = find(self.tensors, name)
         if prod(tensor.shape) != prod(shape):
-            raise WrongShape(f"tensor {name}: got shape {list(tensor.shape)}, want {prod(shape)} elements as {list(shape)}")
+            raise WrongShape(
+                f"tensor {name}: got shape {list(tensor.shape)}, want {prod(shape)} elements as {list(shape)}"
+            )
         return tensor.float32().reshape(shape)
 
     def vectors(self, suffix: str, *shape: int) -> np.ndarray:
@@ -106,7 +114,9 @@ class Loader:
 
     def matrices(self, suffix: str, rows: int, cols: int) -> Any:
         """The matrices `blocks.N.<suffix>` [rows, cols] of every layer in the model's format."""
-        return self._keep(self.format.pack([self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)]))
+        return self._keep(
+            self.format.pack([self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)])
+        )
 
     def low_rank_in(self, suffix: str, width: int, first: int = 0) -> Any:
         """First halves [C, R] of low-rank pairs, turned to rows [R, C]; layers from `first` on."""
@@ -140,10 +150,14 @@ class Loader:
             first, *others = (tensor for tensor in pair if tensor)
             for other in others:
                 if other.shape != first.shape:
-                    raise WrongShape(f"tensor {other.name}: got shape {list(other.shape)}, want {list(first.shape)}")
+                    raise WrongShape(
+                        f"tensor {other.name}: got shape {list(other.shape)}, want {list(first.shape)}"
+                    )
         pairs, owners = self._small(tensors).pack_heads(layers, heads)
         read = sum(prod(tensor.shape) for tensor in tensors) * owners[0].itemsize
-        self.unread_bytes += sum(owner.nbytes for owner in owners) - read  # places of what a layer does not have
+        self.unread_bytes += (
+            sum(owner.nbytes for owner in owners) - read
+        )  # places of what a layer does not have
         return list(self._keep((pairs, owners)))
 
     @staticmethod

@@ -38,7 +38,12 @@ def new_words() -> np.ndarray:
 
 
 def tell(
-    words: np.ndarray, rows: np.ndarray, spans: Sequence[int], states: Sequence[int], wanted: Sequence[int], logits: np.ndarray
+    words: np.ndarray,
+    rows: np.ndarray,
+    spans: Sequence[int],
+    states: Sequence[int],
+    wanted: Sequence[int],
+    logits: np.ndarray,
 ) -> None:
     """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V] float32, contiguous."""
     single = len(rows), len(states), len(wanted), logits.shape[1], logits.ctypes.data, 1

@@ -83,7 +83,9 @@ def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
     decay = find(tensors, "blocks.0.att.time_decay").shape
     heads = decay[0] if decay else 0
     if heads < 1 or width % heads or len(decay) > 2:
-        raise WrongShape(f"tensor blocks.0.att.time_decay: got shape {list(decay)}, want a row per head of a model of width {width}")
+        raise WrongShape(
+            f"tensor blocks.0.att.time_decay: got shape {list(decay)}, want a row per head of a model of width {width}"
+        )
     version = "5.0" if "blocks.0.att.gate.weight" not in tensors else "5.2" if decay[1:] > (1,) else "5.1"
     return ModelConfig("v5", version, layers_of(tensors), width, heads, width // heads, ffn, vocab)
 
@@ -162,7 +164,9 @@ def time_mix(lane, w, s, layer, x, spans, states):
 def one_head(memory, w, s, layer, t, lo, hi):
     """One head (channels lo to hi), one token: the recurrence, group norm, gate."""
     y = s.out[t, lo:hi]
-    wkv6_head(memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], w.decay[layer, lo:hi], y)
+    wkv6_head(
+        memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], w.decay[layer, lo:hi], y
+    )
     layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
     if w.gated:
         for c in range(hi - lo):

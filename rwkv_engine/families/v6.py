@@ -84,7 +84,9 @@ def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
     vocab, width = matrix_shape(tensors, "emb.weight")
     heads, size = matrix_shape(tensors, "blocks.0.att.time_faaaa")
     if heads * size != width:
-        raise WrongShape(f"tensor blocks.0.att.time_faaaa: got shape {[heads, size]}, want heads x head size = width {width}")
+        raise WrongShape(
+            f"tensor blocks.0.att.time_faaaa: got shape {[heads, size]}, want heads x head size = width {width}"
+        )
     ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
     return ModelConfig("v6", "6", layers_of(tensors), width, heads, size, ffn, vocab)
 
@@ -191,7 +193,9 @@ def mix_by_data(lane, w, s, layer, mixed, h, spans, states):
                     prev = previous(h, t, start, states[b], layer * width)
                     for c in range(size):
                         now = h[t, lo + c]
-                        mixed[m, t, lo + c] = now + (prev[lo + c] - now) * (w.maa[layer, m, lo + c] + mixed[m, t, lo + c])
+                        mixed[m, t, lo + c] = now + (prev[lo + c] - now) * (
+                            w.maa[layer, m, lo + c] + mixed[m, t, lo + c]
+                        )
         head = take(lane, 1, w.heads, head)
 
 

@@ -87,7 +87,9 @@ def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
     vocab, width = matrix_shape(tensors, "emb.weight")
     heads, size = matrix_shape(tensors, "blocks.0.att.r_k")
     if heads * size != width:
-        raise WrongShape(f"tensor blocks.0.att.r_k: got shape {[heads, size]}, want heads x head size = width {width}")
+        raise WrongShape(
+            f"tensor blocks.0.att.r_k: got shape {[heads, size]}, want heads x head size = width {width}"
+        )
     ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
     return ModelConfig("v7", "7", layers_of(tensors), width, heads, size, ffn, vocab)
 
@@ -99,7 +101,9 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
     v0 = [load.vector(f"blocks.{n}.att.v0", c) for n in range(1, config.layers)]
     ends = prepare_ends(load, config)
     value_pair = "att.v" if later else "att.a"
-    w2, a2, g2, v2 = load.low_rank_out([("att.w2", 0), ("att.a2", 0), ("att.g2", 0), (f"{value_pair}2", int(later))], c, h)
+    w2, a2, g2, v2 = load.low_rank_out(
+        [("att.w2", 0), ("att.a2", 0), ("att.g2", 0), (f"{value_pair}2", int(later))], c, h
+    )
     weights = Weights(
         ends=ends,
         ln1=load.norms("ln1", c),
@@ -128,7 +132,11 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
         ffn_key=load.matrices("ffn.key.weight", config.ffn, c),
         ffn_value=load.matrices("ffn.value.weight", c, config.ffn),
     )
-    for name, first, second in (("w", weights.w1, weights.w2), ("a", weights.a1, weights.a2), ("g", weights.g1, weights.g2)):
+    for name, first, second in (
+        ("w", weights.w1, weights.w2),
+        ("a", weights.a1, weights.a2),
+        ("g", weights.g1, weights.g2),
+    ):
         load.same_rank(name, first.rows, second.rank)
     load.same_rank("v", weights.v1.rows, v2.rank)
     return weights
@@ -140,7 +148,21 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
     ranks = (weights.w1.rows, weights.a1.rows, weights.v1.rows, weights.g1.rows)
     w, a, vv, g = (zeros(t, rank) for rank in ranks)
     r, k, v, v_first = (zeros(t, c) for _ in range(4))
-    return Scratch(zeros(t, c), zeros(t, c), zeros(6, t, c), r, k, v, v_first, w, a, vv, g, zeros(t, c), zeros(t, config.ffn))
+    return Scratch(
+        zeros(t, c),
+        zeros(t, c),
+        zeros(6, t, c),
+        r,
+        k,
+        v,
+        v_first,
+        w,
+        a,
+        vv,
+        g,
+        zeros(t, c),
+        zeros(t, config.ffn),
+    )
 
 
 @kernel

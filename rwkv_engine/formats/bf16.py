@@ -23,7 +23,9 @@ def pack(tensors: Sequence[Tensor]) -> tuple[BF16Rows, list[np.ndarray]]:
     return packed(BF16Rows, _stored, tensors)
 
 
-def pack_heads(layers: Sequence[Sequence[Tensor | None]], heads: int) -> tuple[list[BF16Heads], list[np.ndarray]]:
+def pack_heads(
+    layers: Sequence[Sequence[Tensor | None]], heads: int
+) -> tuple[list[BF16Heads], list[np.ndarray]]:
     """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`; see `rows.packed_heads`."""
     return packed_heads(BF16Heads, _stored, layers, heads)
 

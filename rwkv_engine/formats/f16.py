@@ -22,7 +22,9 @@ def pack(tensors: Sequence[Tensor]) -> tuple[F16Rows, list[np.ndarray]]:
     return packed(F16Rows, _stored, tensors)
 
 
-def pack_heads(layers: Sequence[Sequence[Tensor | None]], heads: int) -> tuple[list[F16Heads], list[np.ndarray]]:
+def pack_heads(
+    layers: Sequence[Sequence[Tensor | None]], heads: int
+) -> tuple[list[F16Heads], list[np.ndarray]]:
     """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`; see `rows.packed_heads`."""
     return packed_heads(F16Heads, _stored, layers, heads)
 

@@ -22,7 +22,9 @@ def pack(tensors: Sequence[Tensor]) -> tuple[F32Rows, list[np.ndarray]]:
     return packed(F32Rows, _stored, tensors)
 
 
-def pack_heads(layers: Sequence[Sequence[Tensor | None]], heads: int) -> tuple[list[F32Heads], list[np.ndarray]]:
+def pack_heads(
+    layers: Sequence[Sequence[Tensor | None]], heads: int
+) -> tuple[list[F32Heads], list[np.ndarray]]:
     """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`; see `rows.packed_heads`."""
     return packed_heads(F32Heads, _stored, layers, heads)
 

@@ -34,4 +34,6 @@ def pack(tensors: Sequence[Tensor]) -> tuple[Int8Rows, list[np.ndarray]]:
 def unpack(rows: Int8Rows, layer: int) -> np.ndarray:
     """One layer's matrix [rows, cols] as float32."""
     shape = int8_layout.shape_of(rows.rows, rows.cols)
-    return int8_layout.unpacked(view(rows.at[layer], shape[0] * shape[1] * shape[2], np.uint8).reshape(shape), rows.rows, rows.cols)
+    return int8_layout.unpacked(
+        view(rows.at[layer], shape[0] * shape[1] * shape[2], np.uint8).reshape(shape), rows.rows, rows.cols
+    )

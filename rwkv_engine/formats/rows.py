@@ -14,7 +14,9 @@ _PIECE = 1 << 20
 Stored = Callable[[Tensor], np.ndarray]
 
 
-def packed(rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors: Sequence[Tensor]) -> tuple[Any, list[np.ndarray]]:
+def packed(
+    rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors: Sequence[Tensor]
+) -> tuple[Any, list[np.ndarray]]:
     """(rows, owners): the matrices [rows, cols] of a layer each, as the NamedTuple `rows`, and the arrays that hold them.
 
     The addresses in `rows` are valid for as long as the owners live.
@@ -25,7 +27,10 @@ def packed(rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors:
 
 
 def packed_heads(
-    kind: Callable[[np.ndarray, int, int, int], Any], stored: Stored, layers: Sequence[Sequence[Tensor | None]], heads: int
+    kind: Callable[[np.ndarray, int, int, int], Any],
+    stored: Stored,
+    layers: Sequence[Sequence[Tensor | None]],
+    heads: int,
 ) -> tuple[list[Any], list[np.ndarray]]:
     """(pairs, owners): second halves [R, C] of low-rank pairs, cut by heads; for each pair a NamedTuple `kind`.
 
@@ -42,12 +47,17 @@ def packed_heads(
             if tensor:
                 part = stored(tensor).reshape(rank, heads, -1)
                 owner = np.zeros((heads, sum(ranks), part.shape[2]), part.dtype) if owner is None else owner
-                owner[:, start : start + rank] = part.transpose(1, 0, 2)  # before the next is read: `tensor.one_at_a_time`
+                owner[:, start : start + rank] = part.transpose(
+                    1, 0, 2
+                )  # before the next is read: `tensor.one_at_a_time`
         assert owner is not None
         owners.append(owner)
     at = np.array([owner.ctypes.data for owner in owners], np.int64)
     line = owners[0].strides[1]
-    return [kind(at + start * line, heads, rank, owners[0].strides[0]) for start, rank in zip(starts, ranks, strict=True)], owners
+    return [
+        kind(at + start * line, heads, rank, owners[0].strides[0])
+        for start, rank in zip(starts, ranks, strict=True)
+    ], owners
 
 
 def converted(tensor: Tensor, dtype: type, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -33,12 +33,27 @@ from rwkv_engine.system.pages import give_back_code
 
 FASTMATH = {"reassoc", "contract", "nsz"}
 #: folders and files of the package whose sources end in compiled code
-COMPILED = ("kernels/*.py", "formats/*.py", "families/*.py", "system/cpu.py", "numbers/int8_layout.py", "numbers/shapes.py")
+COMPILED = (
+    "kernels/*.py",
+    "formats/*.py",
+    "families/*.py",
+    "system/cpu.py",
+    "numbers/int8_layout.py",
+    "numbers/shapes.py",
+)
 
 #: the library with the compiler: linking a program from the cache takes 36 MB of its code, nothing after that takes any
 _COMPILER = get_library_name()
 #: what unpickling raises for bytes that are cut off, changed, or name what is not there
-_UNREADABLE = (pickle.UnpicklingError, EOFError, ImportError, AttributeError, LookupError, ValueError, TypeError)
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ImportError,
+    AttributeError,
+    LookupError,
+    ValueError,
+    TypeError,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,7 +63,13 @@ def _compiled(function: Function, fastmath: set[str] | bool, inner: bool, counte
 
     counted  whether numba counts references to arrays: a call for every array that is handed over or cut, though none is ever freed.
     """
-    flags = {"nogil": True, "error_model": "numpy", "boundscheck": False, "no_cfunc_wrapper": True, "_nrt": counted}
+    flags = {
+        "nogil": True,
+        "error_model": "numpy",
+        "boundscheck": False,
+        "no_cfunc_wrapper": True,
+        "_nrt": counted,
+    }
     return numba.njit(fastmath=fastmath, no_cpython_wrapper=inner, **flags)(function)
 
 

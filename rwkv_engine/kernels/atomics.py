@@ -28,7 +28,9 @@ def change(typingctx: Any, address: Any, before: Any, after: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.extract_value(builder.cmpxchg(word, arguments[1], arguments[2], "acq_rel", "acquire"), 0)
+        return builder.extract_value(
+            builder.cmpxchg(word, arguments[1], arguments[2], "acq_rel", "acquire"), 0
+        )
 
     return types.int64(types.int64, types.int64, types.int64), codegen
 

@@ -59,11 +59,15 @@ def _disowned(context: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.V
     """`value` with arrays that own nothing: compiled code then counts no references of them."""
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value=value)
-        array.meminfo, array.parent = (cgutils.get_null_value(owner.type) for owner in (array.meminfo, array.parent))
+        array.meminfo, array.parent = (
+            cgutils.get_null_value(owner.type) for owner in (array.meminfo, array.parent)
+        )
         return array._getvalue()
     if isinstance(kind, types.BaseTuple):
         for place, inner in enumerate(kind.types):
-            value = builder.insert_value(value, _disowned(context, builder, inner, builder.extract_value(value, place)), place)
+            value = builder.insert_value(
+                value, _disowned(context, builder, inner, builder.extract_value(value, place)), place
+            )
     return value
 
 

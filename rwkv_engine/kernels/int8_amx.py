@@ -79,19 +79,25 @@ def emit_multiply(b: ir.IRBuilder, arguments: Any) -> None:
         prefetch_ahead(b, b.add(strip, I64(LINE * line)))
     following = b.add(loop.number, I64(1))
     with b.if_then(b.icmp_signed("<", following, blocks), likely=True):
-        _multiply_block(b, b.add(strip, I64(BLOCK_BYTES)), b.add(x, b.mul(following, I64(BLOCK))), plane, x_pitch)
+        _multiply_block(
+            b, b.add(strip, I64(BLOCK_BYTES)), b.add(x, b.mul(following, I64(BLOCK))), plane, x_pitch
+        )
     grown = _grown(b, loop.sums, room, b.add(strip, I64(BLOCK_BYTES - LINE)))
     _store_results(b, room)
     for t, total in enumerate(loop.close(grown)):
         store(b, total, b.add(out, I64(t * STRIP * 4)))
 
 
-def _multiply_block(b: ir.IRBuilder, strip: ir.Value, inputs: ir.Value, plane: ir.Value, pitch: ir.Value) -> None:
+def _multiply_block(
+    b: ir.IRBuilder, strip: ir.Value, inputs: ir.Value, plane: ir.Value, pitch: ir.Value
+) -> None:
     """Both groups of a block: lines of weights at `strip`, inputs of the first token at `inputs`; integers to the registers of results."""
     for group in range(GROUPS):
         here = b.add(inputs, I64(group * GROUP))
         _move(b, "tileloadd64", _WEIGHTS[group], b.add(strip, I64(group * _LINES * LINE)), I64(LINE))
-        for address, register, result in zip((here, b.add(here, plane)), _INPUTS, _RESULTS[group], strict=True):
+        for address, register, result in zip(
+            (here, b.add(here, plane)), _INPUTS, _RESULTS[group], strict=True
+        ):
             _move(b, "tileloadd64", register, address, pitch)
             _call(b, "tilezero", I8(result))
             _call(b, "tdpbssd", I8(result), I8(register), I8(_WEIGHTS[group]))

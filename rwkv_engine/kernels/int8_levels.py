@@ -84,10 +84,16 @@ def _emit(b: ir.IRBuilder, level: Level, arguments: Any, strips: int, tokens: in
     pairs = [(s, t) for s in range(strips) for t in range(tokens)]
     loop = Loop(b, blocks, [ZERO] * len(pairs))
     n, grown = loop.number, dict(zip(pairs, loop.sums, strict=True))
-    strip_at = [b.add(b.add(weights, b.mul(strip_pitch, I64(s))), b.mul(n, I64(BLOCK_BYTES))) for s in range(strips)]
+    strip_at = [
+        b.add(b.add(weights, b.mul(strip_pitch, I64(s))), b.mul(n, I64(BLOCK_BYTES))) for s in range(strips)
+    ]
     bytes_each = 1 if level.split else 2
-    token_at = [b.add(b.add(x, b.mul(x_pitch, I64(t))), b.mul(n, I64(BLOCK * bytes_each))) for t in range(tokens)]
-    start_at = [b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * GROUPS))) for t in range(tokens)]
+    token_at = [
+        b.add(b.add(x, b.mul(x_pitch, I64(t))), b.mul(n, I64(BLOCK * bytes_each))) for t in range(tokens)
+    ]
+    start_at = [
+        b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * GROUPS))) for t in range(tokens)
+    ]
     for number in range(following):
         prefetch(b, b.add(later, b.mul(b.add(b.mul(n, I64(following)), I64(number)), I64(LINE))), 2)
     for group in range(GROUPS):
@@ -178,9 +184,13 @@ def _split_level(has: bool, shape: tuple[int, int], rows: int, name: str, offset
 
     def dot(b: ir.IRBuilder, sums: Values, line: Values, planes: Values) -> Values:
         taken = words if offset else four
-        instruction = cgutils.get_or_insert_function(b.module, ir.FunctionType(words, [words, taken, taken]), name)
+        instruction = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(words, [words, taken, taken]), name
+        )
         line, planes = ([b.bitcast(vector, taken) for vector in vectors] for vectors in (line, planes))
-        added = [b.call(instruction, [total, line[i % parts], planes[i // parts]]) for i, total in enumerate(sums)]
+        added = [
+            b.call(instruction, [total, line[i % parts], planes[i // parts]]) for i, total in enumerate(sums)
+        ]
         return _kept(b, added) if rows == 4 else added
 
     def total(b: ir.IRBuilder, sums: Values) -> ir.Value:
@@ -195,13 +205,17 @@ def _pairs_added(b: ir.IRBuilder, parts: Values) -> ir.Value:
     vector = _joined(b, parts)
     while vector.type.count > STRIP:
         count = vector.type.count // 2
-        even, odd = (ir.Constant(ir.VectorType(I32, count), list(range(first, 2 * count, 2))) for first in (0, 1))
+        even, odd = (
+            ir.Constant(ir.VectorType(I32, count), list(range(first, 2 * count, 2))) for first in (0, 1)
+        )
         undefined = ir.Constant(vector.type, ir.Undefined)
         vector = b.add(b.shuffle_vector(vector, undefined, even), b.shuffle_vector(vector, undefined, odd))
     return vector
 
 
-def _wide_level(has: bool, shape: tuple[int, int], rows: int, sums_each: int, multiply: Callable[..., ir.Value]) -> Level:
+def _wide_level(
+    has: bool, shape: tuple[int, int], rows: int, sums_each: int, multiply: Callable[..., ir.Value]
+) -> Level:
     """Levels that multiply weights widened to 16 bits, `rows` rows x 4 inputs at once, into `sums_each` sums of a row."""
     parts = STRIP // rows
     four, wide = ir.VectorType(I8, 4 * rows), ir.VectorType(I16, 4 * rows)

@@ -61,7 +61,9 @@ def _give_back(typingctx: Any, address: Any, length: Any) -> Any:
         if sys.platform == "linux":
             i64, i32 = ir.IntType(64), ir.IntType(32)
             kind = ir.FunctionType(i32, [i64, i64, i32])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "madvise"), [*arguments, i32(4)])
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, kind, "madvise"), [*arguments, i32(4)]
+            )
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen

@@ -116,7 +116,9 @@ def _is(W: Any, kind: type) -> bool:
     return isinstance(W, types.NamedTuple) and W.instance_class is kind
 
 
-def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, number: Any, paired: bool) -> None:
+def _register(
+    rows: type, heads: type, load: simd.Load, size: int, view: Any, number: Any, paired: bool
+) -> None:
     """Overload `matmul` and `read_row` for the `rows` of one float format, `expand` for its `heads`.
 
     load, size  as in simd.dot_tile.      view    typed view of an address.
@@ -124,7 +126,9 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
     """
     ordered, alike = simd.in_order(load, size), simd.bf16_pairs if paired else simd.in_order(load, size)
     dot = simd.dot_row(alike, size, SUMS)
-    tile, strip, single = (simd.dot_tile(ordered, size, r, t, 1) for r, t in ((TILE, TILE), (TILE, 1), (1, 1)))
+    tile, strip, single = (
+        simd.dot_tile(ordered, size, r, t, 1) for r, t in ((TILE, TILE), (TILE, 1), (1, 1))
+    )
     few = simd.dot_tile(alike, size, FEW_TILE, FEW_TOKENS, SUMS)
 
     @register_jitable(fastmath=FASTMATH)
@@ -160,7 +164,9 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
                     few(here, pitch, x_at, cols * 4, body, address_of(out), FEW_TILE * 4)
                     for u in range(FEW_TOKENS):
                         for r in range(FEW_TILE):
-                            p = out[u, r] + (tail(here + r * pitch, x[t + u], body, cols) if body < cols else np.float32(0))
+                            p = out[u, r] + (
+                                tail(here + r * pitch, x[t + u], body, cols) if body < cols else np.float32(0)
+                            )
                             y[t + u, row + r] = y[t + u, row + r] + p if finish == ADD else p
                     row += FEW_TILE
                 else:
@@ -192,10 +198,20 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
                             strip(here, pitch, x_at + u * cols * 4, 0, body, out_at + u * TILE * 4, 0)
                         else:
                             for r in range(rows_here):
-                                single(here + r * pitch, 0, x_at + u * cols * 4, 0, body, out_at + (u * TILE + r) * 4, 0)
+                                single(
+                                    here + r * pitch,
+                                    0,
+                                    x_at + u * cols * 4,
+                                    0,
+                                    body,
+                                    out_at + (u * TILE + r) * 4,
+                                    0,
+                                )
             for t in range(tokens):
                 for r in range(rows_here):
-                    p = out[t, r] + (tail(here + r * pitch, x[t], body, cols) if body < cols else np.float32(0))
+                    p = out[t, r] + (
+                        tail(here + r * pitch, x[t], body, cols) if body < cols else np.float32(0)
+                    )
                     y[t, row + r] = y[t, row + r] + p if finish == ADD else p
 
     @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
@@ -234,7 +250,9 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
         return implementation
 
     wide = _EXPAND_STRIPS * simd.LANES
-    spread_many, spread_one = (expand_tile(alike, size, _EXPAND_STRIPS, tokens, paired) for tokens in (EXPAND_TOKENS, 1))
+    spread_many, spread_one = (
+        expand_tile(alike, size, _EXPAND_STRIPS, tokens, paired) for tokens in (EXPAND_TOKENS, 1)
+    )
 
     @overload(expand, jit_options={"fastmath": FASTMATH}, strict=False)
     def expand_float(out, W, layer, head, hidden):
@@ -248,9 +266,14 @@ def _register(rows: type, heads: type, load: simd.Load, size: int, view: Any, nu
             for j in range(0, whole, wide):
                 t = 0
                 while t < tokens:
-                    here, there = address_of(hidden) + t * hidden.strides[0], address_of(out) + t * out.strides[0] + 4 * j
+                    here, there = (
+                        address_of(hidden) + t * hidden.strides[0],
+                        address_of(out) + t * out.strides[0] + 4 * j,
+                    )
                     if t + EXPAND_TOKENS <= tokens:
-                        spread_many(at + j * size, pitch, rank, here, hidden.strides[0], there, out.strides[0])
+                        spread_many(
+                            at + j * size, pitch, rank, here, hidden.strides[0], there, out.strides[0]
+                        )
                         t += EXPAND_TOKENS
                     else:
                         spread_one(at + j * size, pitch, rank, here, 0, there, 0)

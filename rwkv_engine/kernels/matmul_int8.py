@@ -17,7 +17,15 @@ from rwkv_engine.kernels._jit import FASTMATH, exact, kernel
 from rwkv_engine.kernels.int8_levels import LEVELS, chosen, group_sum, tile
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, activate, matmul
-from rwkv_engine.kernels.pointers import address_of, bits_of_float32, bytes_at, float32_of_bits, floats, integers, words_at
+from rwkv_engine.kernels.pointers import (
+    address_of,
+    bits_of_float32,
+    bytes_at,
+    float32_of_bits,
+    floats,
+    integers,
+    words_at,
+)
 from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
 from rwkv_engine.system import cpu
 
@@ -73,7 +81,11 @@ def quantize_inputs(q, start, x):
     for i in range(cols):
         largest_bits = max(largest_bits, bits[i] & np.int32(0x7FFFFFFF))
     largest = float32_of_bits(np.uint32(largest_bits))
-    inverse = np.float32(LARGEST) / largest if largest > np.float32(1e-30) and largest_bits < 0x7F800000 else np.float32(0)
+    inverse = (
+        np.float32(LARGEST) / largest
+        if largest > np.float32(1e-30) and largest_bits < 0x7F800000
+        else np.float32(0)
+    )
     upper, lower, words = bytes_at(q, room), bytes_at(q + room, room), words_at(q, room)
     for i in range(cols):
         n = rounded(x[i], inverse)
@@ -119,7 +131,9 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
         start, start_pitch = address_of(scale) + tokens * 4, blocks * GROUPS * 4
         q, plane, q_pitch = start + tokens * start_pitch, blocks * BLOCK, blocks * BLOCK * 2
         for t in range(tokens):
-            scale[t] = quantize_inputs(q + t * q_pitch, integers(start + t * start_pitch, blocks * GROUPS), x[t])
+            scale[t] = quantize_inputs(
+                q + t * q_pitch, integers(start + t * start_pitch, blocks * GROUPS), x[t]
+            )
         tiled = 0
         if AMX_TOKENS:
             tiled = tokens // AMX_TOKENS * AMX_TOKENS
@@ -144,7 +158,18 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
                 for u in range(t, tokens):
                     for s in range(strip, min(strip + STRIPS, last)):
                         here = at + (s - strip) * strip_bytes
-                        _one(here, strip_bytes, q + u * q_pitch, plane, q_pitch, start + u * start_pitch, start_pitch, blocks, out, 0)
+                        _one(
+                            here,
+                            strip_bytes,
+                            q + u * q_pitch,
+                            plane,
+                            q_pitch,
+                            start + u * start_pitch,
+                            start_pitch,
+                            blocks,
+                            out,
+                            0,
+                        )
                         finish_tile(y, W.rows, s, 1, u, 1, out, scale, finish)
             activate(y, ticket * block * STRIP, min(last * STRIP, W.rows), finish)
             ticket = take(lane, slot, tickets, ticket)
@@ -161,7 +186,11 @@ def finish_tile(y, rows, strip, strips, first, tokens, out, scale, finish):
     lo = strip * STRIP
     count = min(strips * STRIP, rows - lo)
     for u in range(tokens):
-        products, factor, here = floats(out + u * strips * STRIP * 4, count), scale[first + u], y[first + u, lo : lo + count]
+        products, factor, here = (
+            floats(out + u * strips * STRIP * 4, count),
+            scale[first + u],
+            y[first + u, lo : lo + count],
+        )
         if finish == ADD:
             for r in range(count):
                 here[r] += products[r] * factor

@@ -21,6 +21,8 @@ def layer_norm(out, x, weight, bias, epsilon):
     for c in range(n):
         d = x[c] - mean
         variance += d * d
-    scale = np.sqrt(np.float32(1) / (variance / np.float32(n) + epsilon))  # not 1 / sqrt: LLVM would divide every number by it
+    scale = np.sqrt(
+        np.float32(1) / (variance / np.float32(n) + epsilon)
+    )  # not 1 / sqrt: LLVM would divide every number by it
     for c in range(n):
         out[c] = (x[c] - mean) * scale * weight[c] + bias[c]

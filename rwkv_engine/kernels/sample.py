@@ -30,7 +30,9 @@ def highest(logits):
     best = np.int32(-(2**31))
     for i in range(logits.shape[0]):
         b = bits[i]
-        best = max(best, b ^ ((b >> np.int32(31)) & np.int32(0x7FFFFFFF)))  # as integers, in the order of the numbers
+        best = max(
+            best, b ^ ((b >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        )  # as integers, in the order of the numbers
     return float32_of_bits(np.uint32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))))
 
 

@@ -54,7 +54,9 @@ def load_f16(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
 
 def in_order(read: Load, size: int) -> LoadStep:
     """STEP numbers in their order, from two loads of `load`; `size` is the bytes of one."""
-    return lambda builder, address: [read(builder, builder.add(address, I64(u * LANES * size))) for u in range(UNROLL)]
+    return lambda builder, address: [
+        read(builder, builder.add(address, I64(u * LANES * size))) for u in range(UNROLL)
+    ]
 
 
 def bf16_pairs(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
@@ -111,7 +113,10 @@ def dot_row(read: LoadStep, size: int, sums: int) -> Any:
                 weights = read(builder, builder.add(here, I64(step * LANES * size)))
                 numbers = in_order(load_f32, 4)(builder, builder.add(at, I64(step * LANES * 4)))
                 totals = loop.sums[step : step + UNROLL]
-                running += [fma(builder, w, number, total) for w, number, total in zip(weights, numbers, totals, strict=True)]
+                running += [
+                    fma(builder, w, number, total)
+                    for w, number, total in zip(weights, numbers, totals, strict=True)
+                ]
             return _total(builder, loop.close(running))
 
         return types.float32(types.int64, types.int64, types.int64), codegen
@@ -140,7 +145,9 @@ def dot_tile(read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> An
     return tile
 
 
-def _emit_tile(builder: ir.IRBuilder, arguments: Any, read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> None:
+def _emit_tile(
+    builder: ir.IRBuilder, arguments: Any, read: LoadStep, size: int, rows: int, tokens: int, sums: int
+) -> None:
     """The loop of `dot_tile`; the accumulators of row r and token t stand from (r * tokens + t) * sums on."""
     weights, row_pitch, x, token_pitch, n, out, out_pitch = arguments
     row_at = [builder.add(weights, builder.mul(row_pitch, I64(r))) for r in range(rows)]
@@ -156,7 +163,9 @@ def _emit_tile(builder: ir.IRBuilder, arguments: Any, read: LoadStep, size: int,
             if u * LANES * size % 64 == 0:  # once for every cache line
                 prefetch_ahead(builder, builder.add(here, I64(u * LANES * size)))
             step, half = divmod(u, UNROLL)
-            w = read(builder, builder.add(here, I64(step * STEP * size)))[half]  # what the other rounds use is read there
+            w = read(builder, builder.add(here, I64(step * STEP * size)))[
+                half
+            ]  # what the other rounds use is read there
             for t in range(tokens):
                 number = (r * tokens + t) * sums + u % sums
                 running[number] = fma(builder, w, inputs[t], running[number])

@@ -28,7 +28,9 @@ def expand_tile(read: LoadStep, size: int, strips: int, tokens: int, paired: boo
             weights, pitch, rank, hidden, hidden_pitch, out, out_pitch = arguments
             loop = Loop(b, rank, [ZERO] * (strips * tokens))
             here = b.add(weights, b.mul(loop.number, pitch))
-            row = [w for step in range(strips // UNROLL) for w in read(b, b.add(here, I64(STEP * size * step)))]
+            row = [
+                w for step in range(strips // UNROLL) for w in read(b, b.add(here, I64(STEP * size * step)))
+            ]
             running = []
             for t in range(tokens):
                 at = b.add(b.add(hidden, b.mul(hidden_pitch, I64(t))), b.mul(loop.number, I64(4)))
@@ -37,9 +39,13 @@ def expand_tile(read: LoadStep, size: int, strips: int, tokens: int, paired: boo
             totals = loop.close(running)
             for place in range(0, len(totals), UNROLL):
                 t, s = divmod(place, strips)
-                both = _woven(b, *totals[place : place + UNROLL]) if paired else totals[place : place + UNROLL]
+                both = (
+                    _woven(b, *totals[place : place + UNROLL]) if paired else totals[place : place + UNROLL]
+                )
                 for number, total in enumerate(both):
-                    store(b, total, b.add(b.add(out, b.mul(out_pitch, I64(t))), I64(4 * LANES * (s + number))))
+                    store(
+                        b, total, b.add(b.add(out, b.mul(out_pitch, I64(t))), I64(4 * LANES * (s + number)))
+                    )
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), codegen
@@ -50,7 +56,9 @@ def expand_tile(read: LoadStep, size: int, strips: int, tokens: int, paired: boo
 def _woven(b: ir.IRBuilder, even: ir.Value, odd: ir.Value) -> list[ir.Value]:
     """Two vectors of numbers at even and at odd places, in order."""
     places = [n // 2 + LANES * (n % 2) for n in range(STEP)]
-    return [b.shuffle_vector(even, odd, ir.Constant(WORDS, part)) for part in (places[:LANES], places[LANES:])]
+    return [
+        b.shuffle_vector(even, odd, ir.Constant(WORDS, part)) for part in (places[:LANES], places[LANES:])
+    ]
 
 
 def wkv7_strips(strips: int) -> Any:
@@ -74,7 +82,12 @@ def wkv7_strips(strips: int) -> Any:
             loop = Loop(b, n, [ZERO] * strips)
             factor = scalar(a, loop)
             row = places(b.add(state, b.mul(loop.number, pitch)))
-            removed = loop.close([fma(b, load(b, at, FLOATS, 4), factor, total) for at, total in zip(row, loop.sums, strict=True)])
+            removed = loop.close(
+                [
+                    fma(b, load(b, at, FLOATS, 4), factor, total)
+                    for at, total in zip(row, loop.sums, strict=True)
+                ]
+            )
             values = [load(b, at, FLOATS, 4) for at in places(v)]
             loop = Loop(b, n, [ZERO] * strips)
             keep, add, key, ask = (scalar(vector, loop) for vector in (w, b_, k, r))

@@ -30,7 +30,9 @@ def splat(b: ir.IRBuilder, number: ir.Value, count: int = LANES) -> ir.Value:
     """A vector of `count` times the same number."""
     kind = ir.VectorType(number.type, count)
     one = b.insert_element(ir.Constant(kind, ir.Undefined), number, I32(0))
-    return b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, count), [0] * count))
+    return b.shuffle_vector(
+        one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, count), [0] * count)
+    )
 
 
 def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:

@@ -27,7 +27,9 @@ def footprint(format: str, bytes: int, layers: int, width: int, vocab: int = VOC
     embedding = 2 * vocab * width
     if format == "keep":
         return Footprint(bytes, bytes - embedding + PROCESS)
-    matrices = [(width, width)] * 4 * layers + [(4 * width, width), (width, 4 * width)] * layers + [(vocab, width)]
+    matrices = (
+        [(width, width)] * 4 * layers + [(4 * width, width), (width, 4 * width)] * layers + [(vocab, width)]
+    )
     others = bytes - 2 * sum(map(prod, matrices))
     file = others + sum(prod(shape_of(*matrix)) for matrix in matrices)
     return Footprint(file, file - embedding + PROCESS)

@@ -64,10 +64,14 @@ def describe(repository: Repository, path: str) -> RemoteFile:
     """Size and checksum of one file. One request. Raises DownloadError, also where the hub gives no checksum."""
     hub = _package()
     with _refusals(f"{repository.name}:{path}"):
-        told = hub.get_hf_file_metadata(_url(repository, path), headers=_headers(), endpoint=repository.endpoint)
+        told = hub.get_hf_file_metadata(
+            _url(repository, path), headers=_headers(), endpoint=repository.endpoint
+        )
     digest = (told.etag or "").lower()
     if told.size is None or not re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", digest):
-        raise DownloadError(f"{repository.name}:{path}: the hub tells no size or checksum (ETag {told.etag!r}), so it cannot be checked")
+        raise DownloadError(
+            f"{repository.name}:{path}: the hub tells no size or checksum (ETag {told.etag!r}), so it cannot be checked"
+        )
     file = RemoteFile(repository, path, told.size, digest)
     if not PLAIN.fullmatch(file.name):
         raise DownloadError(f"{repository.name}: {path[:100]!r} is no plain file name")
@@ -93,7 +97,14 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
 
         with _refusals(f"{file.repository.name}:{file.path}"), open(part, "ab") as out:
             url = _url(file.repository, file.path)
-            http_get(url, out, resume_size=here, headers=_headers(), expected_size=file.bytes, displayed_filename=file.name)
+            http_get(
+                url,
+                out,
+                resume_size=here,
+                headers=_headers(),
+                expected_size=file.bytes,
+                displayed_filename=file.name,
+            )
     got = digest_of(part, len(file.digest))
     if got != file.digest or part.stat().st_size != file.bytes:
         part.unlink()
@@ -107,7 +118,11 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
 
 def digest_of(path: Path, digits: int) -> str:
     """A file's SHA-256 (64 digits), or its SHA-1 as git counts it (40)."""
-    digest = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    digest = (
+        hashlib.sha256()
+        if digits == 64
+        else hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    )
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
@@ -121,12 +136,16 @@ def _package() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise MissingExtra("pulling models needs the package huggingface_hub: pip install 'rwkv-engine[hub]'.") from error
+        raise MissingExtra(
+            "pulling models needs the package huggingface_hub: pip install 'rwkv-engine[hub]'."
+        ) from error
     return huggingface_hub
 
 
 def _url(repository: Repository, path: str) -> str:
-    url: str = _package().hf_hub_url(repository.name, path, revision=repository.commit, endpoint=repository.endpoint)
+    url: str = _package().hf_hub_url(
+        repository.name, path, revision=repository.commit, endpoint=repository.endpoint
+    )
     return url
 
 
@@ -146,7 +165,9 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError:
-        raise DownloadError(f"{what}: its owner wants you to agree to terms on the hub first, and HF_TOKEN to say who you are") from None
+        raise DownloadError(
+            f"{what}: its owner wants you to agree to terms on the hub first, and HF_TOKEN to say who you are"
+        ) from None
     except (errors.RepositoryNotFoundError, errors.EntryNotFoundError, errors.RevisionNotFoundError):
         raise DownloadError(f"{what}: the hub has no such thing; if it is private, set HF_TOKEN") from None
     except errors.HfHubHTTPError as error:
@@ -154,4 +175,6 @@ def _refusals(what: str) -> Iterator[None]:
         raise DownloadError(f"{what}: the hub refused ({status}); try again later") from None
     except (errors.HTTPError, OSError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
-        raise DownloadError(f"{what}: {type(error).__name__}: {text}; what has come is kept, pull again to go on") from None
+        raise DownloadError(
+            f"{what}: {type(error).__name__}: {text}; what has come is kept, pull again to go on"
+        ) from None

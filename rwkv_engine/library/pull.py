@@ -56,9 +56,13 @@ def pull(
     if format not in FORMATS:
         raise OptionError(f"format: got {format!r}, want one of {', '.join(FORMATS)}")
     if tokenizer is not None and format == "keep":
-        raise OptionError("a tokenizer can be packed with int8; a model that is kept as it is has the one that lies beside it")
+        raise OptionError(
+            "a tokenizer can be packed with int8; a model that is kept as it is has the one that lies beside it"
+        )
     if "/" not in where:
-        raise OptionError(f"{source!r} is no known model; want one of {', '.join(one.name for one in KNOWN)}, or owner/repo:file")
+        raise OptionError(
+            f"{source!r} is no known model; want one of {', '.join(one.name for one in KNOWN)}, or owner/repo:file"
+        )
     name = registry.check_name(name or (row.name if row else where.rpartition("/")[2]))
     say = say or _silent
     repository = look_up(where, endpoint)
@@ -73,14 +77,28 @@ def pull(
     with _usable(folder), _alone(folder, say):
         if (here := _same(name, key, format)) is not None:
             return here
-        say(f"{where}: {', '.join(file.name for file in files)}, {sum(file.bytes for file in files) / 1e6:,.0f} MB")
+        say(
+            f"{where}: {', '.join(file.name for file in files)}, {sum(file.bytes for file in files) / 1e6:,.0f} MB"
+        )
         paths = [fetch(file, folder) for file in files]
         model = paths[0] if len(_weights(files)) == 1 else folder
         say("checked; " + ("quantizing" if format == "int8" else "registering"))
         try:
-            record = _install(name, model, paths, format, tokenizer, progress, f"{where}:{files[0].path}", repository.commit, key)
+            record = _install(
+                name,
+                model,
+                paths,
+                format,
+                tokenizer,
+                progress,
+                f"{where}:{files[0].path}",
+                repository.commit,
+                key,
+            )
         except UnknownLayout:
-            shutil.rmtree(folder, ignore_errors=True)  # no download to go on with: it is another kind of thing
+            shutil.rmtree(
+                folder, ignore_errors=True
+            )  # no download to go on with: it is another kind of thing
             raise
         shutil.rmtree(folder, ignore_errors=True)
     return record
@@ -96,12 +114,18 @@ def choose(repository: Repository, wanted: str) -> list[str]:
     if wanted:
         chosen = [wanted]
     elif INDEX in repository.files:
-        chosen = [path for path in weights if "/" not in path and path.startswith("model-") and path.endswith(".safetensors")] + [INDEX]
+        chosen = [
+            path
+            for path in weights
+            if "/" not in path and path.startswith("model-") and path.endswith(".safetensors")
+        ] + [INDEX]
     else:
         top = [path for path in weights if "/" not in path]
         chosen = [path for path in top if path == "model.safetensors"] or top
         if len(chosen) != 1:
-            raise OptionError(f"{repository.name} holds {len(top)} models; say which: {repository.name}:FILE, with {_few(weights)}")
+            raise OptionError(
+                f"{repository.name} holds {len(top)} models; say which: {repository.name}:FILE, with {_few(weights)}"
+            )
     return chosen + [beside + path for path in COMPANIONS if beside + path in repository.files]
 
 
@@ -121,7 +145,9 @@ def _install(
     if tokenizer is not None and checkpoint.packing is not None:
         raise OptionError(f"{source} is packed already, with its tokenizer; pull it without another one")
     config = families.detect(checkpoint.tensors).infer(checkpoint.tensors)  # refuses what does not run here
-    types = {tensor.dtype for tensor_name, tensor in checkpoint.tensors.items() if is_matrix(tensor_name, tensor)}
+    types = {
+        tensor.dtype for tensor_name, tensor in checkpoint.tensors.items() if is_matrix(tensor_name, tensor)
+    }
     registry.clear_leftovers()
     place = registry.new_folder(name)
     try:
@@ -136,7 +162,9 @@ def _install(
             made = "int8" if checkpoint.packing else "/".join(sorted(types))
         size = sum(file.stat().st_size for file in place.iterdir())
         inside = str(target.relative_to(registry.models_folder()))
-        record = Record(name, f"RWKV-{config.version}", made, size, inside, source, revision, key, fingerprint(checkpoint))
+        record = Record(
+            name, f"RWKV-{config.version}", made, size, inside, source, revision, key, fingerprint(checkpoint)
+        )
         registry.register(record)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
@@ -170,7 +198,9 @@ def _same(name: str, key: str, format: str) -> Record | None:
     return found if fits and registry.path_of(found).exists() else None
 
 
-def _refuse_without_room(name: str, need: Footprint, files: Sequence[RemoteFile], folder: Path, format: str) -> None:
+def _refuse_without_room(
+    name: str, need: Footprint, files: Sequence[RemoteFile], folder: Path, format: str
+) -> None:
     """DownloadError, with the estimate, if disk or memory are too small."""
     total = sum(file.bytes for file in files)
     here = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
@@ -233,7 +263,9 @@ def _key(files: Sequence[RemoteFile]) -> str:
 
 
 def _few(paths: Sequence[str]) -> str:
-    return (", ".join(paths[:12]) + (f" and {len(paths) - 12} more" if len(paths) > 12 else "")) or "no weights"
+    return (
+        ", ".join(paths[:12]) + (f" and {len(paths) - 12} more" if len(paths) > 12 else "")
+    ) or "no weights"
 
 
 def _silent(line: str) -> None:

@@ -55,9 +55,15 @@ def models_folder() -> Path:
     Raises OptionError for a user without a home.
     """
     try:
-        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "rwkv_engine" / "models"
+        return (
+            Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+            / "rwkv_engine"
+            / "models"
+        )
     except RuntimeError:  # pathlib's word for a user without a home
-        raise OptionError("there is no home folder to keep models in; set XDG_DATA_HOME, or give a model's path") from None
+        raise OptionError(
+            "there is no home folder to keep models in; set XDG_DATA_HOME, or give a model's path"
+        ) from None
 
 
 def downloads_folder() -> Path:
@@ -68,14 +74,20 @@ def downloads_folder() -> Path:
 def check_name(name: str) -> str:
     """The name, if it may be a model's. Raises OptionError."""
     if not NAME.fullmatch(name):
-        raise OptionError(f"model name {name[:100]!r}: want letters, digits and . - _, with a letter or digit first")
+        raise OptionError(
+            f"model name {name[:100]!r}: want letters, digits and . - _, with a letter or digit first"
+        )
     return name
 
 
 def names() -> list[str]:
     """Names of all registered models, sorted; damaged records too."""
     folder = models_folder()
-    return sorted(file.stem for file in folder.glob("*.json") if NAME.fullmatch(file.stem)) if folder.is_dir() else []
+    return (
+        sorted(file.stem for file in folder.glob("*.json") if NAME.fullmatch(file.stem))
+        if folder.is_dir()
+        else []
+    )
 
 
 def record(name: str) -> Record:
@@ -88,11 +100,22 @@ def record(name: str) -> Record:
     except FileNotFoundError:
         raise CheckpointError(f"no model is called {name!r}; {_what_there_is()}") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({type(error).__name__}); pull {name} again, or remove it") from None
-    good = all(isinstance(getattr(found, field.name), int if field.name == "bytes" else str) for field in fields(Record))
-    inside = good and Path(os.path.normpath(found.path)).parts[:1] == ("data",) and not Path(found.path).is_absolute()
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}); pull {name} again, or remove it"
+        ) from None
+    good = all(
+        isinstance(getattr(found, field.name), int if field.name == "bytes" else str)
+        for field in fields(Record)
+    )
+    inside = (
+        good
+        and Path(os.path.normpath(found.path)).parts[:1] == ("data",)
+        and not Path(found.path).is_absolute()
+    )
     if version != VERSION or found.name != name or not inside:
-        raise CheckpointError(f"{path} is damaged, or of another version of the engine; pull {name} again, or remove it")
+        raise CheckpointError(
+            f"{path} is damaged, or of another version of the engine; pull {name} again, or remove it"
+        )
     return found
 
 
@@ -113,7 +136,9 @@ def resolve(source: str | Path) -> Path:
     if (models_folder() / f"{word}.json").is_file():
         found = path_of(record(word))
         if not found.exists():
-            raise CheckpointError(f"the files of model {word} are gone ({found}); pull it again, or remove it")
+            raise CheckpointError(
+                f"the files of model {word} are gone ({found}); pull it again, or remove it"
+            )
         return found
     raise CheckpointError(f"{word} does not exist, and no model is called so; {_what_there_is()}")
 

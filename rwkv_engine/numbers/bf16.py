@@ -11,5 +11,7 @@ def bf16_to_float32(bits: np.ndarray) -> np.ndarray:
 def float32_to_bf16(values: np.ndarray) -> np.ndarray:
     """Round float32 values (any shape) to BF16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(
+        np.uint16
+    )
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)

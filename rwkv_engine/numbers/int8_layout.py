@@ -57,15 +57,21 @@ def packed(rows: int, cols: int, read: Callable[[int, int], np.ndarray]) -> np.n
         quads = integers.reshape(strips, STRIP, blocks, BLOCK // 4, 4).transpose(0, 2, 3, 1, 4)
         here = out[first : first + strips]
         here[:, :, :-LINE] = quads.reshape(strips, blocks, -1).view(np.uint8)
-        here[:, :, -LINE:] = np.ascontiguousarray(scale.transpose(0, 2, 1, 3)).reshape(strips, blocks, -1).view(np.uint8)
+        here[:, :, -LINE:] = (
+            np.ascontiguousarray(scale.transpose(0, 2, 1, 3)).reshape(strips, blocks, -1).view(np.uint8)
+        )
     return out
 
 
 def unpacked(stored: np.ndarray, rows: int, cols: int) -> np.ndarray:
     """The inverse of `packed`, to float32 [rows, cols]."""
     count, blocks, _ = stored.shape
-    quads = np.ascontiguousarray(stored[:, :, :-LINE]).view(np.int8).reshape(count, blocks, BLOCK // 4, STRIP, 4)
-    scale = bf16_to_float32(np.ascontiguousarray(stored[:, :, -LINE:]).view(np.uint16).reshape(count, blocks, STRIP, GROUPS))
+    quads = (
+        np.ascontiguousarray(stored[:, :, :-LINE]).view(np.int8).reshape(count, blocks, BLOCK // 4, STRIP, 4)
+    )
+    scale = bf16_to_float32(
+        np.ascontiguousarray(stored[:, :, -LINE:]).view(np.uint16).reshape(count, blocks, STRIP, GROUPS)
+    )
     integers = quads.transpose(0, 3, 1, 2, 4).reshape(count, STRIP, blocks, GROUPS, GROUP)
     values = integers * scale.transpose(0, 2, 1, 3)[..., None]
     return np.ascontiguousarray(values.reshape(count * STRIP, blocks * BLOCK)[:rows, :cols])

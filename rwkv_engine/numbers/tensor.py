@@ -39,19 +39,31 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes that the elements take as they are stored."""
-        return prod(int8_layout.shape_of(*self.shape)) if self.dtype == "INT8" else prod(self.shape) * BITS[self.dtype].itemsize
+        return (
+            prod(int8_layout.shape_of(*self.shape))
+            if self.dtype == "INT8"
+            else prod(self.shape) * BITS[self.dtype].itemsize
+        )
 
     def rows(self) -> Callable[[int, int], np.ndarray]:
         """read(first, last): some of a float matrix's rows as float32, so that a large one need never be widened as a whole."""
         bits = self.bits()
-        return lambda first, last: bf16_to_float32(bits[first:last]) if self.dtype == "BF16" else np.asarray(bits[first:last], np.float32)
+        return lambda first, last: (
+            bf16_to_float32(bits[first:last])
+            if self.dtype == "BF16"
+            else np.asarray(bits[first:last], np.float32)
+        )
 
     def float32(self) -> np.ndarray:
         """The elements as a float32 array of `shape`: C-contiguous, and never a view of the file."""
         bits = self.bits()
         if self.dtype == "INT8":
             return int8_layout.unpacked(bits, *self.shape)
-        return np.ascontiguousarray(bf16_to_float32(bits)) if self.dtype == "BF16" else np.array(bits, np.float32)
+        return (
+            np.ascontiguousarray(bf16_to_float32(bits))
+            if self.dtype == "BF16"
+            else np.array(bits, np.float32)
+        )
 
 
 def one_at_a_time(tensors: Mapping[str, Tensor], stay: bool) -> dict[str, Tensor]:

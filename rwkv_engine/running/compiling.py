@@ -42,7 +42,12 @@ class Watcher(event.Listener):
             self._depth += 1
             if self._depth > 1:
                 return
-            self._functions, self._began, self._told, self._done = 0, time.monotonic(), False, threading.Event()
+            self._functions, self._began, self._told, self._done = (
+                0,
+                time.monotonic(),
+                False,
+                threading.Event(),
+            )
         threading.Thread(target=self._tick, args=(self._done,), daemon=True, name="rwkv-compiling").start()
 
     def on_end(self, event: Any) -> None:

@@ -32,7 +32,12 @@ class Rows:
     def of(cls, source: np.ndarray, path: Path) -> "Rows | None":
         """Those of `source`; None where it is small, is in memory already, or files cannot be read at a place (Windows)."""
         file = mapped_file(source)
-        if file is None or not source.flags.c_contiguous or source.nbytes < WORTH_READING or not hasattr(os, "preadv"):
+        if (
+            file is None
+            or not source.flags.c_contiguous
+            or source.nbytes < WORTH_READING
+            or not hasattr(os, "preadv")
+        ):
             return None
         return cls(source, file, path)
 
@@ -44,5 +49,7 @@ class Rows:
             except OSError as error:
                 raise CheckpointError(f"{self._path} cannot be read any more: {error}") from error
             if count != self._size:
-                raise CheckpointError(f"{self._path} has been cut off since it was loaded; get the file again")
+                raise CheckpointError(
+                    f"{self._path} has been cut off since it was loaded; get the file again"
+                )
         return np.arange(len(tokens), dtype=np.int64)

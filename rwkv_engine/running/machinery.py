@@ -39,7 +39,9 @@ class Machinery:
     Raises                 CheckpointError, OptionError.
     """
 
-    def __init__(self, checkpoint: Checkpoint, weights: str | None, threads: int | None, ram: int | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, weights: str | None, threads: int | None, ram: int | None
+    ) -> None:
         self.family = families.detect(checkpoint.tensors)
         self.config = self.family.infer(checkpoint.tensors)
         bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
@@ -47,7 +49,9 @@ class Machinery:
             memory.require(bounded, ram)
         early = ram is None and _lies_ready(checkpoint, weights)
         if early:  # before anything is read: what is once in small pages stays so
-            prefer_large(tensor.bits() for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor))
+            prefer_large(
+                tensor.bits() for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)
+            )
         loader = Loader(one_at_a_time(checkpoint.tensors, stay=early), self.config.layers, weights)
         prepared = self.family.prepare(loader, self.config)
         self.owners, self.format = tuple(loader.owners), loader.format.NAME
@@ -57,11 +61,19 @@ class Machinery:
         self._embedding = Rows.of(self.owners[0], checkpoint.path)
         if self._embedding is not None:
             prepared.ends.emb.at[0] = self._embedding.near.ctypes.data
-        left = memory.left_to_the_page_cache(self.owners, bounded, ram) if bounded is not None and ram is not None else []
+        left = (
+            memory.left_to_the_page_cache(self.owners, bounded, ram)
+            if bounded is not None and ram is not None
+            else []
+        )
         lanes = cpu.physical_cores() if threads is None else threads
         self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
         self.weight_bytes = sum(array.nbytes for array in self.owners) - loader.unread_bytes
-        self._prepared, self._scratch, self._words = prepared, self.family.scratch(self.config, prepared, CHUNK), new_words()
+        self._prepared, self._scratch, self._words = (
+            prepared,
+            self.family.scratch(self.config, prepared, CHUNK),
+            new_words(),
+        )
         self._lanes, self._one_pass = threads, threading.Lock()
 
     @functools.cached_property
@@ -90,7 +102,9 @@ class Machinery:
             tell(self._words, rows, spans, [state.block.ctypes.data for state in batch], wanted, out)
             self.team.run(self.family.step, self._frozen, lanes=lanes)
             if hidden is not None:
-                hidden[:] = self._scratch.h[: len(wanted)]  # every family leaves it there: `families.ends.project`
+                hidden[:] = self._scratch.h[
+                    : len(wanted)
+                ]  # every family leaves it there: `families.ends.project`
             finite = bool(self._words[FINITE])
         for b, state in enumerate(batch):
             state.position += spans[b + 1] - spans[b]
@@ -106,4 +120,8 @@ def room_for_model(config: ModelConfig) -> int:
 def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
     """Whether matrices are run as they lie in the file, so that to look for them reads and converts nothing."""
     own = own_format({tensor.dtype for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)})
-    return weights in (None, own) and checkpoint.container in ("safetensors", "packed") and checkpoint.layout == BLINKDL.name
+    return (
+        weights in (None, own)
+        and checkpoint.container in ("safetensors", "packed")
+        and checkpoint.layout == BLINKDL.name
+    )

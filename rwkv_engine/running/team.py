@@ -136,7 +136,9 @@ class Team:
 
     def _call(self, work: tuple[Any, ...], count: int) -> None:
         """Have the first `count` - 1 helpers run `work`: a function, how many lanes run it, and its arguments."""
-        again = len(work) == len(self._last) and all(new is old for new, old in zip(work, self._last, strict=True))
+        again = len(work) == len(self._last) and all(
+            new is old for new, old in zip(work, self._last, strict=True)
+        )
         self._last = ()
         asleep = ring(self._words.ctypes.data, count - 1, again)
         if not again:
@@ -153,7 +155,9 @@ class Team:
         if (index, count) not in self._views:
             leave = 0 if self._leave is None else self._leave.ctypes.data
             desk = self._words.ctypes.data + (index - 1) * STRIDE if index else 0
-            self._views[index, count] = Lane(index, count, self._shared.ctypes.data, self._rooms[index], leave, desk, self._stay)
+            self._views[index, count] = Lane(
+                index, count, self._shared.ctypes.data, self._rooms[index], leave, desk, self._stay
+            )
         return self._views[index, count]
 
     def _hire(self) -> None:

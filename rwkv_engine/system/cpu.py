@@ -18,11 +18,15 @@ _X86_2, _X86_VNNI = frozenset({"avx2"}), frozenset({"avx2", "avxvnni"})
 NAMED = {
     **dict.fromkeys(("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3"), _X86_2),
     **dict.fromkeys(("alderlake", "raptorlake", "meteorlake", "sierraforest"), _X86_VNNI),
-    **dict.fromkeys(("cascadelake", "icelake-client", "icelake-server", "znver4"), _X86_2 | {"avx512f", "avx512vnni"}),
+    **dict.fromkeys(
+        ("cascadelake", "icelake-client", "icelake-server", "znver4"), _X86_2 | {"avx512f", "avx512vnni"}
+    ),
 }
 
 #: machine architecture as kernels distinguish it: "x86", "arm" or "other"
-ARCHITECTURE = {"x86_64": "x86", "AMD64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}.get(platform.machine(), "other")
+ARCHITECTURE = {"x86_64": "x86", "AMD64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}.get(
+    platform.machine(), "other"
+)
 
 
 def usable_cpus() -> int:
@@ -137,7 +141,9 @@ def has_tiles() -> bool:
 
     Linux wants to be asked for them, once, for all threads of a process and for what it forks; other systems are not asked.
     """
-    if not (has_features("amx-tile", "amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"):
+    if not (
+        has_features("amx-tile", "amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"
+    ):
         return False
     return _system_call(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA) == 0
 

@@ -15,7 +15,9 @@ def write_whole(path: str | Path, parts: Iterable[bytes | memoryview], sync: boo
     process that is killed: then the next `remove_leftovers` clears up.
     """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.{os.getpid()}.", suffix=".part", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(
+        prefix=f".{path.name}.{os.getpid()}.", suffix=".part", dir=path.parent
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             os.chmod(temporary, 0o666 & ~_umask())

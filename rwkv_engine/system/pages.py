@@ -34,7 +34,9 @@ def resident() -> int:
 
 def peak() -> int:
     """The most bytes of physical memory that this process has held; 0 where the system does not tell."""
-    return _told("/proc/self/status", "VmHWM")  # not getrusage's figure, which may be that of the process that started this one
+    return _told(
+        "/proc/self/status", "VmHWM"
+    )  # not getrusage's figure, which may be that of the process that started this one
 
 
 def private() -> int:
@@ -105,7 +107,9 @@ def prefer_large(arrays: Iterable[np.ndarray]) -> None:
     longer slows the reading of weights. What the page cache already holds in small pages stays so.
     """
     if HERE:
-        _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE, _BETWEEN)
+        _advise(
+            [array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _HUGEPAGE, _BETWEEN
+        )
 
 
 def prefer_small(arrays: Iterable[np.ndarray]) -> None:
@@ -126,7 +130,9 @@ def give_back_code(library: str) -> None:
         maps = Path("/proc/self/maps").read_bytes()
     except OSError:
         return  # no /proc here
-    for span in re.findall(rb"^(\w+)-(\w+) r-xp .*/" + re.escape(os.fsencode(library)) + b"$", maps, re.MULTILINE):
+    for span in re.findall(
+        rb"^(\w+)-(\w+) r-xp .*/" + re.escape(os.fsencode(library)) + b"$", maps, re.MULTILINE
+    ):
         first, last = (int(number, 16) for number in span)
         _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _DONTNEED)
 

@@ -11,7 +11,9 @@ from rwkv_engine.text.world import World
 WORLD_SIZES, BYTES_SIZE, NEOX_SIZE = (65536, 65529, 65530), 256, 50277
 
 
-def find_tokenizer(vocab: int, folder: Path | None = None, choice: str | Path | None = None, inside: str | None = None) -> Tokenizer:
+def find_tokenizer(
+    vocab: int, folder: Path | None = None, choice: str | Path | None = None, inside: str | None = None
+) -> Tokenizer:
     """The tokenizer of a model.
 
     vocab   the model's vocabulary size.
@@ -61,7 +63,9 @@ def _chosen(vocab: int, choice: str | Path) -> Tokenizer:
     path = Path(choice)
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
-        raise OptionError(f"tokenizer: got {str(choice)!r}, want world, bytes or the path of a tokenizer.json")
+        raise OptionError(
+            f"tokenizer: got {str(choice)!r}, want world, bytes or the path of a tokenizer.json"
+        )
     return _checked(vocab, _json(path))
 
 
@@ -74,7 +78,9 @@ def _json(path: Path) -> Tokenizer:
 def _checked(vocab: int, tokenizer: Tokenizer) -> Tokenizer:
     """`tokenizer`, if the model has all its ids. A model may have more: sizes are often rounded up."""
     if tokenizer.size > vocab:
-        raise OptionError(f"tokenizer {tokenizer.name} has {tokenizer.size} ids, the model only {vocab}; it belongs to another model")
+        raise OptionError(
+            f"tokenizer {tokenizer.name} has {tokenizer.size} ids, the model only {vocab}; it belongs to another model"
+        )
     return tokenizer
 
 

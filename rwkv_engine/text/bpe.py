@@ -15,7 +15,11 @@ END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<s>")
 @functools.cache
 def _byte_of_letter() -> dict[str, int]:
     """GPT-2's stand-in letters for bytes: printable ones stand for themselves, the others for 256, 257 ... in order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     letters = {chr(byte): byte for byte in printable}
     others = (byte for byte in range(256) if byte not in printable)
     return letters | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -39,7 +43,9 @@ class Json:
         try:
             model = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception for whatever is wrong with it
-            raise CheckpointError(f"{path or name}: not a readable tokenizer.json ({str(error)[:120]})") from None
+            raise CheckpointError(
+                f"{path or name}: not a readable tokenizer.json ({str(error)[:120]})"
+            ) from None
         return cls(model, name, text)
 
     def __init__(self, model: tokenizers.Tokenizer, name: str, text: str) -> None:
@@ -57,7 +63,9 @@ class Json:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise TokenError(f"the text has a lone surrogate at position {error.start}; it cannot be encoded") from None
+            raise TokenError(
+                f"the text has a lone surrogate at position {error.start}; it cannot be encoded"
+            ) from None
         return list(self._model.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -96,7 +96,13 @@ class ChatTemplate:
         """See `Template`."""
         return self.asks(text, "off", system, first) + (f" {answer.strip()}" if answer.strip() else "")
 
-    def render(self, messages: Sequence[Message], think: Think = "off", tools: Sequence[Mapping[str, Any]] = (), call: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        think: Think = "off",
+        tools: Sequence[Mapping[str, Any]] = (),
+        call: bool = False,
+    ) -> str:
         """A whole talk that ends with the user's message or a tool's output, up to where the answer begins.
 
         tools  put in front, with the system text if the talk begins with one.    think, call  as for `turn`.
@@ -134,8 +140,14 @@ TEMPLATES = {
             think={"off": "", "fast": " <think>\n</think", "on": " <think", "long": " <think"},
             asking={"long": " (think a lot)"},
         ),
-        ChatTemplate("raven", {"system": "System", "user": "Bob", "assistant": "Alice"}, stops=("\n\nBob:", "\n\nAlice:")),
-        ChatTemplate("qa", {"system": "System", "user": "Question", "assistant": "Answer"}, stops=("\n\nQuestion:",)),
+        ChatTemplate(
+            "raven",
+            {"system": "System", "user": "Bob", "assistant": "Alice"},
+            stops=("\n\nBob:", "\n\nAlice:"),
+        ),
+        ChatTemplate(
+            "qa", {"system": "System", "user": "Question", "assistant": "Answer"}, stops=("\n\nQuestion:",)
+        ),
         ChatTemplate("pile", {"system": "System", "user": "Q", "assistant": "A"}, stops=("\n\nQ:",)),
     )
 }

@@ -31,15 +31,23 @@ class JinjaTemplate:
             import jinja2
             from jinja2.sandbox import ImmutableSandboxedEnvironment
         except ImportError:
-            raise MissingExtra("a Jinja template needs the package jinja2: pip install 'rwkv-engine[template]'") from None
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+            raise MissingExtra(
+                "a Jinja template needs the package jinja2: pip install 'rwkv-engine[template]'"
+            ) from None
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals.update(raise_exception=_raise, strftime_now=_now)
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
             raise OptionError(f"template {name}: line {getattr(error, 'lineno', '?')}: {error}") from None
         self.name, self._bos, self._eos = name, bos, eos
-        self.stops = tuple(dict.fromkeys((*((eos,) if eos else ()), *(stop for stop in _STOPS if stop.strip("\n") in source))))
+        self.stops = tuple(
+            dict.fromkeys(
+                (*((eos,) if eos else ()), *(stop for stop in _STOPS if stop.strip("\n") in source))
+            )
+        )
         self.thinks: tuple[Think, ...] = ("off", "on") if "enable_thinking" in source else ("off",)
 
     @classmethod
@@ -52,7 +60,13 @@ class JinjaTemplate:
         except UnicodeDecodeError as error:
             raise OptionError(f"template {path}: not UTF-8 text (byte {error.start})") from None
 
-    def render(self, messages: Sequence[Message], think: Think = "off", tools: Sequence[Mapping[str, Any]] = (), open: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        think: Think = "off",
+        tools: Sequence[Mapping[str, Any]] = (),
+        open: bool = True,
+    ) -> str:
         """The whole talk; with `open`, up to where the next answer begins."""
         import jinja2
 
@@ -67,7 +81,15 @@ class JinjaTemplate:
                 bos_token=self._bos,
                 eos_token=self._eos,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise OptionError(f"template {self.name}: {error}") from None
 
     def asks(self, text: str, think: Think, system: str | None, first: bool) -> str:

@@ -33,7 +33,9 @@ def pack(tokens: list[bytes]) -> bytes:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("vocabulary", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()

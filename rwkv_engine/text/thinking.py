@@ -24,7 +24,9 @@ class Thinking:
         self.tagged = bool(primed)
         self._opened = bool(primed)  # whether it is known if there is a thought
         self._inside = bool(primed) and "</" not in primed  # whether the thought goes on
-        self._skip = bool(primed) and not primed.endswith(">")  # whether the tag's last letter is still to come
+        self._skip = bool(primed) and not primed.endswith(
+            ">"
+        )  # whether the tag's last letter is still to come
         self._bare = True  # nothing but white space so far on this side of the tag
 
     @property

@@ -105,7 +105,9 @@ def _require_quantized(format: str) -> None:
 
 def _write(target: Path, tensors: Mapping[str, Tensor], packing: Packing, progress: Progress | None) -> None:
     remove_leftovers(target)
-    halves = frozenset(name for name, tensor in tensors.items() if _FIRST_HALF.fullmatch(name) and len(tensor.shape) == 2)
+    halves = frozenset(
+        name for name, tensor in tensors.items() if _FIRST_HALF.fullmatch(name) and len(tensor.shape) == 2
+    )
     write_packed(target, _packed(one_at_a_time(tensors, stay=False), progress), halves, packing)
 
 

@@ -45,11 +45,15 @@ def layout_of(checkpoint: Checkpoint) -> StateLayout:
 def place(state: State, layers: Mapping[int, Tensor]) -> None:
     """Write the `time_state` tensors [H, value, key] of some layers into a state. Raises WrongShape."""
     if layers and MATRIX not in state.names:
-        raise WrongShape(f"a time_state is for RWKV-5, 6 and 7; this model's state has {', '.join(state.names)}")
+        raise WrongShape(
+            f"a time_state is for RWKV-5, 6 and 7; this model's state has {', '.join(state.names)}"
+        )
     for layer, tensor in layers.items():
         memory = state[MATRIX][layer]
         if tensor.shape != memory.shape:
-            raise WrongShape(f"tensor {tensor.name}: got shape {list(tensor.shape)}, want {list(memory.shape)}")
+            raise WrongShape(
+                f"tensor {tensor.name}: got shape {list(tensor.shape)}, want {list(memory.shape)}"
+            )
         memory[...] = tensor.float32().transpose(0, 2, 1)
 
 
@@ -93,9 +97,13 @@ def blend(first: State, second: State, weight: float = 0.5) -> State:
     Raises   StateError (of two models), OptionError (weight).
     """
     if not (math.isfinite(weight) and 0 <= weight <= 1):
-        raise OptionError(f"weight: got {weight}, want a number from 0 (all of the first) to 1 (all of the second)")
+        raise OptionError(
+            f"weight: got {weight}, want a number from 0 (all of the first) to 1 (all of the second)"
+        )
     if first.layout != second.layout:
-        raise StateError("the two states are of different models or shapes; only states of one model can be blended")
+        raise StateError(
+            "the two states are of different models or shapes; only states of one model can be blended"
+        )
     result = (second if weight == 1 else first).fork()
     result.position = max(first.position, second.position)
     if 0 < weight < 1:
@@ -116,9 +124,13 @@ def save_state_file(path: str | Path, file: StateFile) -> None:
         file.state.save(path)
         return
     if MATRIX not in file.state.names:
-        raise StateError(f"a time_state holds the matrices of RWKV-5, 6 and 7; this state has {', '.join(file.state.names)}")
+        raise StateError(
+            f"a time_state holds the matrices of RWKV-5, 6 and 7; this state has {', '.join(file.state.names)}"
+        )
     if Path(path).suffix in (".pth", ".pt", ".bin"):
-        raise StateError(f"{path}: a time_state is written as safetensors; give it a name that ends in .safetensors")
+        raise StateError(
+            f"{path}: a time_state is written as safetensors; give it a name that ends in .safetensors"
+        )
     write_time_state(path, np.ascontiguousarray(file.state[MATRIX].transpose(0, 1, 3, 2)))
 
 
@@ -153,7 +165,9 @@ def _state_error(path: str | Path, error: CheckpointError) -> StateError:
 def _finite(state: State, path: str | Path) -> State:
     for name in state.names:
         if not np.isfinite(state[name]).all():
-            raise StateError(f"{path}: state plane {name} has NaN or infinite numbers; use another copy, or a fresh state")
+            raise StateError(
+                f"{path}: state plane {name} has NaN or infinite numbers; use another copy, or a fresh state"
+            )
     return state
 
 

@@ -51,7 +51,11 @@ class Constraint:
                 raise OptionError(f"schema: got {text[:60]!r}, want a JSON object")
             grammar = matcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITE_SPACE})
         except (TypeError, ValueError, RecursionError) as error:
-            raise error if isinstance(error, OptionError) else OptionError(f"schema: not JSON ({_line(str(error))})") from None
+            raise (
+                error
+                if isinstance(error, OptionError)
+                else OptionError(f"schema: not JSON ({_line(str(error))})")
+            ) from None
         return cls._checked("schema", grammar, after)
 
     @classmethod
@@ -64,7 +68,11 @@ class Constraint:
     @classmethod
     def choice(cls, choices: Sequence[str], *, after: str | None = None) -> "Constraint":
         """One of some texts, none of them empty."""
-        if isinstance(choices, str) or not choices or any(not isinstance(text, str) or not text for text in choices):
+        if (
+            isinstance(choices, str)
+            or not choices
+            or any(not isinstance(text, str) or not text for text in choices)
+        ):
             raise OptionError(f"choice: got {choices!r}, want a list of texts that are not empty")
         pattern = "|".join(_quoted(text) for text in choices)
         return cls._checked("choice", _llguidance().LLMatcher.grammar_from_regex(f"({pattern})"), after)
@@ -94,7 +102,19 @@ class Guide:
     within the budget is known, a token that would leave none is exchanged for the next one of that ending.
     """
 
-    __slots__ = ("_after", "_alarm", "_count", "_delimiter", "_ending", "_endings", "_kind", "_matcher", "_overlong", "_tail", "_tokenizer")
+    __slots__ = (
+        "_after",
+        "_alarm",
+        "_count",
+        "_delimiter",
+        "_ending",
+        "_endings",
+        "_kind",
+        "_matcher",
+        "_overlong",
+        "_tail",
+        "_tokenizer",
+    )
 
     def __init__(self, constraint: Constraint, tokenizer: Tokenizer, prompt: bytes) -> None:
         library = _llguidance()
@@ -136,7 +156,9 @@ class Guide:
         mask[:size] = np.unpackbits(words.view(np.uint8), bitorder="little")[:size]
         mask[end] = self.whole
         if not mask.any():
-            raise OptionError(f"{self._kind}: no token of this tokenizer can go on with the text; widen the constraint")
+            raise OptionError(
+                f"{self._kind}: no token of this tokenizer can go on with the text; widen the constraint"
+            )
         return mask
 
     def take(self, token: int, budget: int | None) -> int:
@@ -147,7 +169,9 @@ class Guide:
         if budget is not None and self._count == 0:
             self._ending = self._shortest(budget)
             if self._ending is not None and len(self._ending) > budget:
-                raise OptionError(f"max_tokens: {budget} is too few for this {self._kind}; the shortest text found has {len(self._ending)}")
+                raise OptionError(
+                    f"max_tokens: {budget} is too few for this {self._kind}; the shortest text found has {len(self._ending)}"
+                )
         self._count += 1
         if token == self._tokenizer.end or budget is None:
             self._push(token)
@@ -248,7 +272,9 @@ def _llguidance() -> Any:
     try:
         import llguidance
     except ImportError:
-        raise MissingExtra("structured output needs llguidance: pip install 'rwkv-engine[structured]'") from None
+        raise MissingExtra(
+            "structured output needs llguidance: pip install 'rwkv-engine[structured]'"
+        ) from None
     return llguidance
 
 

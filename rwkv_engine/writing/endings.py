@@ -62,7 +62,9 @@ class Endings:
             best = self._follow(matcher, limit, partial(self._any, rng=rng), rng) or best
         return best
 
-    def _follow(self, matcher: Any, most: int, choose: _Way, rng: random.Random | None = None) -> list[int] | None:
+    def _follow(
+        self, matcher: Any, most: int, choose: _Way, rng: random.Random | None = None
+    ) -> list[int] | None:
         """One way from here: the ids up to a whole text, or None if it is longer than `most`. rng: end at once where a token can."""
         here = matcher.deep_copy()
         way: list[int] = []

@@ -93,12 +93,16 @@ def generate(
     """
     if not isinstance(prompt, str) and not isinstance(prompt, Sequence):
         raise OptionError(f"prompt: got {type(prompt).__name__}, want text or a list of token ids")
-    if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
+    if max_tokens is not None and (
+        isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1
+    ):
         raise OptionError(f"max_tokens: got {max_tokens!r}, want a whole number of 1 or more, or None")
     ids = model.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     memory = model.new_state() if state is None else state
     if not ids and memory.position:
-        raise OptionError("prompt: an empty one cannot go on from a state that has seen tokens; give at least one token")
+        raise OptionError(
+            "prompt: an empty one cannot go on from a state that has seen tokens; give at least one token"
+        )
     if isinstance(alternatives, bool) or not isinstance(alternatives, int) or alternatives < 0:
         raise OptionError(f"alternatives: got {alternatives!r}, want a whole number, 0 or more")
     if constraint is not None and stop:
@@ -106,7 +110,11 @@ def generate(
     ids = ids or [model.tokenizer.end]
     guide = None
     if constraint is not None:
-        read = prompt.encode("utf-8", "replace") if isinstance(prompt, str) else b"".join(map(model.tokenizer.token_bytes, ids))
+        read = (
+            prompt.encode("utf-8", "replace")
+            if isinstance(prompt, str)
+            else b"".join(map(model.tokenizer.token_bytes, ids))
+        )
         guide = constraint.begin(model.tokenizer, read)
     outside = _Outside(guide, cancel, prefix_cache, alternatives)
     return _steps(model, ids, max_tokens, sampling or Sampling(), memory, Stops(stop), outside)
@@ -146,7 +154,13 @@ class _Outside:
 
 
 def _steps(
-    model: Feeds, ids: list[int], limit: int | None, sampling: Sampling, state: State, stops: Stops, outside: _Outside
+    model: Feeds,
+    ids: list[int],
+    limit: int | None,
+    sampling: Sampling,
+    state: State,
+    stops: Stops,
+    outside: _Outside,
 ) -> Iterator[Step]:
     history, characters, guide = History(), Characters(), outside.guide
     tail = _Tail(model, state)
@@ -155,10 +169,15 @@ def _steps(
     count = 0
     while True:
         if logits is None or outside.cancelled():
-            yield Step(model.tokenizer.end, characters.push(stops.finish()) + characters.finish(), 0.0, "cancelled")
+            yield Step(
+                model.tokenizer.end, characters.push(stops.finish()) + characters.finish(), 0.0, "cancelled"
+            )
             return
         token = outside.choose(chooser, logits, history, None if limit is None else limit - count)
-        logprob, others = log_probability(logits, token), likeliest(logits, outside.alternatives) if outside.alternatives else ()
+        logprob, others = (
+            log_probability(logits, token),
+            likeliest(logits, outside.alternatives) if outside.alternatives else (),
+        )
         count += 1
         if token == model.tokenizer.end:
             yield Step(token, characters.push(stops.finish()) + characters.finish(), logprob, "end", others)
@@ -175,7 +194,9 @@ def _steps(
         if count == limit or (guide is not None and guide.over):
             why: StopReason = "length" if guide is None else "complete" if guide.whole else "cut"
             model.feed([token], state)
-            yield Step(token, text + characters.push(stops.finish()) + characters.finish(), logprob, why, others)
+            yield Step(
+                token, text + characters.push(stops.finish()) + characters.finish(), logprob, why, others
+            )
             return
         try:
             yield Step(token, text, logprob, alternatives=others)

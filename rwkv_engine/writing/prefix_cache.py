@@ -45,7 +45,9 @@ class PrefixCache:
 
     __slots__ = ("folder", "max_bytes", "threshold")
 
-    def __init__(self, folder: str | Path | None = None, max_bytes: int = 2 << 30, threshold: int = 512) -> None:
+    def __init__(
+        self, folder: str | Path | None = None, max_bytes: int = 2 << 30, threshold: int = 512
+    ) -> None:
         for name, value in (("max_bytes", max_bytes), ("threshold", threshold)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise OptionError(f"{name}: got {value!r}, want a whole number, 0 or more")
@@ -74,7 +76,9 @@ class PrefixCache:
         if len(tokens) < self.threshold or last <= 0:
             return Reading(self, 0, {})
         names = _names(np.asarray(tokens[:last], np.int64), state, format)
-        start = next((place for place in sorted(names, reverse=True) if self._take(names[place], place, state)), 0)
+        start = next(
+            (place for place in sorted(names, reverse=True) if self._take(names[place], place, state)), 0
+        )
         return Reading(self, start, {place: names[place] for place in _places(last) if place > start})
 
     def _take(self, name: str, place: int, state: State) -> bool:

@@ -68,7 +68,9 @@ class Sampling:
         return PRESETS[name]
 
 
-def _row(temperature: float, top_p: float, top_k: int, presence: float, frequency: float, decay: float) -> Sampling:
+def _row(
+    temperature: float, top_p: float, top_k: int, presence: float, frequency: float, decay: float
+) -> Sampling:
     return Sampling(temperature, top_p, top_k, 0.0, presence, frequency, decay)
 
 
@@ -118,7 +120,9 @@ class History:
         self._counts[place] += 0.0 if text in UNCOUNTED else 1.0
 
 
-def adjust(logits: np.ndarray, sampling: Sampling, history: History, allowed: np.ndarray | None = None) -> np.ndarray:
+def adjust(
+    logits: np.ndarray, sampling: Sampling, history: History, allowed: np.ndarray | None = None
+) -> np.ndarray:
     """A copy of logits [V] float32 with bias, bans and penalties. Raises OptionError for an id outside the vocabulary.
 
     allowed  [V] bool: all others are removed before anything else is done; None: every token may come.
@@ -147,10 +151,18 @@ class Chooser:
     __slots__ = ("_choose", "_rng", "_sampling", "_work")
 
     def __init__(self, sampling: Sampling, vocab: int) -> None:
-        from rwkv_engine.kernels.sample import FEW, PIECE, choose  # here, so that who only reads a Sampling needs no compiler
+        from rwkv_engine.kernels.sample import (
+            FEW,
+            PIECE,
+            choose,
+        )  # here, so that who only reads a Sampling needs no compiler
 
         self._sampling, self._rng, self._choose = sampling, np.random.default_rng(sampling.seed), choose
-        self._work = np.empty(vocab, np.float32), np.empty(FEW, np.float32), np.empty(-(-vocab // PIECE), np.float64)
+        self._work = (
+            np.empty(vocab, np.float32),
+            np.empty(FEW, np.float32),
+            np.empty(-(-vocab // PIECE), np.float64),
+        )
 
     def pick(self, logits: np.ndarray, history: History, allowed: np.ndarray | None = None) -> int:
         """The next token for logits [V] float32: the likeliest for temperature 0, else drawn. Raises OptionError if all are banned.

@@ -29,7 +29,9 @@ def test_figures_hang_together(report, embedded):
     assert report.bound == pytest.approx(report.bandwidth * 1e9 / embedded.weight_bytes)
     assert len(report.latencies) == 8 and len(report.decode_trials) == 2
     assert list(report.prefill) == ["5", "20"]
-    assert len(report.ffn_zeros) == embedded.config.layers and all(0 <= share <= 1 for share in report.ffn_zeros)
+    assert len(report.ffn_zeros) == embedded.config.layers and all(
+        0 <= share <= 1 for share in report.ffn_zeros
+    )
     assert 0 < report.load < report.first_token
     assert report.machine["lanes"] == 1 and report.model["format"] == "bf16"
 
@@ -44,7 +46,9 @@ def test_a_report_survives_its_file(report, tmp_path):
     assert Report.of_file(tmp_path / "r.json") == report
 
 
-@pytest.mark.parametrize(("text", "why"), [("{}", "not what"), ("nonsense", "not what"), (None, "No such file")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("{}", "not what"), ("nonsense", "not what"), (None, "No such file")]
+)
 def test_another_file_is_no_report(tmp_path, text, why):
     if text is not None:
         (tmp_path / "r.json").write_text(text)
@@ -81,11 +85,15 @@ def test_energy_is_told_or_why_not(report):
 def test_a_shared_report_names_neither_file_nor_release(report):
     named = dataclasses.replace(report, model={**report.model, "name": "secret-project.pth"})
     text = shared(named).json()
-    assert "secret" not in text and report.machine["system"] not in text and report.machine["processor"] in text
+    assert (
+        "secret" not in text and report.machine["system"] not in text and report.machine["processor"] in text
+    )
 
 
 def test_rows_of_a_table_have_its_columns_and_the_fastest_comes_first(report):
-    lines = markdown_table([dataclasses.replace(report, decode=5.0), dataclasses.replace(report, decode=50.0)]).splitlines()
+    lines = markdown_table(
+        [dataclasses.replace(report, decode=5.0), dataclasses.replace(report, decode=50.0)]
+    ).splitlines()
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
     assert " 50.0 " in lines[2] and " 5.00 " in lines[3]
 
@@ -94,14 +102,18 @@ def test_zeros_are_counted_layer_by_layer(tmp_path):
     tensors = models.random_model("7")
     last = max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     tensors[f"blocks.{last}.ffn.key.weight"] *= 0
-    shares = ffn_zeros(open_checkpoint(models.write(tmp_path / "m.safetensors", tensors, "F32")), None, list(range(1, 40)))
+    shares = ffn_zeros(
+        open_checkpoint(models.write(tmp_path / "m.safetensors", tensors, "F32")), None, list(range(1, 40))
+    )
     assert len(shares) == last + 1 and shares[last] == 1 and all(0.2 < share < 0.8 for share in shares[:last])
 
 
 def test_bandwidth_reads_all_of_a_block():
     data = block(limit=40_000_000)
     assert data.nbytes <= 10_000_000
-    quick, slow = (np.median(read_rates(1, np.ones(n, np.float32), 5)) * 1e9 / (4 * n) for n in (20_000_000, 80_000_000))
+    quick, slow = (
+        np.median(read_rates(1, np.ones(n, np.float32), 5)) * 1e9 / (4 * n) for n in (20_000_000, 80_000_000)
+    )
     assert 2 < quick / slow < 8  # four times the bytes take about four times as long
 
 
@@ -115,7 +127,15 @@ def test_the_picture_is_a_png(report, tmp_path):
         plot(report, tmp_path / "nowhere" / "r.png")
 
 
-@pytest.mark.parametrize("wrong", [["--trials", "0"], ["--tokens", "0"], ["--prompt", "0"], ["--compare", "nowhere.json"], ["no-model"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [["--trials", "0"], ["--tokens", "0"], ["--prompt", "0"], ["--compare", "nowhere.json"], ["no-model"]],
+)
 def test_the_command_refuses_in_one_line(wrong):
-    done = subprocess.run([sys.executable, "-m", "rwkv_engine_cli.app", "bench", *wrong], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-m", "rwkv_engine_cli.app", "bench", *wrong],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.returncode == 2 and done.stderr.startswith("rwkv: ") and len(done.stderr.splitlines()) == 1

@@ -16,10 +16,17 @@ def write(folder, **files):
 
 def test_processor_packages_are_added_up_and_their_parts_are_not(tmp_path):
     zones = [
-        write(tmp_path / "powercap" / f"intel-rapl:{n}", name=f"package-{n}", energy_uj=1_000_000, max_energy_range_uj=10**9)
+        write(
+            tmp_path / "powercap" / f"intel-rapl:{n}",
+            name=f"package-{n}",
+            energy_uj=1_000_000,
+            max_energy_range_uj=10**9,
+        )
         for n in (0, 1)
     ]
-    part = write(tmp_path / "powercap" / "intel-rapl:0:0", name="core", energy_uj=0, max_energy_range_uj=10**9)
+    part = write(
+        tmp_path / "powercap" / "intel-rapl:0:0", name="core", energy_uj=0, max_energy_range_uj=10**9
+    )
     write(tmp_path / "powercap" / "intel-rapl:2", name="psys", energy_uj=0, max_energy_range_uj=10**9)
     meter = Meter(tmp_path)
     meter.start()
@@ -31,7 +38,12 @@ def test_processor_packages_are_added_up_and_their_parts_are_not(tmp_path):
 
 
 def test_a_counter_that_starts_again_is_followed(tmp_path):
-    zone = write(tmp_path / "powercap" / "intel-rapl:0", name="package-0", energy_uj=9_000_000, max_energy_range_uj=10_000_000)
+    zone = write(
+        tmp_path / "powercap" / "intel-rapl:0",
+        name="package-0",
+        energy_uj=9_000_000,
+        max_energy_range_uj=10_000_000,
+    )
     meter = Meter(tmp_path)
     meter.start()
     write(zone, energy_uj=500_000)
@@ -59,7 +71,16 @@ def test_sockets_of_hwmon_are_used_where_there_is_no_powercap(tmp_path):
     [
         ("hwmon/hwmon0", {"name": "ina226", "power1_input": 4_200_000}, 4.2),
         ("power_supply/BAT0", {"type": "Battery", "status": "Discharging", "power_now": 11_000_000}, 11.0),
-        ("power_supply/BAT1", {"type": "Battery", "status": "Discharging", "current_now": -1_000_000, "voltage_now": 12_000_000}, 12.0),
+        (
+            "power_supply/BAT1",
+            {
+                "type": "Battery",
+                "status": "Discharging",
+                "current_now": -1_000_000,
+                "voltage_now": 12_000_000,
+            },
+            12.0,
+        ),
     ],
 )
 def test_a_power_is_sampled_and_multiplied_by_the_time(tmp_path, place, files, watts):
@@ -78,7 +99,9 @@ def test_where_nothing_can_be_read_a_sentence_says_so(tmp_path):
     write(tmp_path / "hwmon" / "hwmon0", name="coretemp", temp1_input=40_000)
     meter = Meter(tmp_path)
     meter.start()
-    assert meter.stop().startswith("energy: none could be read") and Meter(tmp_path / "missing").stop().endswith(")")
+    assert meter.stop().startswith("energy: none could be read") and Meter(
+        tmp_path / "missing"
+    ).stop().endswith(")")
 
 
 def test_a_counter_that_only_root_reads_is_named(tmp_path):

@@ -33,9 +33,16 @@ def test_history_is_the_template_with_what_was_said(talk):
     talk.system = "Be kind."
     assert said(talk.say("Hi", GREEDY)) == "Hello."
     assert said(talk.say("Who?", GREEDY)) == "I am Bot."
-    assert text_of(talk.state()) == ("System: Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant: I am Bot.")
-    assert talk.model.tokenizer.decode([t for turn in talk.turns for t in turn.tokens]) == text_of(talk.state())
-    assert [(turn.user, turn.answer, turn.stop) for turn in talk.turns] == [("Hi", "Hello.", "end"), ("Who?", "I am Bot.", "stop")]
+    assert text_of(talk.state()) == (
+        "System: Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant: I am Bot."
+    )
+    assert talk.model.tokenizer.decode([t for turn in talk.turns for t in turn.tokens]) == text_of(
+        talk.state()
+    )
+    assert [(turn.user, turn.answer, turn.stop) for turn in talk.turns] == [
+        ("Hi", "Hello.", "end"),
+        ("Who?", "I am Bot.", "stop"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -54,11 +61,15 @@ def test_a_thought_is_shown_and_is_not_part_of_history(think, question, thought,
     talk = Conversation(Talker(answers), WORLD, think=think)
     list(talk.say("Hi", GREEDY))
     parts = list(talk.say(question, GREEDY))
-    assert "".join(part.text for part in parts if part.kind == "thinking") == thought == talk.turns[-1].thinking
+    assert (
+        "".join(part.text for part in parts if part.kind == "thinking") == thought == talk.turns[-1].thinking
+    )
     assert said(parts) == answer == talk.turns[-1].answer
     assert text_of(talk.state()).endswith(f"User: {question}\n\nAssistant: {answer}")
     assert "think" not in text_of(talk.state())
-    assert talk.model.tokenizer.decode([t for turn in talk.turns for t in turn.tokens]) == text_of(talk.state())
+    assert talk.model.tokenizer.decode([t for turn in talk.turns for t in turn.tokens]) == text_of(
+        talk.state()
+    )
 
 
 def test_taking_back_asking_again_and_dropping_a_thought_read_at_most_one_turn_again():
@@ -67,8 +78,15 @@ def test_taking_back_asking_again_and_dropping_a_thought_read_at_most_one_turn_a
         list(talk.say("Why?", GREEDY))
     turn = len(talk.turns[-1].tokens)
     whole = talk.tokens
-    prompt, answer = len("\n\nUser: Why?\n\nAssistant: <think"), len(">\nHm, let me see.\n</think>\n\nBecause.")
-    for act in (lambda: talk.say("Why?", GREEDY), lambda: talk.retry(GREEDY), lambda: talk.edit("Why?", GREEDY)):
+    prompt, answer = (
+        len("\n\nUser: Why?\n\nAssistant: <think"),
+        len(">\nHm, let me see.\n</think>\n\nBecause."),
+    )
+    for act in (
+        lambda: talk.say("Why?", GREEDY),
+        lambda: talk.retry(GREEDY),
+        lambda: talk.edit("Why?", GREEDY),
+    ):
         before = talk.model.fed
         list(act())
         assert talk.model.fed - before <= prompt + answer + turn < whole / 4
@@ -153,12 +171,19 @@ def test_forks_go_their_own_ways(talk):
 def test_another_template_reads_the_same_texts_anew(talk):
     list(talk.say("Hi", GREEDY))
     list(talk.say("Why?", GREEDY))
-    other = Conversation(talk.model, template_named("qa"), turns=reread(talk.turns, talk.model, template_named("qa")))
+    other = Conversation(
+        talk.model, template_named("qa"), turns=reread(talk.turns, talk.model, template_named("qa"))
+    )
     assert text_of(other.state()) == "Question: Hi\n\nAnswer: Hello.\n\nQuestion: Why?\n\nAnswer: Because."
 
 
 def test_only_what_can_be_meant_is_accepted(talk):
-    for wrong in (lambda: talk.say(" \n"), lambda: talk.retry(), lambda: talk.edit("x"), lambda: talk.set_think("deep")):
+    for wrong in (
+        lambda: talk.say(" \n"),
+        lambda: talk.retry(),
+        lambda: talk.edit("x"),
+        lambda: talk.set_think("deep"),
+    ):
         with pytest.raises(OptionError):
             wrong()
     list(talk.say("Hi", GREEDY))
@@ -231,4 +256,8 @@ def test_a_seed_is_moved_on_by_each_try(embedded):
     first = said(talk.say("Tell me a story.", wild, 20))
     again = said(talk.retry(wild, 20))
     other = Conversation(embedded, WORLD)
-    assert said(other.say("Tell me a story.", Sampling(temperature=2.0, top_p=1.0, seed=6), 20)) == again != first
+    assert (
+        said(other.say("Tell me a story.", Sampling(temperature=2.0, top_p=1.0, seed=6), 20))
+        == again
+        != first
+    )

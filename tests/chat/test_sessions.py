@@ -95,7 +95,11 @@ def test_a_session_is_named_after_its_first_words_and_an_empty_one_is_not_kept(s
 def test_old_states_are_thinned_out_on_disk(store, embedded):
     session = begin(store, embedded, "long")
     ask(session, 70)
-    kept = [number for number, turn in enumerate(session.conversation.turns) if store.state_file(turn.uid).exists()]
+    kept = [
+        number
+        for number, turn in enumerate(session.conversation.turns)
+        if store.state_file(turn.uid).exists()
+    ]
     assert kept == [number for number in range(70) if worth_keeping(number, 70)] and len(kept) < 40
     assert len(session.conversation.kept()) <= 4
     session.conversation.undo(45)  # to a turn without a state
@@ -160,7 +164,10 @@ def test_a_state_file_that_is_damaged_or_gone_costs_only_time(store, embedded):
     ask(session, 3)
     expected = session.conversation.state()
     last, before = (store.state_file(turn.uid) for turn in reversed(session.conversation.turns[1:]))
-    for harm in (lambda: last.write_bytes(last.read_bytes()[:-7]), lambda: (last.unlink(), before.write_text("no"))):
+    for harm in (
+        lambda: last.write_bytes(last.read_bytes()[:-7]),
+        lambda: (last.unlink(), before.write_text("no")),
+    ):
         harm()
         state = again(store, embedded, "one").conversation.state()
         np.testing.assert_allclose(state.block, expected.block, rtol=1e-3, atol=1e-3)
@@ -216,7 +223,12 @@ def test_exports_hold_what_was_said(store, embedded):
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant"]
     assert record["messages"][2]["content"] == turns[0].answer != ""
     text = as_markdown(info, turns)
-    assert text.index("# one") < text.index("Be kind.") < text.index("Who has the ball?") < text.rindex(turns[0].answer)
+    assert (
+        text.index("# one")
+        < text.index("Be kind.")
+        < text.index("Who has the ball?")
+        < text.rindex(turns[0].answer)
+    )
 
 
 def test_listing_talks_imports_no_model():
@@ -240,12 +252,25 @@ def test_kill_9_at_any_moment_loses_at_most_the_turn_under_way(tmp_path, embedde
     rng, heard = random.Random(3), 0
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
     for number in range(KILLS):
-        command = [sys.executable, "-m", "rwkv_engine_cli.app", "chat", "--session", "kill", "--max-tokens", "8", "--temperature", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "rwkv_engine_cli.app",
+            "chat",
+            "--session",
+            "kill",
+            "--max-tokens",
+            "8",
+            "--temperature",
+            "0",
+        ]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         child.stdin.write(b"Tom has the ball. Who has the ball?\n" * 400)
         child.stdin.flush()
         if number % 5 != 4:
-            select.select([child.stdout], [], [], 60)  # until the first answer begins; else the moment may be before it
+            select.select(
+                [child.stdout], [], [], 60
+            )  # until the first answer begins; else the moment may be before it
         time.sleep(rng.random() ** 2)
         child.send_signal(signal.SIGKILL)
         answers = child.stdout.read().count(b"\n")

@@ -29,13 +29,17 @@ def test_the_same_model_in_another_layout_has_the_same_one(tmp_path):
     renamed = {}
     for name, array in arrays.items():
         array = array.swapaxes(-1, -2) if name.endswith(("_w1", "_w2")) else array
-        renamed[name.replace("time_faaaa", "time_first").replace("time_maa", "time_mix")] = np.ascontiguousarray(array)
+        renamed[name.replace("time_faaaa", "time_first").replace("time_maa", "time_mix")] = (
+            np.ascontiguousarray(array)
+        )
     assert of(tmp_path, renamed) == of(tmp_path, arrays)
 
 
 def test_vectors_without_their_axes_of_length_1_and_unused_tensors_change_nothing(tmp_path):
     arrays = canonical("7")
-    squeezed = {name: array.reshape(-1) if array.shape[:2] == (1, 1) else array for name, array in arrays.items()}
+    squeezed = {
+        name: array.reshape(-1) if array.shape[:2] == (1, 1) else array for name, array in arrays.items()
+    }
     del squeezed["blocks.0.att.v0"], squeezed["blocks.0.att.v1"], squeezed["blocks.0.att.v2"]
     assert of(tmp_path, squeezed) == of(tmp_path, arrays)
 

@@ -19,7 +19,9 @@ def sharded(folder: Path, index: object = None) -> dict[str, np.ndarray]:
     names = sorted(arrays)
     places = {name: f"model-{1 + n % 2}.safetensors" for n, name in enumerate(names)}
     for file in set(places.values()):
-        safetensors.numpy.save_file({name: arrays[name] for name in names if places[name] == file}, folder / file)
+        safetensors.numpy.save_file(
+            {name: arrays[name] for name in names if places[name] == file}, folder / file
+        )
     (folder / INDEX).write_text(json.dumps({"weight_map": places} if index is None else index))
     return arrays
 
@@ -64,7 +66,11 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "RWKV-x070.pth", "web.st"])
 def test_the_one_model_in_a_folder_is_found_beside_other_files(tmp_path, name):
-    write = safetensors.numpy.save_file if name.endswith(("st", "safetensors")) else lambda arrays, path: write_torch(path, arrays)
+    write = (
+        safetensors.numpy.save_file
+        if name.endswith(("st", "safetensors"))
+        else lambda arrays, path: write_torch(path, arrays)
+    )
     write(canonical("4"), tmp_path / name)
     for other in ("README.md", "tokenizer.json", "training.log"):
         (tmp_path / other).write_text("{}")
@@ -99,7 +105,10 @@ def test_a_path_that_no_file_system_takes_is_refused(tmp_path):
         open_checkpoint(tmp_path / ("m" * 5000))
 
 
-@pytest.mark.parametrize("content", [b"Once upon a time, in a text file.\n", b"\x08\x07\x12\x07pytorch\x1a", b"\x7fELF", b"{}", b"PK"])
+@pytest.mark.parametrize(
+    "content",
+    [b"Once upon a time, in a text file.\n", b"\x08\x07\x12\x07pytorch\x1a", b"\x7fELF", b"{}", b"PK"],
+)
 def test_a_file_that_is_no_model_is_refused_with_how_it_begins(tmp_path, content):
     (tmp_path / "m.safetensors").write_bytes(content)
     with pytest.raises(UnknownLayout, match="begins with"):

@@ -17,8 +17,19 @@ gguf = pytest.importorskip("gguf", reason="the package gguf, which writes these 
 Arrays = dict[str, np.ndarray]
 RESCALE = 2
 
-TOP = {"emb.": "token_embd.", "head.": "output.", "ln_out.": "output_norm.", "blocks.0.ln0.": "token_embd_norm."}
-NORMS = {"ln1.": "attn_norm.", "ln2.": "attn_norm_2.", "att.ln_x.": "time_mix_ln.", "att.": "time_mix_", "ffn.": "channel_mix_"}
+TOP = {
+    "emb.": "token_embd.",
+    "head.": "output.",
+    "ln_out.": "output_norm.",
+    "blocks.0.ln0.": "token_embd_norm.",
+}
+NORMS = {
+    "ln1.": "attn_norm.",
+    "ln2.": "attn_norm_2.",
+    "att.ln_x.": "time_mix_ln.",
+    "att.": "time_mix_",
+    "ffn.": "channel_mix_",
+}
 
 
 def llama_names(arrays: Arrays, own: Callable[[str], str]) -> Arrays:
@@ -37,7 +48,13 @@ def llama_names(arrays: Arrays, own: Callable[[str], str]) -> Arrays:
 
 
 def v6_names(arrays: Arrays) -> Arrays:
-    words = {"time_maa_w": "w", "time_decay": "decay", "time_faaaa": "first", "time_maa_x": "lerp_x", "time_maa_": "lerp_"}
+    words = {
+        "time_maa_w": "w",
+        "time_decay": "decay",
+        "time_faaaa": "first",
+        "time_maa_x": "lerp_x",
+        "time_maa_": "lerp_",
+    }
 
     def own(tail: str) -> str:
         for ours, theirs in words.items():
@@ -86,7 +103,9 @@ def write(path: Path, architecture: str, arrays: Arrays, quantized: dict[str, st
     for name, array in arrays.items():
         kind = gguf.GGMLQuantizationType[(quantized or {}).get(name, "F32")]
         array = np.ascontiguousarray(array)
-        writer.add_tensor(name, gguf.quants.quantize(array, kind) if kind.name != "F32" else array, raw_dtype=kind)
+        writer.add_tensor(
+            name, gguf.quants.quantize(array, kind) if kind.name != "F32" else array, raw_dtype=kind
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -103,10 +122,15 @@ def v7_file(folder: Path) -> Path:
 
 
 def require_equal(checkpoint: Checkpoint, arrays: Arrays) -> None:
-    assert (checkpoint.container, checkpoint.layout) == ("gguf", "GGUF") and checkpoint.tensors.keys() == arrays.keys()
+    assert (checkpoint.container, checkpoint.layout) == (
+        "gguf",
+        "GGUF",
+    ) and checkpoint.tensors.keys() == arrays.keys()
     for name, array in arrays.items():
         tensor = checkpoint.tensors[name]
-        assert tensor.shape == tensor.bits().shape == array.shape and np.array_equal(tensor.float32(), array), name
+        assert tensor.shape == tensor.bits().shape == array.shape and np.array_equal(
+            tensor.float32(), array
+        ), name
 
 
 def test_rwkv6_comes_back_canonical_and_without_its_rescaling(tmp_path):
@@ -114,7 +138,9 @@ def test_rwkv6_comes_back_canonical_and_without_its_rescaling(tmp_path):
 
 
 def test_rwkv6_with_separate_token_shift_comes_back_canonical(tmp_path):
-    require_equal(open_checkpoint(write(tmp_path / "m.gguf", "rwkv6", v6_names(canonical("6")))), canonical("6"))
+    require_equal(
+        open_checkpoint(write(tmp_path / "m.gguf", "rwkv6", v6_names(canonical("6")))), canonical("6")
+    )
 
 
 def test_rwkv7_comes_back_canonical(tmp_path):
@@ -140,7 +166,9 @@ def test_the_fingerprint_decodes_only_the_first_rows_of_a_quantized_tensor(tmp_p
     path = write(tmp_path / "m.gguf", "rwkv7", arrays, {"output.weight": "Q8_0"})
     sizes: list[int] = []
     decode = gguf.quants.dequantize
-    monkeypatch.setattr(gguf.quants, "dequantize", lambda data, kind: sizes.append(len(data)) or decode(data, kind))
+    monkeypatch.setattr(
+        gguf.quants, "dequantize", lambda data, kind: sizes.append(len(data)) or decode(data, kind)
+    )
     fingerprint(open_checkpoint(path))
     assert max(sizes) == 32
 
@@ -155,7 +183,9 @@ def test_quantized_tensors_without_the_package_ask_for_the_extra(tmp_path, monke
 
 def test_another_architecture_is_refused_by_name(tmp_path):
     with pytest.raises(UnknownLayout, match="architecture 'arwkv7'"):
-        open_checkpoint(write(tmp_path / "m.gguf", "arwkv7", {"token_embd.weight": np.zeros((2, 2), np.float32)}))
+        open_checkpoint(
+            write(tmp_path / "m.gguf", "arwkv7", {"token_embd.weight": np.zeros((2, 2), np.float32)})
+        )
 
 
 @pytest.mark.parametrize("keep", [3, 10, 30, 300, 2000, -1])
@@ -177,12 +207,24 @@ def note(key: bytes, kind: int, value: bytes) -> bytes:
         (struct.pack(">4sIQQ", b"GGUF", 3, 0, 0), "version"),
         (struct.pack("<4sIQQ", b"GGUF", 3, 1 << 60, 0), "entries"),
         (struct.pack("<4sIQQ", b"GGUF", 3, 0, 5), "ends early"),
-        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"a", 9, struct.pack("<IQ", 4, 1 << 60)), "ends early"),
-        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"a", 9, struct.pack("<IQ", 8, 1 << 60)), "ends early"),
-        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"a", 9, struct.pack("<IQ", 9, 1)), "array of kind 9"),
+        (
+            struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"a", 9, struct.pack("<IQ", 4, 1 << 60)),
+            "ends early",
+        ),
+        (
+            struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"a", 9, struct.pack("<IQ", 8, 1 << 60)),
+            "ends early",
+        ),
+        (
+            struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"a", 9, struct.pack("<IQ", 9, 1)),
+            "array of kind 9",
+        ),
         (struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"a", 99, b""), "kind 99"),
         (struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"\xff", 0, b"\0"), "decode"),
-        (struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"general.alignment", 4, struct.pack("<I", 0)), "alignment"),
+        (
+            struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + note(b"general.alignment", 4, struct.pack("<I", 0)),
+            "alignment",
+        ),
         (struct.pack("<4sIQQQ1sIQIQ", b"GGUF", 3, 1, 0, 1, b"a", 1, 1 << 60, 0, 0), "impossible axis"),
         (struct.pack("<4sIQQQ1sI", b"GGUF", 3, 1, 0, 1, b"a", 99), "99 axes"),
         (struct.pack("<4sIQQQ1sIIQ", b"GGUF", 3, 1, 0, 1, b"a", 0, 8, 0), "0 axes"),

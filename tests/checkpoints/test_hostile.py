@@ -100,16 +100,27 @@ def test_the_refusal_names_what_the_pickle_wanted(tmp_path):
 
 
 BOMBS: dict[str, Callable[[Path], object]] = {
-    "header of empty lists": lambda path: path.write_bytes(safetensors_bytes('{"a":[' + "[]," * 690_000 + "[]]}")),
-    "header that is too long": lambda path: path.write_bytes(safetensors_bytes('{"a":[' + "[]," * 4_000_000 + "[]]}")),
-    "header of many names": lambda path: path.write_bytes(safetensors_bytes("{" + ",".join(f'"{n}":{{}}' for n in range(160_000)) + "}")),
+    "header of empty lists": lambda path: path.write_bytes(
+        safetensors_bytes('{"a":[' + "[]," * 690_000 + "[]]}")
+    ),
+    "header that is too long": lambda path: path.write_bytes(
+        safetensors_bytes('{"a":[' + "[]," * 4_000_000 + "[]]}")
+    ),
+    "header of many names": lambda path: path.write_bytes(
+        safetensors_bytes("{" + ",".join(f'"{n}":{{}}' for n in range(160_000)) + "}")
+    ),
     "pickle of dicts": lambda path: zip_torch(path, pickle_bytes(b"}" * 399_000), {}),
     "pickle of remembered dicts": lambda path: zip_torch(path, pickle_bytes(b"}\x94" * 199_000), {}),
     "pickle of a far memo": lambda path: zip_torch(path, pickle_bytes(b"}r\xff\xff\xff\x7f" * 9), {}),
-    "pickle of wide text": lambda path: zip_torch(path, pickle_bytes(text_op("a" * 4_000_000 + "\U0001f600")), {}),
-    "packed pickle": lambda path: zip_torch(path, pickle_bytes(b"}" * (64 << 20)), {}, method=zipfile.ZIP_DEFLATED),
+    "pickle of wide text": lambda path: zip_torch(
+        path, pickle_bytes(text_op("a" * 4_000_000 + "\U0001f600")), {}
+    ),
+    "packed pickle": lambda path: zip_torch(
+        path, pickle_bytes(b"}" * (64 << 20)), {}, method=zipfile.ZIP_DEFLATED
+    ),
     "notes": lambda path: path.write_bytes(
-        struct.pack("<4sIQQ", b"GGUF", 3, 0, 10_000) + b"".join(struct.pack("<Q6sIB", 6, b"%06d" % n, 0, 1) for n in range(10_000))
+        struct.pack("<4sIQQ", b"GGUF", 3, 0, 10_000)
+        + b"".join(struct.pack("<Q6sIB", 6, b"%06d" % n, 0, 1) for n in range(10_000))
     ),
 }
 
@@ -128,7 +139,17 @@ def test_a_small_file_that_would_swell_is_refused_in_little_memory(tmp_path, nam
 
 def model() -> dict[str, np.ndarray]:
     """A few tensors of each kind."""
-    kept = ("emb.weight", "head.weight", "0.ln1.bias", "0.att.w1", "0.att.w2", "0.att.r_k", "0.att.x_r", "0.att.key.weight", "1.ffn.x_k")
+    kept = (
+        "emb.weight",
+        "head.weight",
+        "0.ln1.bias",
+        "0.att.w1",
+        "0.att.w2",
+        "0.att.r_k",
+        "0.att.x_r",
+        "0.att.key.weight",
+        "1.ffn.x_k",
+    )
     return {name: array for name, array in canonical("7").items() if name.endswith(kept)}
 
 
@@ -164,9 +185,9 @@ PICKLE_PIECES = (b"(", b")", b"t", b"R", b"}", b"]", b"a", b"e", b"s", b"u", b"b
                  b"h\0", b"j\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8b\xff\xff\xff\x7f",
                  b"\x8e" + b"\xff" * 7 + b"\x7f", b"cos\nsystem\n", b"ios\nsystem\n", b"J\xff\xff\xff\xff", b"X\xff\xff\xff\x7f",
                  b"\x8a\xff" + b"\x7f" * 255, b"I" + b"9" * 5000 + b"\n", b"\x80\x05", b"\x95" + b"\xff" * 8)  # fmt: skip
-GGUF_PIECES = tuple(struct.pack("<Q", n) for n in (0, 1, 7, 1 << 20, 1 << 31, 1 << 40, 1 << 62, (1 << 64) - 1)) + tuple(
-    struct.pack("<I", n) for n in range(1, 40, 2)
-)
+GGUF_PIECES = tuple(
+    struct.pack("<Q", n) for n in (0, 1, 7, 1 << 20, 1 << 31, 1 << 40, 1 << 62, (1 << 64) - 1)
+) + tuple(struct.pack("<I", n) for n in range(1, 40, 2))
 
 
 def safetensors_files(folder: Path) -> Callable[[random.Random], bytes]:
@@ -209,9 +230,13 @@ def gguf_files(folder: Path) -> Callable[[random.Random], bytes]:
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 @pytest.mark.parametrize("files, rounds", [(safetensors_files, 100), (torch_files, 90), (gguf_files, 30)])
-def test_a_spoiled_file_is_opened_or_refused_in_one_sentence_and_little_memory(tmp_path, files, rounds, batch):
+def test_a_spoiled_file_is_opened_or_refused_in_one_sentence_and_little_memory(
+    tmp_path, files, rounds, batch
+):
     if files is gguf_files:
-        pytest.importorskip("gguf", reason="the package gguf, which writes the file to be spoiled, is not installed")
+        pytest.importorskip(
+            "gguf", reason="the package gguf, which writes the file to be spoiled, is not installed"
+        )
     make, rng, path, opened = files(tmp_path), random.Random(batch), tmp_path / "spoiled", 0
     tracemalloc.start()
     try:

@@ -15,7 +15,9 @@ Arrays = dict[str, np.ndarray]
 
 def written(folder: Path, arrays: Arrays) -> Checkpoint:
     """Open the arrays as a safetensors file."""
-    safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
+    safetensors.numpy.save_file(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors"
+    )
     return open_checkpoint(folder)
 
 
@@ -31,22 +33,45 @@ def web_rwkv(arrays: Arrays) -> Arrays:
     for name, array in arrays.items():
         if name.endswith(("time_decay", "time_faaaa")) and array.shape == (H,):
             array = np.repeat(array[:, None], N, 1)
-        if name.endswith(("_w1", "_w2", "att.w1", "att.w2", "a1", "a2", "v1", "v2", "g1", "g2", "time_state")):
+        if name.endswith(
+            ("_w1", "_w2", "att.w1", "att.w2", "a1", "a2", "v1", "v2", "g1", "g2", "time_state")
+        ):
             array = array.swapaxes(-1, -2)
         result[replaced(name, ("time_faaaa", "time_first"), ("time_maa", "time_mix"))] = array
     return result
 
 
 def hugging_face(arrays: Arrays) -> Arrays:
-    words = [("emb.", "rwkv.embeddings."), ("ln_out", "rwkv.ln_out"), ("blocks.", "rwkv.blocks."), (".att.", ".attention.")]
-    words += [(".ffn.", ".feed_forward."), (".ln0.", ".pre_ln."), ("time_mix_k", "time_mix_key"), ("time_mix_v", "time_mix_value")]
+    words = [
+        ("emb.", "rwkv.embeddings."),
+        ("ln_out", "rwkv.ln_out"),
+        ("blocks.", "rwkv.blocks."),
+        (".att.", ".attention."),
+    ]
+    words += [
+        (".ffn.", ".feed_forward."),
+        (".ln0.", ".pre_ln."),
+        ("time_mix_k", "time_mix_key"),
+        ("time_mix_v", "time_mix_value"),
+    ]
     words += [("time_mix_r", "time_mix_receptance"), ("time_mix_g", "time_mix_gate")]
     return {replaced(name, *words): array for name, array in arrays.items()}
 
 
 def fla(arrays: Arrays) -> Arrays:
-    words = [("emb.", "model.embeddings."), ("ln_out", "model.norm"), ("head.", "lm_head."), ("blocks.", "model.layers.")]
-    words += [(".ln0.", ".pre_norm."), (".ln1.", ".attn_norm."), (".ln2.", ".ffn_norm."), (".att.", ".attn."), ("attn.ln_x", "attn.g_norm")]
+    words = [
+        ("emb.", "model.embeddings."),
+        ("ln_out", "model.norm"),
+        ("head.", "lm_head."),
+        ("blocks.", "model.layers."),
+    ]
+    words += [
+        (".ln0.", ".pre_norm."),
+        (".ln1.", ".attn_norm."),
+        (".ln2.", ".ffn_norm."),
+        (".att.", ".attn."),
+        ("attn.ln_x", "attn.g_norm"),
+    ]
     words += [(f"attn.{name}", f"attn.{name[0]}_proj") for name in ("receptance", "key", "value", "output")]
     words += [(f"attn.{part}0", f"attn.{part}_lora.lora.2.bias") for part in "wav"]
     words += [(f"attn.{part}1", f"attn.{part}_lora.lora.0.weight") for part in "wavg"]
@@ -61,7 +86,11 @@ def fla(arrays: Arrays) -> Arrays:
 
 def fla_fused(arrays: Arrays) -> Arrays:
     """The token-shift weights of a layer as one tensor; layer 0 without value residual."""
-    result = {name: array for name, array in fla(arrays).items() if ".attn.x_" not in name and "layers.0.attn.v_lora" not in name}
+    result = {
+        name: array
+        for name, array in fla(arrays).items()
+        if ".attn.x_" not in name and "layers.0.attn.v_lora" not in name
+    }
     for block in range(3):
         parts = [arrays[f"blocks.{block}.att.x_{part}"].reshape(-1) for part in "rwkvag"]
         result[f"model.layers.{block}.attn.x_x"] = np.stack(parts)
@@ -81,14 +110,18 @@ CASES: list[tuple[str, str, Callable[[Arrays], Arrays]]] = [
 ]
 
 
-@pytest.mark.parametrize("layout, version, rename", CASES, ids=[f"{layout}-{version}" for layout, version, _ in CASES])
+@pytest.mark.parametrize(
+    "layout, version, rename", CASES, ids=[f"{layout}-{version}" for layout, version, _ in CASES]
+)
 def test_every_tensor_of_the_layout_comes_back_under_its_canonical_name(tmp_path, layout, version, rename):
     arrays = canonical(version)
     checkpoint = written(tmp_path, rename(arrays))
     assert checkpoint.layout == layout and checkpoint.tensors.keys() == arrays.keys()
     for name, array in arrays.items():
         tensor = checkpoint.tensors[name]
-        assert tensor.shape == tensor.bits().shape == array.shape and np.array_equal(tensor.float32(), array), name
+        assert tensor.shape == tensor.bits().shape == array.shape and np.array_equal(
+            tensor.float32(), array
+        ), name
 
 
 def test_fused_token_shift_of_fla_is_cut_into_its_six_parts(tmp_path):
@@ -102,7 +135,10 @@ def test_scalar_decay_of_v5_1_is_read_from_web_rwkv_as_repeated(tmp_path):
     arrays = canonical("5.1")
     tensors = written(tmp_path, web_rwkv(arrays)).tensors
     for tail in ("time_decay", "time_faaaa"):
-        assert np.array_equal(tensors[f"blocks.1.att.{tail}"].float32(), np.repeat(arrays[f"blocks.1.att.{tail}"][:, None], N, 1))
+        assert np.array_equal(
+            tensors[f"blocks.1.att.{tail}"].float32(),
+            np.repeat(arrays[f"blocks.1.att.{tail}"][:, None], N, 1),
+        )
 
 
 @pytest.mark.parametrize("version, rename", [("6", dict), ("6", web_rwkv), ("7", dict), ("7", web_rwkv)])
@@ -117,7 +153,9 @@ def test_square_low_rank_matrices_follow_the_others(tmp_path, rename):
     arrays = canonical("7")
     for block in range(3):
         for part in ("w1", "w2"):
-            arrays[f"blocks.{block}.att.{part}"] = np.random.default_rng(block).standard_normal((24, 24), np.float32)
+            arrays[f"blocks.{block}.att.{part}"] = np.random.default_rng(block).standard_normal(
+                (24, 24), np.float32
+            )
     tensors = written(tmp_path, rename(arrays)).tensors
     assert np.array_equal(tensors["blocks.2.att.w1"].float32(), arrays["blocks.2.att.w1"])
 
@@ -143,15 +181,20 @@ def test_a_tensor_with_no_place_in_a_foreign_layout_is_refused_by_its_own_name(t
 
 def test_a_fused_tensor_of_the_wrong_height_is_refused(tmp_path):
     with pytest.raises(WrongShape, match="wanted 6 rows"):
-        written(tmp_path, fla_fused(canonical("7")) | {"model.layers.0.attn.x_x": np.zeros((5, 24), np.float32)})
+        written(
+            tmp_path, fla_fused(canonical("7")) | {"model.layers.0.attn.x_x": np.zeros((5, 24), np.float32)}
+        )
 
 
 REFUSED = {
     "RWKV-7a": canonical("7") | {"blocks.0.ffn.s_emb.weight": np.zeros((2, 2), np.float32)},
     "RWKV-7b": canonical("7") | {"blocks.0.qkv.q.weight": np.zeros((2, 2), np.float32)},
-    "tuned initial state of 2 layers": {f"blocks.{n}.att.time_state": np.zeros((H, N, N), np.float32) for n in range(2)},
+    "tuned initial state of 2 layers": {
+        f"blocks.{n}.att.time_state": np.zeros((H, N, N), np.float32) for n in range(2)
+    },
     "model.embed_tokens.weight.*model.layers.0.self_attn": {
-        name: np.zeros((2, 2), np.float32) for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight")
+        name: np.zeros((2, 2), np.float32)
+        for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight")
     },
 }
 

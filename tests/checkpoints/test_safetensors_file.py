@@ -30,7 +30,10 @@ def test_a_file_of_the_safetensors_package_reads_back_equal(tmp_path):
 def test_bf16_and_f16_widen_to_the_right_float32(tmp_path):
     values = np.array([1.0, -2.5], np.float32)
     data = float32_to_bf16(values).tobytes() + values.astype(np.float16).tobytes()
-    rows = {kind: {"dtype": kind, "shape": [2], "data_offsets": [4 * n, 4 * n + 4]} for n, kind in enumerate(("BF16", "F16"))}
+    rows = {
+        kind: {"dtype": kind, "shape": [2], "data_offsets": [4 * n, 4 * n + 4]}
+        for n, kind in enumerate(("BF16", "F16"))
+    }
     contents = opened(tmp_path, safetensors_bytes(rows, data))
     assert all(np.array_equal(tensor.float32(), values) for tensor in contents.tensors.values())
 

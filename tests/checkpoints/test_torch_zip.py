@@ -29,7 +29,9 @@ STORAGE = storage_op("FloatStorage", "0", 6)
 
 
 def opened(folder: Path, content: bytes, storages: dict[str, bytes] | None = None) -> Contents:
-    return open_torch_zip(zip_torch(folder / "m.pth", pickle_bytes(content), storages or {"0": SIX.tobytes()}))
+    return open_torch_zip(
+        zip_torch(folder / "m.pth", pickle_bytes(content), storages or {"0": SIX.tobytes()})
+    )
 
 
 @pytest.mark.parametrize("wrapper", ["", "model", "state_dict"])
@@ -50,7 +52,11 @@ def test_strides_and_offset_are_honoured_in_place(tmp_path):
 
 
 def test_a_parameter_and_an_ordered_dict_with_attributes_are_read(tmp_path):
-    parameter = global_op("torch._utils", "_rebuild_parameter") + tuple_op(tensor_op(STORAGE, 0, (6,), (1,)), b"\x88", b"N") + b"R"
+    parameter = (
+        global_op("torch._utils", "_rebuild_parameter")
+        + tuple_op(tensor_op(STORAGE, 0, (6,), (1,)), b"\x88", b"N")
+        + b"R"
+    )
     content = global_op("collections", "OrderedDict") + b")R" + b"(" + text_op("a") + parameter + b"u"
     content += dict_op({"_metadata": b"}"}) + b"b"
     assert opened(tmp_path, content).tensors["a"].bits().tolist() == SIX.tolist()
@@ -58,14 +64,24 @@ def test_a_parameter_and_an_ordered_dict_with_attributes_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     "offset, shape, strides",
-    [(0, (7,), (1,)), (1, (2, 3), (3, 1)), (6, (), ()), (0, (2, 2), (1, 5)), (0, (1 << 60,), (0,)), (1 << 61, (1,), (1,)), (0, (0,), (1,))],
+    [
+        (0, (7,), (1,)),
+        (1, (2, 3), (3, 1)),
+        (6, (), ()),
+        (0, (2, 2), (1, 5)),
+        (0, (1 << 60,), (0,)),
+        (1 << 61, (1,), (1,)),
+        (0, (0,), (1,)),
+    ],
 )
 def test_a_tensor_outside_its_storage_is_refused(tmp_path, offset, shape, strides):
     with pytest.raises(CheckpointError, match="'a' of shape"):
         opened(tmp_path, dict_op({"a": tensor_op(STORAGE, offset, shape, strides)}))
 
 
-@pytest.mark.parametrize("offset, shape, strides", [(-1, (2,), (1,)), (5, (2,), (-1,)), (0, (2, 3), (1,)), (0, (1,) * 9, (1,) * 9)])
+@pytest.mark.parametrize(
+    "offset, shape, strides", [(-1, (2,), (1,)), (5, (2,), (-1,)), (0, (2, 3), (1,)), (0, (1,) * 9, (1,) * 9)]
+)
 def test_a_tensor_with_impossible_numbers_is_refused(tmp_path, offset, shape, strides):
     with pytest.raises(CheckpointError, match="no proper"):
         opened(tmp_path, dict_op({"a": tensor_op(STORAGE, offset, shape, strides)}))
@@ -76,7 +92,9 @@ def test_an_element_type_that_is_no_weight_is_refused_by_name(tmp_path):
         opened(tmp_path, dict_op({"a": tensor_op(storage_op("DoubleStorage", "0", 3), 0, (3,), (1,))}))
 
 
-@pytest.mark.parametrize("key, count, words", [("9", 6, "no data"), ("0", 7, "24 bytes, wanted 28"), ("../0", 6, "no data")])
+@pytest.mark.parametrize(
+    "key, count, words", [("9", 6, "no data"), ("0", 7, "24 bytes, wanted 28"), ("../0", 6, "no data")]
+)
 def test_a_storage_that_lies_is_refused(tmp_path, key, count, words):
     with pytest.raises(CheckpointError, match=words):
         opened(tmp_path, dict_op({"a": tensor_op(storage_op("FloatStorage", key, count), 0, (6,), (1,))}))
@@ -85,7 +103,9 @@ def test_a_storage_that_lies_is_refused(tmp_path, key, count, words):
 def test_compressed_data_is_refused(tmp_path):
     content = pickle_bytes(dict_op({"a": tensor_op(storage_op("FloatStorage", "0", 999), 0, (999,), (1,))}))
     with pytest.raises(CheckpointError, match="compressed"):
-        open_torch_zip(zip_torch(tmp_path / "m.pth", content, {"0": bytes(3996)}, method=zipfile.ZIP_DEFLATED))
+        open_torch_zip(
+            zip_torch(tmp_path / "m.pth", content, {"0": bytes(3996)}, method=zipfile.ZIP_DEFLATED)
+        )
 
 
 def test_a_compressed_pickle_that_swells_is_refused(tmp_path):
@@ -132,7 +152,9 @@ def test_a_bare_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
 
 
 def test_what_torch_saves_is_what_is_read(tmp_path):
-    torch = pytest.importorskip("torch", reason="torch is not installed; the other tests write its format by hand")
+    torch = pytest.importorskip(
+        "torch", reason="torch is not installed; the other tests write its format by hand"
+    )
     wide = torch.arange(24, dtype=torch.float32).reshape(4, 6)
     model = {
         "emb.weight": wide.bfloat16(),

@@ -15,7 +15,11 @@ from rwkv_engine.numbers.tensor import Tensor
 
 def test_what_is_written_reads_back_equal_here_and_in_the_safetensors_package(tmp_path):
     arrays = canonical("6")
-    write_safetensors(tmp_path / "m.st", {name: stored(name, "F32", array) for name, array in arrays.items()}, {"note": "text"})
+    write_safetensors(
+        tmp_path / "m.st",
+        {name: stored(name, "F32", array) for name, array in arrays.items()},
+        {"note": "text"},
+    )
     ours, theirs = open_safetensors(tmp_path / "m.st"), safetensors.numpy.load_file(tmp_path / "m.st")
     assert ours.metadata == {"note": "text"} and ours.tensors.keys() == theirs.keys() == arrays.keys()
     for name, array in arrays.items():
@@ -23,7 +27,12 @@ def test_what_is_written_reads_back_equal_here_and_in_the_safetensors_package(tm
 
 
 def test_every_element_type_is_written_with_its_bits(tmp_path):
-    arrays = {"BF16": np.arange(3, dtype="<u2"), "I8": np.arange(64, dtype="i1"), "U8": np.arange(5, dtype="u1"), "I64": np.arange(2)}
+    arrays = {
+        "BF16": np.arange(3, dtype="<u2"),
+        "I8": np.arange(64, dtype="i1"),
+        "U8": np.arange(5, dtype="u1"),
+        "I64": np.arange(2),
+    }
     write_safetensors(tmp_path / "m.st", {kind: stored(kind, kind, array) for kind, array in arrays.items()})
     data = map_file(tmp_path / "m.st")
     entries, _ = read_header(tmp_path / "m.st", data)
@@ -33,7 +42,9 @@ def test_every_element_type_is_written_with_its_bits(tmp_path):
 
 def test_long_tensors_begin_at_multiples_of_the_alignment(tmp_path):
     lengths = {"a": 3, "b": 64, "c": 70, "d": 4096, "e": 1}
-    write_safetensors(tmp_path / "m.st", {name: stored(name, "U8", np.zeros(n, "u1")) for name, n in lengths.items()})
+    write_safetensors(
+        tmp_path / "m.st", {name: stored(name, "U8", np.zeros(n, "u1")) for name, n in lengths.items()}
+    )
     entries, _ = read_header(tmp_path / "m.st", map_file(tmp_path / "m.st"))
     assert entries["b"].start % 64 == entries["d"].start % 64 == 0
 
@@ -51,7 +62,9 @@ def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     path = tmp_path / "m.st"
     path.write_bytes(b"old")
     with pytest.raises(CheckpointError, match="source is damaged"):
-        write_safetensors(path, {"a": stored("a", "F32", np.zeros(16, "<f4")), "b": Tensor("b", (2,), "F32", fail)})
+        write_safetensors(
+            path, {"a": stored("a", "F32", np.zeros(16, "<f4")), "b": Tensor("b", (2,), "F32", fail)}
+        )
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 

@@ -81,10 +81,16 @@ def masked(line, shown):
     """What a line was answered with, without what depends on weights, clock and machine."""
     writes = not line.startswith("/") or line.startswith(("//", "/retry", "/edit"))
     if writes and "nothing has been said" not in shown:
-        notes = [text for text in shown.splitlines() if text.startswith(("rwkv: ", "thought for")) and "compiling" not in text]
+        notes = [
+            text
+            for text in shown.splitlines()
+            if text.startswith(("rwkv: ", "thought for")) and "compiling" not in text
+        ]
         return "\n".join([*(re.sub(r"\d[\d.,]*", "N", note) for note in notes), "ANSWER"])
     shown = shown.replace(os.environ["XDG_DATA_HOME"], "DATA")
-    shown = re.sub(r"(?<![\w-])\d[\d.,:-]*( [kKMG]?B(?!\w)| bytes)?", lambda m: "N" + (" BYTES" if m[1] else ""), shown)
+    shown = re.sub(
+        r"(?<![\w-])\d[\d.,:-]*( [kKMG]?B(?!\w)| bytes)?", lambda m: "N" + (" BYTES" if m[1] else ""), shown
+    )
     return re.sub(r"(?<=\S)  +", "  ", shown)
 
 
@@ -125,7 +131,10 @@ def test_keys_history_completion_and_the_status_line(terminal, tmp_path, monkeyp
     chat.program.send("\x03")  # and says on an empty one how to leave
     chat.wait(lambda: "(ctrl-D leaves)" in chat.text())
     chat.ready()
-    for typed, shown, completed in (("/und", "take back the last", "/undo"), ("/think lo", "    long", "/think long")):
+    for typed, shown, completed in (
+        ("/und", "take back the last", "/undo"),
+        ("/think lo", "    long", "/think long"),
+    ):
         chat.type(typed)
         chat.wait(lambda shown=shown: shown in chat.text())
         chat.type("\t", completed)
@@ -177,9 +186,7 @@ def test_markdown_is_rendered_and_finished_blocks_are_never_drawn_again():
 
     from rwkv_engine.chat.conversation import Part
 
-    text = (
-        "# Title\n\none\ntwo\n\n- a\n- **b**\n\n```python\nx = 1\n\ny = 2\n```\n\n1. c\n\n2. d\n\n| p | q |\n|---|---|\n| r | s |\n\nlast"
-    )
+    text = "# Title\n\none\ntwo\n\n- a\n- **b**\n\n```python\nx = 1\n\ny = 2\n```\n\n1. c\n\n2. d\n\n| p | q |\n|---|---|\n| r | s |\n\nlast"
     for end in range(len(text)):
         whole, part = finished(text), finished(text[:end])
         assert part <= whole and text[:part] in (
@@ -190,5 +197,7 @@ def test_markdown_is_rendered_and_finished_blocks_are_never_drawn_again():
     Answer(console, lambda: "status").show(iter([Part("answer", c) for c in text]))
     shown = console.export_text()
     for wanted in ("Title", "one\ntwo", " • b", "x = 1", " 2 d", "last"):
-        assert wanted in shown.replace(" \n", "\n").replace("  \n", "\n") or wanted in re.sub(r" +\n", "\n", shown), wanted
+        assert wanted in shown.replace(" \n", "\n").replace("  \n", "\n") or wanted in re.sub(
+            r" +\n", "\n", shown
+        ), wanted
     console.file.close()

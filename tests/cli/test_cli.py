@@ -14,7 +14,12 @@ GREEDY = ["--temperature", "0", "--max-tokens", "12"]
 
 def rwkv(*arguments, text="", env=None):
     return subprocess.run(
-        [*PROGRAM, *map(str, arguments)], input=text, capture_output=True, text=True, timeout=200, env={**os.environ, **(env or {})}
+        [*PROGRAM, *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, **(env or {})},
     )
 
 
@@ -36,7 +41,10 @@ def test_the_prompt_may_come_from_a_file_or_standard_input(story, tmp_path):
 
 
 def test_json_lines_hold_the_steps(story):
-    lines = [json.loads(line) for line in rwkv("generate", "Once upon a time", *GREEDY, "--json").stdout.splitlines()]
+    lines = [
+        json.loads(line)
+        for line in rwkv("generate", "Once upon a time", *GREEDY, "--json").stdout.splitlines()
+    ]
     assert "Once upon a time" + "".join(line["text"] for line in lines) + "\n" == story
     assert [line["stop"] for line in lines] == [None] * 11 + ["length"]
     assert all(line["logprob"] <= 0 and isinstance(line["token"], int) for line in lines)
@@ -44,19 +52,29 @@ def test_json_lines_hold_the_steps(story):
 
 def test_a_saved_state_goes_on_where_the_text_ended(story, tmp_path):
     saved = tmp_path / "s.safetensors"
-    first = rwkv("generate", "Once upon a", *GREEDY[:2], "--max-tokens", "1", "--save-state", saved).stdout.strip()
+    first = rwkv(
+        "generate", "Once upon a", *GREEDY[:2], "--max-tokens", "1", "--save-state", saved
+    ).stdout.strip()
     assert first == "Once upon a time"
     rest = rwkv("generate", " there", "--state", saved, *GREEDY[:2], "--max-tokens", "11")
     assert story.startswith("Once upon a time there") and "Once upon a time" + rest.stdout == story
 
 
 def test_a_seed_makes_a_text_come_again():
-    runs = [rwkv("generate", "Once", "--seed", seed, "--max-tokens", "15", "--preset", "story").stdout for seed in (1, 1, 2)]
+    runs = [
+        rwkv("generate", "Once", "--seed", seed, "--max-tokens", "15", "--preset", "story").stdout
+        for seed in (1, 1, 2)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_constrained_text_is_all_that_is_printed(tmp_path):
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     for given in (json.dumps(schema), tmp_path / "schema.json"):
         done = rwkv("generate", "Tom", "--schema", given, "--seed", "1", "--max-tokens", "30")
@@ -69,7 +87,12 @@ def test_constrained_text_is_all_that_is_printed(tmp_path):
 
 
 def test_chat_answers_each_line_and_keeps_what_was_said():
-    done = rwkv("chat", "--temperature", "0", text="Tom has the ball. Who has the ball?\n\nMia is in the park. Where is Mia?\n")
+    done = rwkv(
+        "chat",
+        "--temperature",
+        "0",
+        text="Tom has the ball. Who has the ball?\n\nMia is in the park. Where is Mia?\n",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["Tom has the ball.", "Mia is in the park."]
 
@@ -84,7 +107,9 @@ def test_info_tells_sizes():
 def test_tokenize_goes_there_and_back():
     ids = rwkv("tokenize", "Hello, Tom!").stdout
     assert rwkv("tokenize", "--decode", ids).stdout == "Hello, Tom!\n"
-    assert rwkv("tokenize", "--tokenizer", "world", " Hello", env={}).returncode == 2  # has ids that the embedded model lacks
+    assert (
+        rwkv("tokenize", "--tokenizer", "world", " Hello", env={}).returncode == 2
+    )  # has ids that the embedded model lacks
     assert int(rwkv("tokenize", "--count", "Hello, Tom!").stdout) == len(ids.split())
     assert len(rwkv("tokenize", "--pieces", "Hello, Tom!").stdout.splitlines()) == len(ids.split())
 
@@ -172,9 +197,14 @@ def test_a_kept_talk_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path)
     again = rwkv("chat", "-c", text="Mia is in the park. Where is Mia?\n", env=data).stdout
     rwkv("chat", "--session", "other", "--max-tokens", "1", text="Hi\n", env=data)
     assert rwkv("chat", "--no-save", "--max-tokens", "1", text="Hi\n", env=data).returncode == 0
-    assert [line.split()[0] for line in rwkv("sessions", env=data).stdout.splitlines()] == ["other", "tom-has-the-ball"]
+    assert [line.split()[0] for line in rwkv("sessions", env=data).stdout.splitlines()] == [
+        "other",
+        "tom-has-the-ball",
+    ]
     shown = rwkv("sessions", "show", "tom-has-the-ball", env=data).stdout
-    assert [line for line in shown.splitlines() if line.startswith("assistant")] == [f"assistant: {a.strip()}" for a in (said, again)]
+    assert [line for line in shown.splitlines() if line.startswith("assistant")] == [
+        f"assistant: {a.strip()}" for a in (said, again)
+    ]
     rwkv("sessions", "export", "tom-has-the-ball", "--format", "json", "-o", tmp_path / "e.json", env=data)
     assert len(json.loads((tmp_path / "e.json").read_text())["messages"]) == 4
     assert "## Assistant" in rwkv("sessions", "export", "tom-has-the-ball", env=data).stdout
@@ -186,4 +216,6 @@ def test_a_kept_talk_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path)
 def test_a_talk_that_cannot_be_kept_goes_on_with_a_warning(tmp_path):
     (tmp_path / "rwkv_engine").write_text("not a folder")
     done = rwkv("chat", "--max-tokens", "1", text="Hi\n", env={"XDG_DATA_HOME": str(tmp_path)})
-    assert done.returncode == 0 and "this talk is not kept" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert (
+        done.returncode == 0 and "this talk is not kept" in done.stderr and len(done.stderr.splitlines()) == 1
+    )

@@ -69,7 +69,9 @@ def test_a_half_precision_checkpoint_is_run_as_it_is_stored(load, version, dtype
     close(np.array([model.feed([token], single) for token in TOKENS]), want)
 
 
-@pytest.mark.parametrize(("version", "weights"), [*((v, None) for v in ("4", "5.0", "6", "7")), ("6", "int8"), ("7", "int8")])
+@pytest.mark.parametrize(
+    ("version", "weights"), [*((v, None) for v in ("4", "5.0", "6", "7")), ("6", "int8"), ("7", "int8")]
+)
 def test_a_batch_gives_what_each_sequence_gives_alone(load, version, weights):
     model, _ = load(version, threads=2, weights=weights, **SHAPES["3 x 8, odd F"])
     lengths = (1, 70, 3, 30, 2)
@@ -80,7 +82,9 @@ def test_a_batch_gives_what_each_sequence_gives_alone(load, version, weights):
     logits = model.feed_batch([(TOKENS[:n], state) for n, state in zip(lengths, together, strict=True)])
     for i, n in enumerate(lengths):
         close(logits[i], model.feed(TOKENS[:n], alone[i]))
-        close(together[i].block[np.abs(together[i].block) < 1e29], alone[i].block[np.abs(alone[i].block) < 1e29])
+        close(
+            together[i].block[np.abs(together[i].block) < 1e29], alone[i].block[np.abs(alone[i].block) < 1e29]
+        )
         assert together[i].position == n + 1
         if weights == "int8":
             np.testing.assert_array_equal(together[i].block, alone[i].block)
@@ -94,7 +98,8 @@ def test_the_unused_value_residual_of_layer_0_is_ignored(load, layer0):
 
 
 @pytest.mark.parametrize(
-    ("version", "weights"), [("7", "f32"), ("7", "bf16"), ("7", "f16"), *((v, "int8") for v in ("4", "5.2", "6", "7"))]
+    ("version", "weights"),
+    [("7", "f32"), ("7", "bf16"), ("7", "f16"), *((v, "int8") for v in ("4", "5.2", "6", "7"))],
 )
 def test_another_weight_format_can_be_chosen(load, version, weights):
     model, tensors = load(version, weights=weights, **SHAPES["3 x 24"])
@@ -105,7 +110,10 @@ def test_another_weight_format_can_be_chosen(load, version, weights):
     close(np.array([model.feed([token], single) for token in TOKENS]), got)
     if weights == "int8":  # not a bit may differ, or rounding inputs to integers would make a step of it
         np.testing.assert_array_equal(single.block, whole.block)
-    assert np.abs(got - want).max() < {"f32": 1e-4, "bf16": 0.1, "f16": 0.02, "int8": 0.1}[weights] * np.abs(want).max()
+    assert (
+        np.abs(got - want).max()
+        < {"f32": 1e-4, "bf16": 0.1, "f16": 0.02, "int8": 0.1}[weights] * np.abs(want).max()
+    )
 
 
 def test_a_time_state_is_where_a_conversation_starts(checkpoints, tokenizer_file, tmp_path):

@@ -17,15 +17,27 @@ def read(words, tokens, spans, states, wanted, row):
     tokens[: now.rows.shape[0]], spans[: now.spans.shape[0]] = now.rows, now.spans
     states[: now.states.shape[0]], wanted[: now.wanted.shape[0]] = now.states, now.wanted
     row[:] = now.logits[now.logits.shape[0] - 1]
-    return now.rows.shape[0], now.spans.shape[0], now.states.shape[0], now.wanted.shape[0], now.logits.shape[0], now.logits.shape[1]
+    return (
+        now.rows.shape[0],
+        now.spans.shape[0],
+        now.states.shape[0],
+        now.wanted.shape[0],
+        now.logits.shape[0],
+        now.logits.shape[1],
+    )
 
 
-@pytest.mark.parametrize(("tokens", "sequences", "wanted"), [(1, 1, 1), (5, 2, 5), (CHUNK, CHUNK, CHUNK), (CHUNK, 1, 1)])
+@pytest.mark.parametrize(
+    ("tokens", "sequences", "wanted"), [(1, 1, 1), (5, 2, 5), (CHUNK, CHUNK, CHUNK), (CHUNK, 1, 1)]
+)
 def test_what_is_told_is_what_is_read(tokens, sequences, wanted):
     rng, words = np.random.default_rng(tokens), new_words()
     words[:] = -7  # of an earlier pass
     ids, logits = rng.integers(0, 65536, tokens), rng.standard_normal((wanted, 33), np.float32)
-    spans, states = sorted(rng.integers(0, tokens, sequences + 1).tolist()), rng.integers(1, 1 << 47, sequences).tolist()
+    spans, states = (
+        sorted(rng.integers(0, tokens, sequences + 1).tolist()),
+        rng.integers(1, 1 << 47, sequences).tolist(),
+    )
     asked = rng.integers(0, tokens, wanted).tolist()
     tell(words, ids, spans, states, asked, logits)
     got = [np.zeros(n, np.int64) for n in (tokens, sequences + 1, sequences, wanted)]

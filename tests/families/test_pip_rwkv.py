@@ -14,7 +14,8 @@ import pytest
 import reference
 
 pytestmark = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("rwkv", "torch")), reason="PyPI's rwkv and torch are not installed"
+    not all(importlib.util.find_spec(name) for name in ("rwkv", "torch")),
+    reason="PyPI's rwkv and torch are not installed",
 )
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 53, 58, 0, 63]
 PROGRAM = """

@@ -28,7 +28,9 @@ def model(name, lanes):
 @pytest.mark.parametrize("piece", [1, 3, 1000], ids=["one by one", "by threes", "whole"])
 def test_the_logits_are_the_golden_ones(model, name, text, piece):
     tokens, state = vectors.tokens(text), model.new_state()
-    got = np.concatenate([model.feed(tokens[i : i + piece], state, every=True) for i in range(0, len(tokens), piece)])
+    got = np.concatenate(
+        [model.feed(tokens[i : i + piece], state, every=True) for i in range(0, len(tokens), piece)]
+    )
     np.testing.assert_allclose(got, vectors.logits(name, text), atol=vectors.MODELS[name][1], rtol=0)
 
 
@@ -36,4 +38,6 @@ def test_the_state_is_the_golden_one(model, name):
     state = model.new_state()
     model.feed(vectors.tokens("prompt"), state)
     for plane, values in vectors.state(name).items():
-        np.testing.assert_allclose(state[plane].reshape(values.shape), values, atol=1e-5, rtol=vectors.MODELS[name][2], err_msg=plane)
+        np.testing.assert_allclose(
+            state[plane].reshape(values.shape), values, atol=1e-5, rtol=vectors.MODELS[name][2], err_msg=plane
+        )

@@ -31,7 +31,11 @@ def look(frozen):
 
 def make(flag=True):
     """(a Frozen, its arrays)."""
-    numbers, words, cube = np.array([1.5], np.float32), np.array([7], np.int64), np.arange(24.0).reshape(2, 3, 4)
+    numbers, words, cube = (
+        np.array([1.5], np.float32),
+        np.array([7], np.int64),
+        np.arange(24.0).reshape(2, 3, 4),
+    )
     factors, rows = np.array([2.0, 3.0]), np.arange(6, dtype=np.float32).reshape(2, 3)
     at = np.array([11], np.int64)
     ends = Ends(F32Rows(at, 5, 3), cube, numbers, numbers)
@@ -63,5 +67,11 @@ def test_it_keeps_its_arrays_and_counts_no_references():
 
 def test_only_what_is_frozen_can_be_thawed():
     code = "from test_frozen import look\nlook((1.0, 2.0))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=__file__.rpartition("/")[0], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=__file__.rpartition("/")[0],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert "TypingError" in done.stderr

@@ -38,7 +38,14 @@ def by_amx(strip, planes, blocks, out, during, after):
     """out [times, TOKENS, 16] <- a tile's products, again and again; the shapes of the registers during it and after it."""
     int8_amx.configure()
     for n in range(out.shape[0]):
-        int8_amx.multiply(strip.ctypes.data, planes.ctypes.data, BLOCKS * BLOCK, 2 * BLOCKS * BLOCK, blocks, out[n].ctypes.data)
+        int8_amx.multiply(
+            strip.ctypes.data,
+            planes.ctypes.data,
+            BLOCKS * BLOCK,
+            2 * BLOCKS * BLOCK,
+            blocks,
+            out[n].ctypes.data,
+        )
     store_shapes(during.ctypes.data)
     int8_amx.release()
     store_shapes(after.ctypes.data)
@@ -88,7 +95,15 @@ def test_threads_that_take_turns_on_a_core_do_not_mix_their_tiles():
         strip, numbers, planes = operands()
         out, want = np.zeros((3000, TOKENS, 16), np.float32), np.zeros((TOKENS, 16), np.float32)
         by_portable(strip, numbers, BLOCKS, want)
-        pairs.append((threading.Thread(target=by_amx, args=(strip, planes, BLOCKS, out, *np.zeros((2, 64), np.uint8))), out, want))
+        pairs.append(
+            (
+                threading.Thread(
+                    target=by_amx, args=(strip, planes, BLOCKS, out, *np.zeros((2, 64), np.uint8))
+                ),
+                out,
+                want,
+            )
+        )
     for thread, _, _ in pairs:
         thread.start()
     for thread, out, want in pairs:

@@ -24,7 +24,9 @@ FINISH = {
 }
 
 
-layer_norm, wkv7_head, wkv7_rest = (standalone(f.py_func) for f in (norm.layer_norm, wkv.wkv7_head, wkv.wkv7_rest))
+layer_norm, wkv7_head, wkv7_rest = (
+    standalone(f.py_func) for f in (norm.layer_norm, wkv.wkv7_head, wkv.wkv7_rest)
+)
 
 
 @standalone
@@ -62,7 +64,12 @@ def test_exp_and_sigmoid_are_accurate_and_keep_nan():
     special = np.array([np.nan, np.inf, -np.inf, 1000, -1000], np.float32)
     out = np.empty_like(special)
     all_of(exp, out, special)
-    assert np.isnan(out[0]) and (out[[1, 3]] > 1e38).all() and (out[[2, 4]] < 2e-38).all() and (out[[2, 4]] >= 0).all()
+    assert (
+        np.isnan(out[0])
+        and (out[[1, 3]] > 1e38).all()
+        and (out[[2, 4]] < 2e-38).all()
+        and (out[[2, 4]] >= 0).all()
+    )
     all_of(sigmoid, out, special)
     assert np.isnan(out[0]) and (out[[1, 3]] == 1).all() and (out[[2, 4]] < 1e-37).all()
 
@@ -90,7 +97,9 @@ def test_a_layer_norm_is_the_formula(size):
 
 @pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("tokens", [1, 2, 5, 64])
-@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (3, 31), (4, 32), (7, 33), (37, 100), (130, 768), (16, 4100)])
+@pytest.mark.parametrize(
+    ("rows", "cols"), [(1, 1), (3, 31), (4, 32), (7, 33), (37, 100), (130, 768), (16, 4100)]
+)
 @pytest.mark.parametrize("name", OWN.values())
 def test_a_product_is_numpys_whatever_the_shape(name, rows, cols, tokens, lanes):
     tensors = [formats_used.tensor(RNG.standard_normal((rows, cols)) / cols**0.5, name) for _ in range(2)]
@@ -120,8 +129,13 @@ def test_rows_are_what_was_packed(name):
 def test_an_expansion_is_a_product_with_one_heads_channels(name, tokens, size):
     tensors = [formats_used.tensor(RNG.standard_normal((12, 3 * size)), name) for _ in range(2)]
     other = formats_used.tensor(RNG.standard_normal((5, 3 * size)), name)
-    (_, heads, late), owners = format_named(name).pack_heads([[other, tensors[0], None], [other, tensors[1], other]], 3)
-    hidden, out = RNG.standard_normal((tokens, 20)).astype(np.float32)[:, 4:16], np.zeros((tokens, size + 5), np.float32)
+    (_, heads, late), owners = format_named(name).pack_heads(
+        [[other, tensors[0], None], [other, tensors[1], other]], 3
+    )
+    hidden, out = (
+        RNG.standard_normal((tokens, 20)).astype(np.float32)[:, 4:16],
+        np.zeros((tokens, size + 5), np.float32),
+    )
     spread(out[:, 2 : size + 2], heads, 1, 2, hidden)
     np.testing.assert_allclose(out[:, 2 : size + 2], hidden @ tensors[1].float32()[:, 2 * size :], atol=2e-5)
     assert not out[:, :2].any() and not out[:, size + 2 :].any() and owners
@@ -230,7 +244,9 @@ def test_int8_loses_no_nan_and_no_infinity(bad):
 def rounded(x):
     """Inputs as they are after quantization, float64: each token rounded to steps of its largest number / LARGEST."""
     largest = np.abs(x).max(axis=1, keepdims=True)
-    return np.rint(x * (np.float32(matmul_int8.LARGEST) / largest)).astype(np.float64) * (largest / np.float32(matmul_int8.LARGEST))
+    return np.rint(x * (np.float32(matmul_int8.LARGEST) / largest)).astype(np.float64) * (
+        largest / np.float32(matmul_int8.LARGEST)
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, level in LEVELS.items() if level.has])

@@ -37,7 +37,14 @@ def back_ends():
 def inner_loop(processor, strips, tokens, following=0):
     """The instructions of a tile's loop over blocks, as the assembler writes them."""
     triple, level, _ = PROCESSORS[processor]
-    return loop_of(assembly(triple, processor, 10, lambda b, arguments: _emit(b, LEVELS[level], arguments, strips, tokens, following)))
+    return loop_of(
+        assembly(
+            triple,
+            processor,
+            10,
+            lambda b, arguments: _emit(b, LEVELS[level], arguments, strips, tokens, following),
+        )
+    )
 
 
 def assembly(triple, processor, count, emit):
@@ -54,15 +61,22 @@ def assembly(triple, processor, count, emit):
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     passes = llvm.create_pass_builder(machine, tuning)
     passes.getModulePassManager().run(compiled, passes)
-    lines = [line.split("//")[0].split("#")[0].strip() for line in machine.emit_assembly(compiled).splitlines()]
+    lines = [
+        line.split("//")[0].split("#")[0].strip() for line in machine.emit_assembly(compiled).splitlines()
+    ]
     return [line for line in lines if line]
 
 
 def loop_of(lines):
     """From the label that a later line jumps back to, to that jump."""
     labels = {line[:-1]: number for number, line in enumerate(lines) if line.endswith(":")}
-    jumps = [(number, re.fullmatch(r"(?:b\.?\w*|j\w+|cbnz|tbnz)\s+(?:.*,\s*)?(\S+)", line)) for number, line in enumerate(lines)]
-    back = [(labels[jump[1]], number) for number, jump in jumps if jump and labels.get(jump[1], number) < number]
+    jumps = [
+        (number, re.fullmatch(r"(?:b\.?\w*|j\w+|cbnz|tbnz)\s+(?:.*,\s*)?(\S+)", line))
+        for number, line in enumerate(lines)
+    ]
+    back = [
+        (labels[jump[1]], number) for number, jump in jumps if jump and labels.get(jump[1], number) < number
+    ]
     assert len(back) == 1, f"want one loop, got {back}"
     return lines[back[0][0] : back[0][1]]
 
@@ -80,11 +94,16 @@ def test_the_inner_loop_is_made_of_the_levels_instruction(processor, shape):
 def test_a_tile_fetches_so_many_lines_of_what_follows():
     strips, tokens = LEVELS["vnni"].shape
     plain, fetching = inner_loop("znver4", strips, tokens), inner_loop("znver4", strips, tokens, following=2)
-    near, far = ([sum(line.startswith(name) for line in lines) for lines in (plain, fetching)] for name in ("prefetcht0", "prefetcht1"))
+    near, far = (
+        [sum(line.startswith(name) for line in lines) for lines in (plain, fetching)]
+        for name in ("prefetcht0", "prefetcht1")
+    )
     assert far == [0, 2] and near[0] == near[1]
 
 
-@pytest.mark.parametrize("processor", [name for name, (_, level, _) in PROCESSORS.items() if level == "dotprod"])
+@pytest.mark.parametrize(
+    "processor", [name for name, (_, level, _) in PROCESSORS.items() if level == "dotprod"]
+)
 def test_the_inner_loop_keeps_everything_in_registers(processor):
     for strips, tokens in {(1, 1), LEVELS["dotprod"].shape}:
         assert not [line for line in inner_loop(processor, strips, tokens) if STACK.search(line)]
@@ -93,10 +112,15 @@ def test_the_inner_loop_keeps_everything_in_registers(processor):
 def test_the_amx_loop_multiplies_by_tiles_and_keeps_its_sums_in_registers():
     lines = assembly("x86_64-unknown-linux-gnu", "sapphirerapids", 6, int8_amx.emit_multiply)
     loop = loop_of(lines)
-    used = {name: sum(line.startswith(name) for line in loop) for name in ("tileloadd", "tdpbssd", "tilestored", "vfmadd", "vcvtdq2ps")}
+    used = {
+        name: sum(line.startswith(name) for line in loop)
+        for name in ("tileloadd", "tdpbssd", "tilestored", "vfmadd", "vcvtdq2ps")
+    }
     # of a block of 64 inputs, that is two groups: weights and two planes of inputs each; results of either plane; sums of 16 tokens
     assert used == {"tileloadd": 6, "tdpbssd": 4, "tilestored": 4, "vfmadd": 32, "vcvtdq2ps": 32}
-    assert not [line for line in loop if re.match(r"vmov\S+\s+%zmm\d+, ", line)]  # no sum goes to memory before the last block
+    assert not [
+        line for line in loop if re.match(r"vmov\S+\s+%zmm\d+, ", line)
+    ]  # no sum goes to memory before the last block
     assert not any(line.startswith("call") for line in lines)
 
 

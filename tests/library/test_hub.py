@@ -43,7 +43,9 @@ def hub():
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A model's bytes: 64 tokens."""
-    return models.write(tmp_path_factory.mktemp("small") / "m.safetensors", models.random_model("7")).read_bytes()
+    return models.write(
+        tmp_path_factory.mktemp("small") / "m.safetensors", models.random_model("7")
+    ).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,12 @@ def world(tmp_path_factory):
 def started(*arguments, hub):
     env = {**os.environ, "HF_ENDPOINT": hub.url}
     return subprocess.Popen(
-        [*PROGRAM, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        [*PROGRAM, *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
     )
 
 
@@ -93,7 +100,10 @@ def test_a_pull_that_is_killed_is_resumed_checked_quantized_and_found_by_name(hu
     assert (record.family, record.format, record.source) == ("RWKV-7", "int8", "someone/tiny:model.pth")
     assert record.bytes == registry.path_of(record).stat().st_size
     assert rwkv("tokenize", " Hello", "-m", "tiny") == "36786\n"
-    assert all(path.startswith(("/api/models/someone/tiny", "/someone/tiny/resolve/", "/large/")) for _, path, _ in hub.asked)
+    assert all(
+        path.startswith(("/api/models/someone/tiny", "/someone/tiny/resolve/", "/large/"))
+        for _, path, _ in hub.asked
+    )
 
 
 def test_a_connection_that_breaks_is_resumed_within_one_pull(hub, world):
@@ -139,7 +149,11 @@ def test_a_file_of_another_length_is_refused(hub, small, change):
 
 
 def test_a_model_brings_its_tokenizer(hub, small, tokenizer_file):
-    hub.files["someone/tiny"] = {"a/m.safetensors": small, "a/tokenizer.json": tokenizer_file.read_bytes(), "b/m.safetensors": small}
+    hub.files["someone/tiny"] = {
+        "a/m.safetensors": small,
+        "a/tokenizer.json": tokenizer_file.read_bytes(),
+        "b/m.safetensors": small,
+    }
     packed = registry.path_of(pull("someone/tiny:a/m.safetensors", name="x", endpoint=hub.url))
     assert open_named("x").path == packed and open_named("x").packing.tokenizer == tokenizer_file.read_text()
     kept = registry.path_of(pull("someone/tiny:a/m.safetensors", name="y", format="keep", endpoint=hub.url))

@@ -15,7 +15,9 @@ from rwkv_engine import CheckpointError, EngineError, OptionError, quantize
 from rwkv_engine.library import registry
 from rwkv_engine.loading import embedded, open_named
 
-RECORD = registry.Record("tiny", "RWKV-7", "F32", 10, "", "someone/tiny:m.safetensors", "a" * 40, "b" * 64, "c" * 64)
+RECORD = registry.Record(
+    "tiny", "RWKV-7", "F32", 10, "", "someone/tiny:m.safetensors", "a" * 40, "b" * 64, "c" * 64
+)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,9 @@ def test_an_unknown_name_says_what_names_there_are():
         open_named("tiny")
     registered("one")
     registered("two")
-    with pytest.raises(CheckpointError, match="three does not exist, and no model is called so; there are one, two"):
+    with pytest.raises(
+        CheckpointError, match="three does not exist, and no model is called so; there are one, two"
+    ):
         open_named("three")
 
 
@@ -85,7 +89,11 @@ def test_a_removed_model_leaves_nothing():
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "-m", "ä", "x" * 101, "a\nb"])
 def test_a_name_that_could_be_a_path_or_an_option_is_refused(name):
-    for act in (registry.new_folder, registry.remove, lambda n: registry.register(replace(RECORD, name=n, path="data/x"))):
+    for act in (
+        registry.new_folder,
+        registry.remove,
+        lambda n: registry.register(replace(RECORD, name=n, path="data/x")),
+    ):
         with pytest.raises(OptionError):
             act(name)
 
@@ -134,9 +142,17 @@ def test_what_a_killed_process_left_is_cleared_and_what_is_in_use_stays():
 
 
 def test_two_processes_that_register_one_name_leave_one_whole_model(home):
-    program = "import sys, models, test_registry as t\nfor n in range(12): t.registered(seed=int(sys.argv[1]))\n"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(place) for place in Path(__file__).resolve().parents[:2])}
-    running = [subprocess.Popen([sys.executable, "-c", program, str(seed)], env=env, stderr=subprocess.PIPE) for seed in (1, 2)]
+    program = (
+        "import sys, models, test_registry as t\nfor n in range(12): t.registered(seed=int(sys.argv[1]))\n"
+    )
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(place) for place in Path(__file__).resolve().parents[:2]),
+    }
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(seed)], env=env, stderr=subprocess.PIPE)
+        for seed in (1, 2)
+    ]
     seen = 0
     while any(process.poll() is None for process in running):
         if "tiny" in registry.names():
@@ -162,7 +178,10 @@ def test_a_name_works_in_every_verb(rwkv):
         shutil.copy(embedded().parent / file, folder)
     path = folder / "model.safetensors"
     registry.register(replace(RECORD, name="small", path=str(path.relative_to(registry.models_folder()))))
-    assert rwkv("generate", "Once upon a", "-m", "small", "--temperature", "0", "--max-tokens", "1") == "Once upon a time\n"
+    assert (
+        rwkv("generate", "Once upon a", "-m", "small", "--temperature", "0", "--max-tokens", "1")
+        == "Once upon a time\n"
+    )
     told = "Tom has the ball. Who has the ball?\n"
     assert "Tom has the ball." in rwkv("chat", "-m", "small", "--temperature", "0", text=told)
     assert json.loads(rwkv("info", "small", "--json"))["path"] == str(path)

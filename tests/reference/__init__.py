@@ -4,7 +4,14 @@ import numpy as np
 
 from . import v4, v5, v6, v7
 
-_FORWARD = {"4": v4.forward, "5.0": v5.forward, "5.1": v5.forward, "5.2": v5.forward, "6": v6.forward, "7": v7.forward}
+_FORWARD = {
+    "4": v4.forward,
+    "5.0": v5.forward,
+    "5.1": v5.forward,
+    "5.2": v5.forward,
+    "6": v6.forward,
+    "7": v7.forward,
+}
 VERSIONS = tuple(_FORWARD)
 
 

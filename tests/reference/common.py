@@ -69,4 +69,8 @@ def head_state(z, heads):
     """The empty state of v5, v6 and v7."""
     layers, c = sizes(z)
     n = c // heads
-    return {"att_prev": np.zeros((layers, c)), "ffn_prev": np.zeros((layers, c)), "wkv": np.zeros((layers, heads, n, n))}
+    return {
+        "att_prev": np.zeros((layers, c)),
+        "ffn_prev": np.zeros((layers, c)),
+        "wkv": np.zeros((layers, heads, n, n)),
+    }

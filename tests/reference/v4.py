@@ -25,5 +25,7 @@ def _time_mix(z, i, x, state, carried):
 def forward(z, tokens, state, group_norm_eps):
     shape = sizes(z)
     if state is None:
-        state = {name: np.zeros(shape) for name in ("att_prev", "ffn_prev", "aa", "bb")} | {"pp": np.full(shape, -1e30)}
+        state = {name: np.zeros(shape) for name in ("att_prev", "ffn_prev", "aa", "bb")} | {
+            "pp": np.full(shape, -1e30)
+        }
     return run(z, tokens, state, _time_mix, receptance_ffn(interpolated))

@@ -18,12 +18,18 @@ def _time_mix(eps):
         heads, n, _ = S.shape
         low = np.tanh(_shifted(z, p, "x", x, previous) @ z[p + "time_maa_w1"]).reshape(5, -1)
         extra = np.einsum("mr,mrc->mc", low, z[p + "time_maa_w2"])
-        mixed = {letter: x + (previous - x) * (z[f"{p}time_maa_{letter}"].reshape(-1) + extra[m]) for m, letter in enumerate("wkvrg")}
+        mixed = {
+            letter: x + (previous - x) * (z[f"{p}time_maa_{letter}"].reshape(-1) + extra[m])
+            for m, letter in enumerate("wkvrg")
+        }
         r = (z[p + "receptance.weight"] @ mixed["r"]).reshape(heads, n)
         k = (z[p + "key.weight"] @ mixed["k"]).reshape(heads, n)
         v = (z[p + "value.weight"] @ mixed["v"]).reshape(heads, n)
         g = silu(z[p + "gate.weight"] @ mixed["g"])
-        w = z[p + "time_decay"].reshape(-1) + np.tanh(mixed["w"] @ z[p + "time_decay_w1"]) @ z[p + "time_decay_w2"]
+        w = (
+            z[p + "time_decay"].reshape(-1)
+            + np.tanh(mixed["w"] @ z[p + "time_decay_w1"]) @ z[p + "time_decay_w2"]
+        )
         w = np.exp(-np.exp(w)).reshape(heads, n, 1)
         kv = k[:, :, None] * v[:, None, :]
         y = np.einsum("hk,hkv->hv", r, z[p + "time_faaaa"].reshape(heads, n, 1) * kv + S).reshape(-1)

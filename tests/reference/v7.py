@@ -22,9 +22,15 @@ def _time_mix(eps):
         if i == 0:
             carried["v_first"] = v
         else:
-            v = v + (carried["v_first"] - v) * sigmoid(z[p + "v0"].reshape(-1) + xv @ z[p + "v1"] @ z[p + "v2"])
+            v = v + (carried["v_first"] - v) * sigmoid(
+                z[p + "v0"].reshape(-1) + xv @ z[p + "v1"] @ z[p + "v2"]
+            )
         r, w, k, v, a = (m.reshape(heads, n) for m in (r, w, k, v, a))
-        S = S * w[:, None, :] - np.einsum("hij,hj->hi", S, kk)[:, :, None] * (kk * a)[:, None, :] + v[:, :, None] * k[:, None, :]
+        S = (
+            S * w[:, None, :]
+            - np.einsum("hij,hj->hi", S, kk)[:, :, None] * (kk * a)[:, None, :]
+            + v[:, :, None] * k[:, None, :]
+        )
         state["wkv"][i] = S.transpose(0, 2, 1)
         y = group_norm(z, p + "ln_x", np.einsum("hij,hj->hi", S, r).reshape(-1), heads, eps)
         bonus = (r * k * z[p + "r_k"].reshape(heads, n)).sum(1, keepdims=True) * v

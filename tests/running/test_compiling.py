@@ -42,7 +42,11 @@ def test_on_a_terminal_one_line_counts():
     say = Compiling(out)
     say(3, 1.0, False)
     say(9, 20.0, True)
-    assert out.getvalue().count("\n") == 1 and out.getvalue().count("\r") == 2 and "9 functions, 20 s" in out.getvalue()
+    assert (
+        out.getvalue().count("\n") == 1
+        and out.getvalue().count("\r") == 2
+        and "9 functions, 20 s" in out.getvalue()
+    )
 
 
 def test_without_a_terminal_there_are_few_lines():
@@ -56,10 +60,14 @@ def test_without_a_terminal_there_are_few_lines():
 
 
 def test_warmup_names_every_program_and_says_when_it_is_ready():
-    done = subprocess.run([sys.executable, "-m", "rwkv_engine_cli.app", "warmup"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "rwkv_engine_cli.app", "warmup"], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line[:6] for line in lines[::2]] == ["1 of 3", "2 of 3", "3 of 3"] and "RWKV-7 in bf16" in lines[0]
+    assert [line[:6] for line in lines[::2]] == ["1 of 3", "2 of 3", "3 of 3"] and "RWKV-7 in bf16" in lines[
+        0
+    ]
     assert all("ready after" in line for line in lines[1::2])
 
 
@@ -67,7 +75,9 @@ def test_after_the_programs_of_a_model_ran_nothing_is_left_to_compile(embedded):
     for program in compiling.programs(embedded):
         program.run()
     told = []
-    with event.install_listener("numba:compile", compiling.Watcher(lambda *facts: told.append(facts))) as listener:
+    with event.install_listener(
+        "numba:compile", compiling.Watcher(lambda *facts: told.append(facts))
+    ) as listener:
         list(embedded.generate("Once upon a time", max_tokens=3, sampling=rwkv_engine.Sampling(seed=1)))
         embedded.feed(range(1, 100), embedded.new_state(), every=True)
         assert listener._began == 0.0 and told == []
@@ -78,16 +88,36 @@ def test_the_cache_notices_changes_of_every_module_that_kernels_take_numbers_fro
     stamped = {path for pattern in _jit.COMPILED for path in package.glob(pattern)}
     named = r"^from rwkv_engine\.?(\S*) import (\w+)"
     sources = [path.read_text() for path in package.glob("kernels/*.py")]
-    found = {(package.joinpath(*place.split(".")), name) for s in sources for place, name in re.findall(named, s, re.MULTILINE)}
-    taken = {file for place, name in found for file in (place.with_suffix(".py"), place / f"{name}.py") if file.is_file()}
+    found = {
+        (package.joinpath(*place.split(".")), name)
+        for s in sources
+        for place, name in re.findall(named, s, re.MULTILINE)
+    }
+    taken = {
+        file
+        for place, name in found
+        for file in (place.with_suffix(".py"), place / f"{name}.py")
+        if file.is_file()
+    }
     assert {package / "system/cpu.py", package / "numbers/int8_layout.py"} <= taken
-    assert taken - stamped == {package / "errors.py", package / "system/pages.py"}  # of which nothing is compiled
+    assert taken - stamped == {
+        package / "errors.py",
+        package / "system/pages.py",
+    }  # of which nothing is compiled
 
 
 def test_the_cache_lies_in_the_users_folder_and_not_where_pip_would_leave_it_behind(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "LOCALAPPDATA": str(tmp_path)}
-    command = [sys.executable, "-c", "from rwkv_engine.families import FAMILIES; print(FAMILIES[-1].step._cache.cache_path)"]
+    environment |= {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "LOCALAPPDATA": str(tmp_path),
+    }
+    command = [
+        sys.executable,
+        "-c",
+        "from rwkv_engine.families import FAMILIES; print(FAMILIES[-1].step._cache.cache_path)",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
     assert tmp_path in Path(done.stdout.strip()).parents
 
@@ -106,7 +136,10 @@ print(len(filled) > 0, text)
 def test_what_is_kept_on_disk_starts_without_the_compiler_s_registries(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     runs = [
-        subprocess.run([sys.executable, "-c", FROM_DISK], capture_output=True, text=True, timeout=300, env=environment) for _ in range(2)
+        subprocess.run(
+            [sys.executable, "-c", FROM_DISK], capture_output=True, text=True, timeout=300, env=environment
+        )
+        for _ in range(2)
     ]
     assert [done.returncode for done in runs] == [0, 0], runs[-1].stderr
     (first, text), (second, again) = (done.stdout.split(maxsplit=1) for done in runs)
@@ -126,8 +159,15 @@ except OSError as error: print(type(error).__name__)
 
 
 def test_where_nothing_can_be_written_programs_are_not_kept_and_nothing_fails():
-    environment = {**os.environ, "HOME": "/dev/null", "XDG_CACHE_HOME": "", "NUMBA_CACHE_DIR": "/dev/null/numba"}
-    done = subprocess.run([sys.executable, "-c", READ_ONLY], capture_output=True, text=True, timeout=120, env=environment)
+    environment = {
+        **os.environ,
+        "HOME": "/dev/null",
+        "XDG_CACHE_HOME": "",
+        "NUMBA_CACHE_DIR": "/dev/null/numba",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ONLY], capture_output=True, text=True, timeout=120, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["NullCache", "NotADirectoryError"]
 
@@ -150,7 +190,10 @@ def test_a_user_without_a_home_has_no_cache_and_no_failure(monkeypatch, checkpoi
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone binds a process to processors")
 def test_with_one_core_there_is_one_lane():
     program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import rwkv_engine; print(rwkv_engine.load().lanes)"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120).stdout == "1\n"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120).stdout
+        == "1\n"
+    )
 
 
 KEPT = """
@@ -170,7 +213,9 @@ print("compiled" if compiled else "kept")
 def test_a_damaged_compile_cache_is_an_empty_one(tmp_path):
     def start():
         environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, timeout=300, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", KEPT], capture_output=True, text=True, timeout=300, env=environment
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -179,7 +224,14 @@ def test_a_damaged_compile_cache_is_an_empty_one(tmp_path):
     whole = index.read_bytes()
     version = pickle.dumps(pickle.loads(whole))
     gone = version + b"cno_such_module\nThing\n."  # what an index of another version may name
-    for damaged in (b"", whole[:-20], whole[: len(version) + 5], b"\0" * 400, gone, version + b"cos\nno_such_name\n."):
+    for damaged in (
+        b"",
+        whole[:-20],
+        whole[: len(version) + 5],
+        b"\0" * 400,
+        gone,
+        version + b"cos\nno_such_name\n.",
+    ):
         index.write_bytes(damaged)
         assert [start(), start()] == ["compiled", "kept"]
     for damaged in (b"", data.read_bytes()[:-50], b"\0" * 400):

@@ -167,7 +167,12 @@ def test_more_lanes_than_processors_do_not_poll_for_their_next_call():
 
 def test_a_team_can_go_while_its_lanes_wait_for_another_call():
     for _ in range(20):
-        team, told, taken, entered = Team(2), np.ones(1, np.int64), np.zeros(4, np.int64), np.zeros(2, np.int64)
+        team, told, taken, entered = (
+            Team(2),
+            np.ones(1, np.int64),
+            np.zeros(4, np.int64),
+            np.zeros(2, np.int64),
+        )
         team.run(count_calls, told, taken, entered)
         team.run(count_calls, told, taken, entered)
         assert team._desks[0].says[0] in (WAITING, ASLEEP) and (taken == 2).all()
@@ -205,7 +210,13 @@ if child:
     assert os.waitpid(child, 0)[1] == 0
     print("both")
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=os.path.dirname(__file__), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=os.path.dirname(__file__),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.stdout == "both\n", done.stderr
 
 

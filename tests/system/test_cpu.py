@@ -25,12 +25,26 @@ CAPACITY, CLOCK = "cpu_capacity", "cpufreq/cpuinfo_max_freq"
 MACHINES = {
     "Raspberry Pi: four equal cores": ([(str(n), {CLOCK: 2400000}) for n in range(4)], 4),
     "RK3588: four big and four small": (
-        [(str(n), {CAPACITY: 530 if n < 4 else 1024, CLOCK: 1800000 if n < 4 else 2400000}) for n in range(8)],
+        [
+            (str(n), {CAPACITY: 530 if n < 4 else 1024, CLOCK: 1800000 if n < 4 else 2400000})
+            for n in range(8)
+        ],
         4,
     ),
-    "a laptop with hyper-threads": ([(f"{n // 2 * 2}-{n // 2 * 2 + 1}", {CLOCK: 4700000}) for n in range(8)], 4),
+    "a laptop with hyper-threads": (
+        [(f"{n // 2 * 2}-{n // 2 * 2 + 1}", {CLOCK: 4700000}) for n in range(8)],
+        4,
+    ),
     "two favoured cores among six": ([(str(n), {CLOCK: 5200000 if n < 2 else 5000000}) for n in range(6)], 6),
-    "hybrid, by clock": ([("0-1", {CLOCK: 5000000}), ("0-1", {CLOCK: 5000000}), ("2", {CLOCK: 3900000}), ("3", {CLOCK: 3900000})], 1),
+    "hybrid, by clock": (
+        [
+            ("0-1", {CLOCK: 5000000}),
+            ("0-1", {CLOCK: 5000000}),
+            ("2", {CLOCK: 3900000}),
+            ("3", {CLOCK: 3900000}),
+        ],
+        1,
+    ),
     "a virtual machine that tells nothing": ([("0", {}), ("1", {})], 2),
     "clocks that cannot be read": ([("0", {CLOCK: "<unknown>"}), ("1", {CLOCK: "<unknown>"})], 2),
 }
@@ -52,28 +66,42 @@ def test_cores_that_this_process_may_not_use_do_not_count(tmp_path):
 def features(program="print(*sorted(cpu._features()))", **variables):
     """What a fresh process may use, compiling for a processor that the variables name."""
     program = f"from rwkv_engine.system import cpu; {program}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **variables}, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
 @pytest.mark.skipif(cpu.ARCHITECTURE != "arm", reason="LLVM is asked about this machine's own architecture")
-@pytest.mark.parametrize(("name", "there"), [("cortex-a72", False), ("cortex-a76", True), ("neoverse-n2", True)])
+@pytest.mark.parametrize(
+    ("name", "there"), [("cortex-a72", False), ("cortex-a76", True), ("neoverse-n2", True)]
+)
 def test_an_arm_processor_has_dot_products_if_llvm_uses_them(name, there, monkeypatch):
     monkeypatch.setenv("NUMBA_CPU_FEATURES", "")  # else this machine's own are added, as numba does it
     assert cpu._llvm_uses_sdot(name) == there
 
 
 @pytest.mark.skipif(cpu.ARCHITECTURE != "x86", reason="names of x86 processors")
-@pytest.mark.parametrize(("name", "want"), [("x86-64", []), ("haswell", ["avx2"]), ("alderlake", ["avx2", "avxvnni"])])
+@pytest.mark.parametrize(
+    ("name", "want"), [("x86-64", []), ("haswell", ["avx2"]), ("alderlake", ["avx2", "avxvnni"])]
+)
 def test_a_named_processor_has_what_its_kind_has(name, want):
     assert features(NUMBA_CPU_NAME=name) == want
 
 
 @pytest.mark.skipif(cpu.ARCHITECTURE != "x86", reason="names of x86 processors")
-@pytest.mark.parametrize(("name", "want"), [("znver4", "0"), ("znver3", "0"), ("sapphirerapids", "4096"), ("generic", "4096")])
+@pytest.mark.parametrize(
+    ("name", "want"), [("znver4", "0"), ("znver3", "0"), ("sapphirerapids", "4096"), ("generic", "4096")]
+)
 def test_weights_are_prefetched_for_all_but_zen(name, want):
-    assert features("from rwkv_engine.kernels.pointers import AHEAD; print(AHEAD)", NUMBA_CPU_NAME=name) == [want]
+    assert features("from rwkv_engine.kernels.pointers import AHEAD; print(AHEAD)", NUMBA_CPU_NAME=name) == [
+        want
+    ]
 
 
 @pytest.mark.parametrize(("there", "answer", "want"), [(True, 0, True), (True, -1, False), (False, 0, False)])
@@ -87,7 +115,10 @@ def test_amx_needs_the_processor_and_the_systems_leave(there, answer, want, monk
     assert asked == [(158, 0x1023, 18)] * there  # ARCH_REQ_XCOMP_PERM for the tile registers
 
 
-@pytest.mark.skipif(not (sys.platform == "linux" and cpu.platform.machine() == "x86_64"), reason="a system call of Linux on x86-64")
+@pytest.mark.skipif(
+    not (sys.platform == "linux" and cpu.platform.machine() == "x86_64"),
+    reason="a system call of Linux on x86-64",
+)
 def test_a_system_call_is_made_or_refused():
     assert cpu._system_call(39) == os.getpid()
     assert cpu._system_call(158, 0x1023, 63) == -1  # there is no such state

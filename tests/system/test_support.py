@@ -18,7 +18,11 @@ def test_a_64_bit_python_is_taken(suffix):
 
 @pytest.mark.parametrize(
     ("facts", "word"),
-    [((32, ".cpython-311-arm-linux-gnueabihf.so", "little"), "32-bit"), ((64, MUSL, "little"), "musl"), ((64, GLIBC, "big"), "byte")],
+    [
+        ((32, ".cpython-311-arm-linux-gnueabihf.so", "little"), "32-bit"),
+        ((64, MUSL, "little"), "musl"),
+        ((64, GLIBC, "big"), "byte"),
+    ],
 )
 def test_other_systems_are_refused_in_one_sentence(facts, word):
     reason = support.refusal(*facts)
@@ -33,7 +37,9 @@ def test_this_system_is_judged_by_its_own_facts(monkeypatch):
     assert issubclass(UnsupportedSystem, EngineError)
 
 
-@pytest.mark.parametrize("door", ["import rwkv_engine; rwkv_engine.load", "import rwkv_engine_cli.app as a; a.main()"])
+@pytest.mark.parametrize(
+    "door", ["import rwkv_engine; rwkv_engine.load", "import rwkv_engine_cli.app as a; a.main()"]
+)
 def test_the_door_is_closed_before_numba_is_imported(door):
     program = f"import sys; sys.maxsize = 2**31 - 1\ntry: {door}\nfinally: print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -13,15 +13,26 @@ def test_a_world_prompt_ends_right_behind_the_assistants_colon():
 
 
 def test_a_world_prompt_has_the_system_text_and_earlier_turns_in_front():
-    messages = [Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Who?")]
-    assert WORLD.render(messages) == "System: Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant:"
+    messages = [
+        Message("system", "Be kind."),
+        Message("user", "Hi"),
+        Message("assistant", "Hello."),
+        Message("user", "Who?"),
+    ]
+    assert (
+        WORLD.render(messages)
+        == "System: Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant:"
+    )
 
 
 def test_blank_lines_inside_a_message_become_one_line_end():
     assert WORLD.turn("  a\n\n\nb \n \n c\nd\n") == "User: a\nb\n c\nd\n\nAssistant:"
 
 
-@pytest.mark.parametrize(("think", "end"), [("off", "Assistant:"), ("on", "Assistant: <think"), ("fast", "Assistant: <think>\n</think")])
+@pytest.mark.parametrize(
+    ("think", "end"),
+    [("off", "Assistant:"), ("on", "Assistant: <think"), ("fast", "Assistant: <think>\n</think")],
+)
 def test_a_think_mode_is_how_the_answer_begins(think, end):
     assert WORLD.turn("Why?", think) == f"User: Why?\n\n{end}"
 
@@ -35,13 +46,24 @@ def test_tools_are_told_in_front_and_their_outputs_come_from_the_user():
     tools = [{"name": "add", "arguments": {"a": "number"}}]
     told = 'Tools:\n[{"name": "add", "arguments": {"a": "number"}}]\nReturn only a JSON function call.\n\n'
     assert WORLD.opening(None, tools) == f"System: {told}"
-    talk = [Message("system", "S"), Message("user", "1+1?"), Message("assistant", "```json\n{}\n```"), Message("tool", "2")]
-    assert WORLD.render(talk[:2], tools=tools, call=True) == f"System: S\n{told}User: 1+1?\n\nAssistant: ```json"
-    assert WORLD.render(talk, tools=tools).endswith("Assistant: ```json\n{}\n```\n\nUser: Function output: 2\n\nAssistant:")
+    talk = [
+        Message("system", "S"),
+        Message("user", "1+1?"),
+        Message("assistant", "```json\n{}\n```"),
+        Message("tool", "2"),
+    ]
+    assert (
+        WORLD.render(talk[:2], tools=tools, call=True) == f"System: S\n{told}User: 1+1?\n\nAssistant: ```json"
+    )
+    assert WORLD.render(talk, tools=tools).endswith(
+        "Assistant: ```json\n{}\n```\n\nUser: Function output: 2\n\nAssistant:"
+    )
 
 
 def test_turns_said_one_by_one_are_the_talk_rendered_at_once():
-    whole = WORLD.render([Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")])
+    whole = WORLD.render(
+        [Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")]
+    )
     assert WORLD.opening("S") + WORLD.turn("A") + " B" + WORLD.between + WORLD.turn("C") == whole
     assert WORLD.opening(None) == WORLD.opening("  ") == ""
 

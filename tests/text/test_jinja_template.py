@@ -33,20 +33,31 @@ def test_a_chat_template_writes_down_a_list_of_messages():
         "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n"
     )
     assert JinjaTemplate(CHATML).stops == ("<|im_end|>", "<|im_start|>")
-    assert JinjaTemplate("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", bos="<s>", eos="</s>").render(talk) == "<s>S</s>"
+    assert (
+        JinjaTemplate(
+            "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", bos="<s>", eos="</s>"
+        ).render(talk)
+        == "<s>S</s>"
+    )
 
 
 def test_turn_by_turn_is_the_talk_rendered_at_once():
     template = JinjaTemplate(CHATML)
-    whole = template.render([Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")])
+    whole = template.render(
+        [Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")]
+    )
     assert template.asks("A", "off", "S", True) + "B" + template.asks("C", "off", None, False) == whole
     assert template.keeps("A", "B", "S", True) == template.asks("A", "off", "S", True) + "B"
-    assert template.asks("C", "on", None, False).endswith("<think>\n") and "think" not in template.keeps("C", "D", None, False)
+    assert template.asks("C", "on", None, False).endswith("<think>\n") and "think" not in template.keeps(
+        "C", "D", None, False
+    )
 
 
 def test_a_talk_follows_it_and_drops_thoughts():
     model = Model({})
-    model._next = lambda text: next((ord(full[len(text)]) for full in expected if full.startswith(text) and len(full) > len(text)), 0)
+    model._next = lambda text: next(
+        (ord(full[len(text)]) for full in expected if full.startswith(text) and len(full) > len(text)), 0
+    )
     start = "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n"
     expected = [
         start + "<think>\nhm</think>\nB<|im_end|>",

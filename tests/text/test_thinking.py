@@ -30,7 +30,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("prompt", "text", "thought", "said", "tagged"), CASES, ids=[repr(case[:2]) for case in CASES])
+@pytest.mark.parametrize(
+    ("prompt", "text", "thought", "said", "tagged"), CASES, ids=[repr(case[:2]) for case in CASES]
+)
 def test_the_two_sides_do_not_depend_on_the_pieces(prompt, text, thought, said, tagged):
     rng = random.Random(1)
     assert split(prompt, list(text)) == split(prompt, [text]) == (thought, said, tagged)

@@ -15,7 +15,9 @@ def json_file(tmp_path_factory):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(["the cat and the dog and the bird"] * 3, trainer)
     path = tmp_path_factory.mktemp("json") / "tokenizer.json"
     tokenizer.save(str(path))
@@ -56,7 +58,9 @@ def test_no_tokenizer_is_an_error_that_says_where_to_put_one(tmp_path):
         find_tokenizer(50277, tmp_path)
 
 
-@pytest.mark.parametrize(("vocab", "choice"), [(1000, "world"), (100, "bytes"), (1000, "klingon"), (1000, "")])
+@pytest.mark.parametrize(
+    ("vocab", "choice"), [(1000, "world"), (100, "bytes"), (1000, "klingon"), (1000, "")]
+)
 def test_a_tokenizer_that_cannot_be_the_models_is_refused(vocab, choice):
     with pytest.raises(OptionError, match="tokenizer"):
         find_tokenizer(vocab, None, choice)

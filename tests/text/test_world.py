@@ -11,10 +11,14 @@ from rwkv_engine.text.make_world import pack, parse
 from rwkv_engine.text.world import COUNT, fast_encode, slow_encode
 
 WORLD = World()
-MIXED = "The quick brown fox jumps; 你好，世界。これはテストです。\ndef f(x): return x ** 2  # комментарий 😀\n"
+MIXED = (
+    "The quick brown fox jumps; 你好，世界。これはテストです。\ndef f(x): return x ** 2  # комментарий 😀\n"
+)
 
 
-@pytest.mark.parametrize(("text", "ids"), [(" Hello", [36786]), ("Hello ", [33155, 33]), ("\n\n", [261]), ("", [])])
+@pytest.mark.parametrize(
+    ("text", "ids"), [(" Hello", [36786]), ("Hello ", [33155, 33]), ("\n\n", [261]), ("", [])]
+)
 def test_known_texts_have_their_known_ids(text, ids):
     assert WORLD.encode(text) == ids
 
@@ -24,7 +28,10 @@ def test_compiled_code_agrees_with_the_slow_twin_on_random_bytes_and_tokens():
     for _ in range(200):
         noise = bytes(rng.choices(range(256), k=rng.randint(1, 300)))
         tokens = b"".join(WORLD.token_bytes(rng.randint(1, COUNT)) for _ in range(30))
-        text = "".join(chr(rng.choice([rng.randint(1, 127), rng.randint(0x80, 0xD7FF), rng.randint(0x10000, 0x10FFFF)])) for _ in range(60))
+        text = "".join(
+            chr(rng.choice([rng.randint(1, 127), rng.randint(0x80, 0xD7FF), rng.randint(0x10000, 0x10FFFF)]))
+            for _ in range(60)
+        )
         for data in (noise, tokens, text.encode()):
             ids = slow_encode(data)
             assert fast_encode(data) == ids

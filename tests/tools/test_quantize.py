@@ -50,7 +50,11 @@ def test_a_packed_file_is_the_model_quantized_on_loading(checkpoints, tokenizer_
     at_once = rwkv_engine.load(source, "int8", threads=1, tokenizer=tokenizer_file, cache=False)
     np.testing.assert_array_equal(logits(loaded), logits(at_once))
     assert loaded.format == "int8" and loaded.checkpoint.container == "packed"
-    assert loaded.fingerprint == at_once.fingerprint == rwkv_engine.load(source, threads=1, tokenizer=tokenizer_file).fingerprint
+    assert (
+        loaded.fingerprint
+        == at_once.fingerprint
+        == rwkv_engine.load(source, threads=1, tokenizer=tokenizer_file).fingerprint
+    )
     assert loaded.tokenizer.encode("012") == at_once.tokenizer.encode("012")
 
 
@@ -125,10 +129,14 @@ def test_a_damaged_or_foreign_cache_is_made_anew(checkpoints, tokenizer_file):
     rwkv_engine.quantize(checkpoints("7", seed=5)[0], foreign, tokenizer=tokenizer_file)
     for damage in (file.read_bytes()[:-1], b"", b"no model at all", foreign.read_bytes()):
         file.write_bytes(damage)
-        np.testing.assert_array_equal(logits(rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)), want)
+        np.testing.assert_array_equal(
+            logits(rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)), want
+        )
 
 
-def test_where_no_cache_can_be_written_the_model_runs_all_the_same(checkpoints, tokenizer_file, tmp_path, monkeypatch):
+def test_where_no_cache_can_be_written_the_model_runs_all_the_same(
+    checkpoints, tokenizer_file, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     model = rwkv_engine.load(checkpoints("7")[0], "int8", tokenizer=tokenizer_file)
@@ -139,7 +147,9 @@ def test_two_tunings_of_one_model_share_a_cache_and_keep_their_states(checkpoint
     _, tensors = checkpoints("7")
     for seed in (1, 2):
         tuned = np.random.default_rng(seed).standard_normal((2, 2, 8, 8)).astype(np.float32)
-        path = models.write(tmp_path / f"{seed}", tensors | {f"blocks.{i}.att.time_state": tuned[i] for i in range(2)})
+        path = models.write(
+            tmp_path / f"{seed}", tensors | {f"blocks.{i}.att.time_state": tuned[i] for i in range(2)}
+        )
         state = cached(open_checkpoint(path), "int8").tensors["blocks.1.att.time_state"].float32()
         np.testing.assert_array_equal(state, tuned[1])
     assert len(list(cache_folder().iterdir())) == 1
@@ -221,7 +231,9 @@ def test_a_killed_quantization_leaves_no_target_and_the_next_run_no_stray_file(t
     """kill -9 at several moments of the writing."""
     folder = tmp_path / "models"  # the compile cache may lie in the user's folder, which is beside it here
     folder.mkdir()
-    source = models.write(folder / "m.safetensors", models.random_model("7", heads=8, head_size=64, layers=2, vocab=65536))
+    source = models.write(
+        folder / "m.safetensors", models.random_model("7", heads=8, head_size=64, layers=2, vocab=65536)
+    )
     target = folder / "q.safetensors"
     program = "import sys, rwkv_engine; rwkv_engine.quantize(sys.argv[1], sys.argv[2])"
     killed = 0

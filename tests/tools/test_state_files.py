@@ -16,7 +16,14 @@ from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.model import _initial_state
 from rwkv_engine.state import State, StateLayout
-from rwkv_engine.tools.state_files import StateFile, blend, layout_of, open_state, read_state_file, save_state_file
+from rwkv_engine.tools.state_files import (
+    StateFile,
+    blend,
+    layout_of,
+    open_state,
+    read_state_file,
+    save_state_file,
+)
 
 VERSIONS = ("5.2", "6", "7")
 QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -24,7 +31,9 @@ QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 
 def tuned(seed, layers=2, heads=2, size=8):
     return {
-        f"blocks.{n}.att.time_state": np.random.default_rng((seed, n)).standard_normal((heads, size, size)).astype(np.float32)
+        f"blocks.{n}.att.time_state": np.random.default_rng((seed, n))
+        .standard_normal((heads, size, size))
+        .astype(np.float32)
         for n in range(layers)
     }
 
@@ -43,7 +52,9 @@ def written(folder, tensors, container, dtype):
     bits = {"F32": np.float32, "F16": np.float16}
     if container == "safetensors":
         return models.write(folder / "t.safetensors", tensors, dtype)
-    arrays = {name: models.bf16_bits(a) if dtype == "BF16" else a.astype(bits[dtype]) for name, a in tensors.items()}
+    arrays = {
+        name: models.bf16_bits(a) if dtype == "BF16" else a.astype(bits[dtype]) for name, a in tensors.items()
+    }
     return checkpoint_files.write_torch(folder / "t.pth", arrays)
 
 
@@ -55,11 +66,18 @@ def model_files(tmp_path_factory):
 
 @QUICK
 @given(seed=st.integers(0, 2**32), version=st.sampled_from(VERSIONS), data=st.data())
-def test_a_mounted_time_state_equals_the_same_tensors_inside_the_checkpoint(tmp_path, model_files, seed, version, data):
-    dtype, container = data.draw(st.sampled_from(("F32", "F16", "BF16"))), data.draw(st.sampled_from(("safetensors", "pth")))
+def test_a_mounted_time_state_equals_the_same_tensors_inside_the_checkpoint(
+    tmp_path, model_files, seed, version, data
+):
+    dtype, container = (
+        data.draw(st.sampled_from(("F32", "F16", "BF16"))),
+        data.draw(st.sampled_from(("safetensors", "pth"))),
+    )
     tensors = models.rounded(tuned(seed), dtype)
     inside = models.write(tmp_path / "inside.safetensors", models.random_model(version) | tensors)
-    mounted = open_state(written(tmp_path, tensors, container, dtype), layout_of(open_checkpoint(model_files[version])))
+    mounted = open_state(
+        written(tmp_path, tensors, container, dtype), layout_of(open_checkpoint(model_files[version]))
+    )
     assert mounted == start_of(inside)
     assert mounted["wkv"].any() and mounted.position == 0
 
@@ -84,7 +102,10 @@ def test_a_time_state_survives_conversion_there_and_back(tmp_path, model_files, 
     state = open_state(source, layout)
     save_state_file(tmp_path / "s.safetensors", StateFile("state", state))
     assert open_state(tmp_path / "s.safetensors", layout) == state
-    save_state_file(tmp_path / "back.safetensors", StateFile("time_state", read_state_file(tmp_path / "s.safetensors").state))
+    save_state_file(
+        tmp_path / "back.safetensors",
+        StateFile("time_state", read_state_file(tmp_path / "s.safetensors").state),
+    )
     back = safetensors.numpy.load_file(tmp_path / "back.safetensors")
     assert back.keys() == tuned(seed).keys()
     assert all(np.array_equal(back[name], array) for name, array in tuned(seed).items())
@@ -105,7 +126,10 @@ def test_a_blend_lies_between_its_states_and_ends_at_them(model_files, seed, wei
     middle = blend(a, b, weight)
     low, high = np.minimum(a.block, b.block), np.maximum(a.block, b.block)
     assert (middle.block >= low - 1e-6).all() and (middle.block <= high + 1e-6).all() and middle.position == 9
-    assert blend(a, b, 0).block.tobytes() == a.block.tobytes() and blend(a, b, 1).block.tobytes() == b.block.tobytes()
+    assert (
+        blend(a, b, 0).block.tobytes() == a.block.tobytes()
+        and blend(a, b, 1).block.tobytes() == b.block.tobytes()
+    )
     np.testing.assert_allclose(blend(a, b, weight).block, blend(b, a, 1 - weight).block, atol=1e-6)
 
 
@@ -178,7 +202,10 @@ def test_a_state_with_nan_is_refused(tmp_path, model_files):
     state = random_state(layout, 1)
     state["wkv"][0, 0, 0, 0] = np.nan
     state.save(tmp_path / "s.safetensors")
-    for read in (lambda: open_state(tmp_path / "s.safetensors", layout), lambda: read_state_file(tmp_path / "s.safetensors")):
+    for read in (
+        lambda: open_state(tmp_path / "s.safetensors", layout),
+        lambda: read_state_file(tmp_path / "s.safetensors"),
+    ):
         with pytest.raises(StateError, match="plane wkv has NaN"):
             read()
 
@@ -218,7 +245,9 @@ def test_the_verbs_work_and_refuse_in_one_line(tmp_path, model_files, rwkv, monk
     random_state(layout, 2, 8).save(tmp_path / "b")
     written(tmp_path, tuned(1), "pth", "BF16")
     rwkv("state", "blend", "a", "b", "--weight", 0.25, "-o", "c")
-    assert open_state(tmp_path / "c", layout) == blend(random_state(layout, 1, 5), random_state(layout, 2, 8), 0.25)
+    assert open_state(tmp_path / "c", layout) == blend(
+        random_state(layout, 1, 5), random_state(layout, 2, 8), 0.25
+    )
     told = json.loads(rwkv("state", "info", "c", "--json", "-m", model_files["7"]))
     assert (told["kind"], told["tokens"], told["fingerprint"]) == ("state", 8, layout.fingerprint)
     assert told["planes"]["wkv"]["shape"] == [2, 2, 8, 8] and told["planes"]["wkv"]["norm"] > 0

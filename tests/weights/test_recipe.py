@@ -9,7 +9,9 @@ from rwkv_engine_weights.recipe.stories import story
 from rwkv_engine_weights.recipe.tasks import TASKS
 from rwkv_engine_weights.recipe.world import BOYS, GIRLS
 
-TORCH = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("torch"), reason="torch (extra `train`) is not installed")
+TORCH = pytest.mark.skipif(
+    not __import__("importlib.util").util.find_spec("torch"), reason="torch (extra `train`) is not installed"
+)
 
 
 def text(pieces):
@@ -18,7 +20,9 @@ def text(pieces):
 
 @pytest.mark.parametrize("mix", corpus.PROSE)
 def test_the_same_seed_gives_the_same_documents(mix):
-    first, again, other = ([text(corpus.document(rng, mix)) for _ in range(20)] for rng in map(random.Random, (1, 1, 2)))
+    first, again, other = (
+        [text(corpus.document(rng, mix)) for _ in range(20)] for rng in map(random.Random, (1, 1, 2))
+    )
     assert first == again != other
 
 
@@ -40,7 +44,9 @@ def test_pairs_ask_for_each_name_once_and_the_answer_is_what_belongs_to_it():
         facts = {(words[0], words[-1]) for words in (sentence.split() for sentence, _ in told)}
         assert len(told) == len(asked) >= 4
         if around:
-            assert {(answer.strip(), name.rstrip("?").split()[-1]) for (name, _), (answer, _) in asked} == facts
+            assert {
+                (answer.strip(), name.rstrip("?").split()[-1]) for (name, _), (answer, _) in asked
+            } == facts
         else:
             assert {(name.split()[0], answer.strip()) for (name, _), (answer, _) in asked} == facts
         assert {weight for _, (_, weight) in asked} == {corpus.ANSWER_WEIGHT}
@@ -66,7 +72,11 @@ def test_every_task_is_asked():
 
 
 def test_stories_of_the_grammar_do_not_contradict_themselves():
-    assert [found for seed in range(2000) for found in consistency.contradictions(" ".join(story(random.Random(seed))))] == []
+    assert [
+        found
+        for seed in range(2000)
+        for found in consistency.contradictions(" ".join(story(random.Random(seed))))
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,9 @@ def test_a_batch_has_shapes_weights_and_shifted_targets(embedded):
     inputs, targets, weights = corpus.batch(random.Random(1), corpus.Encoder(Tokens()), 3, 100, "mixed")
     assert inputs.shape == targets.shape == weights.shape == (3, 100)
     np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
-    assert set(np.unique(weights)) <= {np.float32(w) for w in (0, corpus.SAID_WEIGHT, corpus.TEXT_WEIGHT, corpus.ANSWER_WEIGHT)}
+    assert set(np.unique(weights)) <= {
+        np.float32(w) for w in (0, corpus.SAID_WEIGHT, corpus.TEXT_WEIGHT, corpus.ANSWER_WEIGHT)
+    }
 
 
 def test_pieces_are_encoded_as_the_whole_text_is(embedded):
@@ -124,13 +136,24 @@ def test_the_recurrences_gradient_is_that_of_a_float64_loop():
     torch.manual_seed(0)
     shape = (2, 37, 2, 64)
     unit = torch.nn.functional.normalize(torch.randn(shape), dim=-1)
-    start = [torch.randn(shape), torch.rand(shape) * 0.4 + 0.6, torch.randn(shape), torch.randn(shape), -unit, unit * torch.rand(shape)]
+    start = [
+        torch.randn(shape),
+        torch.rand(shape) * 0.4 + 0.6,
+        torch.randn(shape),
+        torch.randn(shape),
+        -unit,
+        unit * torch.rand(shape),
+    ]
     slow, fast = [x.double().requires_grad_() for x in start], [x.clone().requires_grad_() for x in start]
     r, w, k, v, a, b = slow
     S, rows = torch.zeros(2, 2, 64, 64, dtype=torch.float64), []
     for t in range(shape[1]):
         removed = (S * a[:, t, :, None, :]).sum(-1)
-        S = S * w[:, t, :, None, :] + removed[..., None] * b[:, t, :, None, :] + v[:, t, :, :, None] * k[:, t, :, None, :]
+        S = (
+            S * w[:, t, :, None, :]
+            + removed[..., None] * b[:, t, :, None, :]
+            + v[:, t, :, :, None] * k[:, t, :, None, :]
+        )
         rows.append((S * r[:, t, :, None, :]).sum(-1))
     want, got, above = torch.stack(rows, 1), Recurrence.apply(*fast), torch.randn(shape)
     want.backward(above.double())

@@ -33,14 +33,22 @@ TREE = {
     "$defs": {
         "node": {
             "type": "object",
-            "properties": {"value": {"type": ["number", "null"]}, "children": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
+            "properties": {
+                "value": {"type": ["number", "null"]},
+                "children": {"type": "array", "items": {"$ref": "#/$defs/node"}},
+            },
             "required": ["value", "children"],
             "additionalProperties": False,
         }
     },
     "$ref": "#/$defs/node",
 }
-SCHEMAS = [PERSON, TREE, {"type": "object"}, {"type": "array", "items": {"type": "string", "minLength": 5}, "minItems": 2}]
+SCHEMAS = [
+    PERSON,
+    TREE,
+    {"type": "object"},
+    {"type": "array", "items": {"type": "string", "minLength": 5}, "minItems": 2},
+]
 
 
 def written(steps):
@@ -52,7 +60,12 @@ def test_every_text_fits_its_schema_however_few_tokens_there_are(embedded):
     for seed in range(COUNT):
         schema, most = SCHEMAS[seed % len(SCHEMAS)], (30, 45, 80, 150)[seed // 4 % 4]
         sampling = Sampling(temperature=1.5, top_p=1.0, seed=seed)
-        steps = embedded.generate("Tom has a red ball. ", max_tokens=most, sampling=sampling, constraint=Constraint.json_schema(schema))
+        steps = embedded.generate(
+            "Tom has a red ball. ",
+            max_tokens=most,
+            sampling=sampling,
+            constraint=Constraint.json_schema(schema),
+        )
         text, stop = written(steps)
         assert stop in ("end", "complete"), text
         jsonschema.validate(json.loads(text), schema)
@@ -60,7 +73,12 @@ def test_every_text_fits_its_schema_however_few_tokens_there_are(embedded):
 
 def test_likeliest_tokens_fit_too_and_the_same_seed_gives_the_same_text(embedded):
     constraint = Constraint.json_schema(PERSON)
-    runs = [written(embedded.generate("Tom", constraint=constraint, max_tokens=60, sampling=Sampling(temperature=0))) for _ in range(2)]
+    runs = [
+        written(
+            embedded.generate("Tom", constraint=constraint, max_tokens=60, sampling=Sampling(temperature=0))
+        )
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]
     jsonschema.validate(json.loads(runs[0][0]), PERSON)
 
@@ -68,7 +86,11 @@ def test_likeliest_tokens_fit_too_and_the_same_seed_gives_the_same_text(embedded
 @pytest.mark.parametrize("pattern", [r"\d{4}-\d{2}-\d{2}", r"[a-z]*b[0-9]{3}", r"[^x]*x", r"(ab|cd)+é?"])
 def test_a_regular_expression_matches_from_end_to_end(embedded, pattern):
     for seed in range(3):
-        text, stop = written(embedded.generate("Once", constraint=Constraint.regex(pattern), max_tokens=25, sampling=Sampling(seed=seed)))
+        text, stop = written(
+            embedded.generate(
+                "Once", constraint=Constraint.regex(pattern), max_tokens=25, sampling=Sampling(seed=seed)
+            )
+        )
         assert stop in ("end", "complete")
         assert re.fullmatch(pattern, text), text
 
@@ -79,7 +101,9 @@ def test_a_choice_is_one_of_its_texts_and_the_state_holds_it(embedded):
     for seed in range(8):
         state = embedded.new_state()
         sampling = Sampling(temperature=5.0, top_p=1.0, seed=seed)
-        steps = list(embedded.generate("Is it?", constraint=Constraint.choice(choices), state=state, sampling=sampling))
+        steps = list(
+            embedded.generate("Is it?", constraint=Constraint.choice(choices), state=state, sampling=sampling)
+        )
         text = "".join(step.text for step in steps)
         assert text in choices
         fed = [step.token for step in steps if step.stop != "end"]
@@ -94,7 +118,11 @@ def test_a_choice_is_one_of_its_texts_and_the_state_holds_it(embedded):
 
 def test_what_comes_up_to_the_delimiter_is_free_and_what_follows_fits(embedded):
     constraint = Constraint.json_schema(PERSON, after="</think>")
-    text, stop = written(embedded.generate("Tom has a ball. <think>", constraint=constraint, max_tokens=70, sampling=Sampling(seed=3)))
+    text, stop = written(
+        embedded.generate(
+            "Tom has a ball. <think>", constraint=constraint, max_tokens=70, sampling=Sampling(seed=3)
+        )
+    )
     thought, _, answer = text.partition("</think>")
     assert stop in ("end", "complete")
     assert len(thought) > 20
@@ -106,12 +134,17 @@ def test_a_thought_is_ended_in_time_for_an_answer(embedded):
     constraint = Constraint.choice(["yes", "no"], after="</think>")
     for seed in range(40):
         sampling = Sampling(temperature=3.0, top_p=1.0, seed=seed)
-        text, stop = written(embedded.generate("Is it?", constraint=constraint, max_tokens=12 + seed % 5, sampling=sampling))
+        text, stop = written(
+            embedded.generate("Is it?", constraint=constraint, max_tokens=12 + seed % 5, sampling=sampling)
+        )
         assert stop in ("end", "complete"), text
         assert constraint.answer(text) in ("yes", "no"), text
 
 
-@pytest.mark.parametrize(("prompt", "first"), [("Q: <think></think", ">"), ("Q: <think></think>", ""), ("Q: <think></think>\n", "")])
+@pytest.mark.parametrize(
+    ("prompt", "first"),
+    [("Q: <think></think", ">"), ("Q: <think></think>", ""), ("Q: <think></think>\n", "")],
+)
 def test_the_delimiter_may_begin_or_stand_in_the_prompt(embedded, prompt, first):
     guide = Constraint.choice(["yes"], after="</think>").begin(embedded.tokenizer, prompt.encode())
     for token in embedded.tokenizer.encode(first):
@@ -144,7 +177,11 @@ def test_the_end_token_is_allowed_where_the_text_is_whole_and_nowhere_else(token
 
 def test_a_cut_text_says_so_where_no_ending_was_found(embedded, monkeypatch):
     monkeypatch.setattr("rwkv_engine.writing.endings.Endings._search", lambda self, matcher, most: None)
-    text, stop = written(embedded.generate("Tom", constraint=Constraint.regex("[a-z ]{500}"), max_tokens=5, sampling=Sampling(seed=1)))
+    text, stop = written(
+        embedded.generate(
+            "Tom", constraint=Constraint.regex("[a-z ]{500}"), max_tokens=5, sampling=Sampling(seed=1)
+        )
+    )
     assert stop == "cut" and len(text) < 500
 
 
@@ -155,7 +192,17 @@ def test_a_budget_that_cannot_do_is_refused(embedded):
 
 @pytest.mark.parametrize(
     "schema",
-    ['{"type":', "[1]", "3", {"type": "objec"}, {"not": {}}, {"type": "string", "pattern": "("}, {"enum": []}, {"a": object()}, {1, 2}],
+    [
+        '{"type":',
+        "[1]",
+        "3",
+        {"type": "objec"},
+        {"not": {}},
+        {"type": "string", "pattern": "("},
+        {"enum": []},
+        {"a": object()},
+        {1, 2},
+    ],
     ids=str,
 )
 def test_a_schema_that_cannot_be_kept_is_one_sentence(schema):

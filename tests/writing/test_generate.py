@@ -144,7 +144,9 @@ def test_a_log_probability_comes_with_each_step():
     assert all(-0.1 < step.logprob <= 0 for step in steps)
 
 
-@pytest.mark.parametrize("wrong", [{"max_tokens": 0}, {"max_tokens": True}, {"max_tokens": 1.5}, {"stop": [""]}, {"stop": "x"}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_tokens": 0}, {"max_tokens": True}, {"max_tokens": 1.5}, {"stop": [""]}, {"stop": "x"}]
+)
 def test_options_that_cannot_be_meant_are_refused_before_anything_is_fed(wrong):
     with pytest.raises(OptionError):
         generate(Says([b"a"]), [0], **wrong)
@@ -171,7 +173,11 @@ def test_a_cancelled_text_ends_with_all_that_was_yielded_in_the_state():
         steps.append(step)
         if step.token == 2:
             event.set()
-    assert [(step.token, step.text, step.stop) for step in steps] == [(1, "a", None), (2, "b", None), (0, "", "cancelled")]
+    assert [(step.token, step.text, step.stop) for step in steps] == [
+        (1, "a", None),
+        (2, "b", None),
+        (0, "", "cancelled"),
+    ]
     assert fed(state) == [0, 1, 2]
 
 
@@ -194,21 +200,29 @@ def test_a_long_prompt_can_be_cancelled_between_chunks_and_the_state_says_how_fa
     assert (step.stop, step.text, state.position) == ("cancelled", "", 2 * CHUNK)
     embedded.feed(tokens[: 2 * CHUNK], other)
     assert state == other
-    steps = list(embedded.generate(tokens[2 * CHUNK :], state=state, max_tokens=3, sampling=GREEDY, cancel=threading.Event()))
+    steps = list(
+        embedded.generate(
+            tokens[2 * CHUNK :], state=state, max_tokens=3, sampling=GREEDY, cancel=threading.Event()
+        )
+    )
     assert steps == list(embedded.generate(tokens, max_tokens=3, sampling=GREEDY))
 
 
 def test_another_thread_ends_a_text_soon(embedded):
     event = threading.Event()
     threading.Timer(0.2, event.set).start()
-    *_, last = embedded.generate("Once", max_tokens=None, sampling=Sampling(banned=(embedded.tokenizer.end,)), cancel=event)
+    *_, last = embedded.generate(
+        "Once", max_tokens=None, sampling=Sampling(banned=(embedded.tokenizer.end,)), cancel=event
+    )
     assert last.stop == "cancelled"
 
 
 def test_alternatives_are_the_likeliest_tokens_in_order(embedded):
     steps = list(embedded.generate("Tom has a red", max_tokens=4, sampling=GREEDY, alternatives=3))
     plain = list(embedded.generate("Tom has a red", max_tokens=4, sampling=GREEDY))
-    logits = embedded.feed(embedded.tokenizer.encode("Tom has a red"), embedded.new_state()).astype(np.float64)
+    logits = embedded.feed(embedded.tokenizer.encode("Tom has a red"), embedded.new_state()).astype(
+        np.float64
+    )
     logprobs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
     expected = np.argsort(-logprobs, kind="stable")[:3]
     assert [token for token, _ in steps[0].alternatives] == expected.tolist()

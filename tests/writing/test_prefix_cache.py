@@ -27,7 +27,13 @@ class Counting:
     """The embedded model, counting the tokens that it reads."""
 
     def __init__(self, model):
-        self.model, self.tokenizer, self.format, self.new_state, self.count = model, model.tokenizer, model.format, model.new_state, 0
+        self.model, self.tokenizer, self.format, self.new_state, self.count = (
+            model,
+            model.tokenizer,
+            model.format,
+            model.new_state,
+            0,
+        )
 
     def skim(self, tokens, state):
         self.count += len(tokens)
@@ -213,10 +219,22 @@ def test_numbers_that_cannot_be_meant_are_refused(tmp_path):
 def test_the_command_keeps_long_prompts_and_only_if_it_may(tmp_path, embedded):
     (tmp_path / "long.txt").write_text(embedded.tokenizer.decode(LONG).replace("\ufffd", ""))
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "xdg")}
-    start = [sys.executable, "-m", "rwkv_engine_cli.app", "generate", "--file", str(tmp_path / "long.txt"), "--temperature", "0", "--json"]
+    start = [
+        sys.executable,
+        "-m",
+        "rwkv_engine_cli.app",
+        "generate",
+        "--file",
+        str(tmp_path / "long.txt"),
+        "--temperature",
+        "0",
+        "--json",
+    ]
 
     def told(*more):
-        done = subprocess.run([*start, "--max-tokens", "3", *more], capture_output=True, text=True, timeout=200, env=env)
+        done = subprocess.run(
+            [*start, "--max-tokens", "3", *more], capture_output=True, text=True, timeout=200, env=env
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -54,7 +54,9 @@ def test_the_cut_is_where_a_sorted_sum_puts_it():
     rng = np.random.default_rng(1)
     few, tiny = np.empty(FEW, np.float32), np.float32(1e-37)
     for size in (1, 2, 17, 1000, 20_000):
-        p = np.concatenate([rng.random(size), np.full(size, 0.25), 1e-30 * rng.random(size)]).astype(np.float32)
+        p = np.concatenate([rng.random(size), np.full(size, 0.25), 1e-30 * rng.random(size)]).astype(
+            np.float32
+        )
         likely = np.sort(p)[::-1]
         for rank in (1, 2, size, 2 * size, 3 * size):
             assert cut(p, tiny, np.inf, rank, few) == likely[rank - 1]
@@ -128,7 +130,9 @@ def test_bias_and_bans_come_before_everything_else():
     top = int(logits.argmax())
     assert pick(logits, temperature=0, banned=(top,)) == np.argsort(logits)[-2]
     assert pick(logits, temperature=0, bias=((4, 100.0),)) == 4
-    assert top not in {pick(logits, temperature=5, top_p=1.0, banned=(top,), seed=seed) for seed in range(300)}
+    assert top not in {
+        pick(logits, temperature=5, top_p=1.0, banned=(top,), seed=seed) for seed in range(300)
+    }
     for temperature in (0, 1):
         with pytest.raises(OptionError, match="every token"):
             pick(logits, temperature=temperature, banned=tuple(range(20)))
@@ -177,7 +181,13 @@ def test_numbers_that_cannot_be_meant_are_refused(wrong):
 
 def test_presets_have_the_communitys_numbers():
     pip = Sampling.preset("pip")
-    assert (pip.temperature, pip.top_p, pip.presence, pip.frequency, pip.decay) == (1.0, 0.85, 0.2, 0.2, 0.996)
+    assert (pip.temperature, pip.top_p, pip.presence, pip.frequency, pip.decay) == (
+        1.0,
+        0.85,
+        0.2,
+        0.2,
+        0.996,
+    )
     assert Sampling.preset("ai00").decay == 0.99654
     assert all(Sampling.preset(name) is PRESETS[name] for name in PRESETS)
     with pytest.raises(OptionError, match="pip"):

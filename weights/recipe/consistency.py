@@ -19,7 +19,10 @@ _HERO = re.compile(rf"(girl|boy) (?:named|whose name was) {_name}\b")
 _MET = re.compile(rf"met (?:her friend |his friend )?{_name}\b")
 _HAS = re.compile(rf"{_name} (?:had a|loved her|loved his) {_thing}\b")
 _HERO_HAS = re.compile(rf"^(?:She|He) had a {_thing}\b")
-_GIVES = (re.compile(rf"{_name} (?:gave|brought) the {_thing} (?:back )?to {_name}\b"), re.compile(rf"{_name} gave {_name} the {_thing}\b"))
+_GIVES = (
+    re.compile(rf"{_name} (?:gave|brought) the {_thing} (?:back )?to {_name}\b"),
+    re.compile(rf"{_name} gave {_name} the {_thing}\b"),
+)
 _NOW_HAS = re.compile(rf"\b{_name} had the {_thing}\b")
 _LOST = re.compile(rf"{_name} lost the {_thing}\b")
 _GONE = re.compile(rf"the {_thing} was gone")
@@ -67,7 +70,11 @@ class _Reader:
             if self.people and name not in self.people:
                 self.found.append(f"{name} was never introduced: {sentence}")
         pronoun = re.match(r"(She|He) (?:had|played)\b|In the \w+ (she|he) met", sentence)
-        if pronoun and self.people and ((pronoun[1] or pronoun[2]).lower() == "she") != (self.people[0] in GIRLS):
+        if (
+            pronoun
+            and self.people
+            and ((pronoun[1] or pronoun[2]).lower() == "she") != (self.people[0] in GIRLS)
+        ):
             self.found.append(f"wrong pronoun for {self.people[0]}: {sentence}")
         own = re.search(rf"{_name} loved (her|his)|(her|his) friend", sentence)
         if own and self.people and ((own[2] or own[3]) == "her") != ((own[1] or self.people[0]) in GIRLS):
@@ -96,7 +103,9 @@ class _Reader:
             if self.owner.get(found[2]) is not None:
                 self.found.append(f"the {found[2]} was not lost: {sentence}")
             self.owner[found[2]] = found[1]
-        given = [(m[1], m[2], m[3]) for m in _GIVES[0].finditer(sentence)] + [(m[1], m[3], m[2]) for m in _GIVES[1].finditer(sentence)]
+        given = [(m[1], m[2], m[3]) for m in _GIVES[0].finditer(sentence)] + [
+            (m[1], m[3], m[2]) for m in _GIVES[1].finditer(sentence)
+        ]
         for giver, thing, taker in given:
             self._must_have(giver, thing, sentence)
             self.owner[thing] = taker
@@ -134,7 +143,9 @@ def count_contradicting(count: int, temperature: float, source: str | None = Non
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", help="a checkpoint; default: the embedded model")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--temperature", type=float, default=0.8)

@@ -22,9 +22,27 @@ Piece = tuple[str, float]
 ANSWER_WEIGHT, TEXT_WEIGHT, SAID_WEIGHT = 5.0, 1.0, 0.3
 END = 0  # the token that ends a document
 #: share of documents that are plain prose; they are shorter than talks, most of all than long ones
-PROSE = {"short": 0.18, "mixed": 0.45, "long": 0.3, "talk": 0.08, "far": 0.05, "recall": 0.03, "pairs": 0.0, "stories": 1.0}
+PROSE = {
+    "short": 0.18,
+    "mixed": 0.45,
+    "long": 0.3,
+    "talk": 0.08,
+    "far": 0.05,
+    "recall": 0.03,
+    "pairs": 0.0,
+    "stories": 1.0,
+}
 #: share of questions about facts that change, beyond their share among all tasks
-CHANGING = {"short": 0.0, "mixed": 0.0, "long": 0.0, "talk": 0.5, "far": 0.3, "recall": 0.0, "pairs": 0.0, "stories": 0.0}
+CHANGING = {
+    "short": 0.0,
+    "mixed": 0.0,
+    "long": 0.0,
+    "talk": 0.5,
+    "far": 0.3,
+    "recall": 0.0,
+    "pairs": 0.0,
+    "stories": 0.0,
+}
 
 
 def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
@@ -34,7 +52,14 @@ def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece
     """
     opening: list[Piece] = [] if first else [("\n\n", ANSWER_WEIGHT)]
     said: list[Piece] = [(" " + sentence, SAID_WEIGHT) for sentence in (*told, question)]
-    return [*opening, ("User:", TEXT_WEIGHT), *said, ("\n\n", SAID_WEIGHT), ("Assistant:", TEXT_WEIGHT), (" " + answer, ANSWER_WEIGHT)]
+    return [
+        *opening,
+        ("User:", TEXT_WEIGHT),
+        *said,
+        ("\n\n", SAID_WEIGHT),
+        ("Assistant:", TEXT_WEIGHT),
+        (" " + answer, ANSWER_WEIGHT),
+    ]
 
 
 def chat(rng: Random, turns: int, sentences: int, changing: float = 0.0) -> list[Piece]:
@@ -160,7 +185,9 @@ def stream(rng: Random, encode: Encoder, mix: str) -> Iterator[tuple[int, float]
         yield END, pieces[-1][1]
 
 
-def batch(rng: Random, encode: Encoder, rows: int, length: int, mix: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def batch(
+    rng: Random, encode: Encoder, rows: int, length: int, mix: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(inputs [rows, length] int64, targets [rows, length] int64, weights [rows, length] float32)."""
     tokens = np.empty((rows, length + 1), np.int64)
     weights = np.empty((rows, length + 1), np.float32)

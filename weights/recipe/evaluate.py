@@ -56,7 +56,10 @@ def far_questions(seed: int, count: int, length: Callable[[str], int]) -> Iterat
         world, others, filler = World(rng, people[:3]), World(rng, people[3:]), ""
         told = [tell(world) for _ in range(rng.randint(4, 8))]
         while length(filler) <= FAR:
-            more = [rng.choices((scenery, move, like, keep), (6, 2, 1, 1))[0](others) or scenery(others) for _ in range(10)]
+            more = [
+                rng.choices((scenery, move, like, keep), (6, 2, 1, 1))[0](others) or scenery(others)
+                for _ in range(10)
+            ]
             filler += " " + " ".join(more)
         task = next(iter(FREE_TASKS))
         while task in FREE_TASKS:
@@ -73,7 +76,9 @@ def told_together(seed: int, count: int, people: int) -> Iterator[Question]:
         told = [event(world) for world in worlds]
         asked = TASKS[task](rng.choice(worlds))
         assert asked is not None
-        yield Question(f"{people} people", f"User: {' '.join(filter(None, told))} {asked[0]}\n\nAssistant:", asked[1])
+        yield Question(
+            f"{people} people", f"User: {' '.join(filter(None, told))} {asked[0]}\n\nAssistant:", asked[1]
+        )
 
 
 def _text(pieces: list[Piece]) -> str:
@@ -94,7 +99,9 @@ def responder(model: "Model") -> Callable[[str], str]:
     from rwkv_engine import Sampling
 
     greedy = Sampling(temperature=0)
-    return lambda prompt: "".join(step.text for step in model.generate(prompt, max_tokens=40, sampling=greedy, stop=["\n\n"]))
+    return lambda prompt: "".join(
+        step.text for step in model.generate(prompt, max_tokens=40, sampling=greedy, stop=["\n\n"])
+    )
 
 
 def bits_per_character(model: "Model", documents: Iterator[list[Piece]]) -> float:
@@ -124,7 +131,9 @@ def main() -> None:
     """Command line."""
     import rwkv_engine
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", help="a checkpoint; default: the embedded model")
     parser.add_argument("--weights", help="weight format")
     parser.add_argument("--count", type=int, default=1000)
@@ -140,7 +149,9 @@ def main() -> None:
     show("told together", score(respond, together))
     stories = (prose(Random(f"held out story {options.seed} {n}")) for n in range(200))
     talks = (chat(Random(f"held out talk {options.seed} {n}"), 6, 2) for n in range(200))
-    print(f"bits per character: stories {bits_per_character(model, stories):.3f}, talks {bits_per_character(model, talks):.3f}")
+    print(
+        f"bits per character: stories {bits_per_character(model, stories):.3f}, talks {bits_per_character(model, talks):.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,12 @@ def get(w: World) -> str:
     name, thing = w.rng.choice(w.people), w.rng.choice(free)
     w.owner[thing] = name
     return w.rng.choice(
-        (f"{name} took the {thing}.", f"{name} found the {thing}.", f"{name} picked up the {thing}.", f"{name} has the {thing}.")
+        (
+            f"{name} took the {thing}.",
+            f"{name} found the {thing}.",
+            f"{name} picked up the {thing}.",
+            f"{name} has the {thing}.",
+        )
     )
 
 
@@ -80,7 +85,9 @@ def like(w: World) -> str | None:
         return None
     name = w.rng.choice(open_)
     w.favourite[name] = w.rng.choice(COLOURS)
-    return w.rng.choice((f"{name} likes {w.favourite[name]} best.", f"The favourite colour of {name} is {w.favourite[name]}."))
+    return w.rng.choice(
+        (f"{name} likes {w.favourite[name]} best.", f"The favourite colour of {name} is {w.favourite[name]}.")
+    )
 
 
 def tally(w: World) -> str:
@@ -116,7 +123,15 @@ def scenery(w: World) -> str:
 
 
 #: how often each event is drawn
-WEIGHTED: tuple[tuple[Event, int], ...] = ((move, 7), (get, 7), (paint, 2), (keep, 2), (like, 2), (tally, 4), (happen, 2))
+WEIGHTED: tuple[tuple[Event, int], ...] = (
+    (move, 7),
+    (get, 7),
+    (paint, 2),
+    (keep, 2),
+    (like, 2),
+    (tally, 4),
+    (happen, 2),
+)
 
 
 def tell(w: World, quiet: float = 0.0) -> str:

@@ -20,11 +20,15 @@ def export(folder: Path, out: Path) -> int:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    print(f"{options.out}: {export(options.folder, options.out):,} parameters, {options.out.stat().st_size:,} bytes")
+    print(
+        f"{options.out}: {export(options.folder, options.out):,} parameters, {options.out.stat().st_size:,} bytes"
+    )
 
 
 if __name__ == "__main__":

@@ -16,11 +16,15 @@ from .vocabulary import train as train_vocabulary
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=TOKENS)
-    parser.add_argument("--bf16", action="store_true", help="multiply matrices in BF16: a third faster on processors that can")
+    parser.add_argument(
+        "--bf16", action="store_true", help="multiply matrices in BF16: a third faster on processors that can"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer = train_vocabulary(options.seed)

@@ -49,7 +49,14 @@ class TimeMix(nn.Module):
         super().__init__()
         c, depth = sizes.width, layer / max(1, sizes.layers - 1)
         rest = 1 - layer / sizes.layers
-        for name, power in (("x_r", 0.2), ("x_w", 0.9), ("x_k", 0.7), ("x_v", 0.7), ("x_a", 0.9), ("x_g", 0.2)):
+        for name, power in (
+            ("x_r", 0.2),
+            ("x_w", 0.9),
+            ("x_k", 0.7),
+            ("x_v", 0.7),
+            ("x_a", 0.9),
+            ("x_g", 0.2),
+        ):
             setattr(self, name, nn.Parameter(1 - _ramp(c, power * rest)))
         place = torch.arange(c)
         zigzag = ((place % SIZE) - (SIZE - 1) / 2) / ((SIZE - 1) / 2)
@@ -80,7 +87,10 @@ class TimeMix(nn.Module):
         k = self.key(torch.addcmul(x, sx, self.x_k))
         xv = torch.addcmul(x, sx, self.x_v)
         v = self.value(xv)
-        w = torch.exp(-0.606531 * torch.sigmoid(self.w0 + torch.tanh(torch.addcmul(x, sx, self.x_w) @ self.w1) @ self.w2))
+        w = torch.exp(
+            -0.606531
+            * torch.sigmoid(self.w0 + torch.tanh(torch.addcmul(x, sx, self.x_w) @ self.w1) @ self.w2)
+        )
         a = torch.sigmoid(self.a0 + torch.addcmul(x, sx, self.x_a) @ self.a1 @ self.a2)
         g = torch.sigmoid(torch.addcmul(x, sx, self.x_g) @ self.g1) @ self.g2
         if v_first is None:

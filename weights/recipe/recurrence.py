@@ -46,7 +46,15 @@ def _forward(first, last, r, w, k, v, a, b, y, kept):
         for t in range(steps):
             if t % CHUNK == 0:
                 kept[row, head, t // CHUNK] = S
-            _step(S, w[row, t, head], k[row, t, head], v[row, t, head], a[row, t, head], b[row, t, head], removed)
+            _step(
+                S,
+                w[row, t, head],
+                k[row, t, head],
+                v[row, t, head],
+                a[row, t, head],
+                b[row, t, head],
+                removed,
+            )
             query, out = r[row, t, head], y[row, t, head]
             for i in range(SIZE):
                 total = np.float32(0)
@@ -152,5 +160,12 @@ class Recurrence(torch.autograd.Function):
         """Gradients in the order of the inputs."""
         arrays, kept = ctx.kept
         gradients = [np.empty_like(arrays[0]) for _ in range(6)]
-        _shared(_backward, arrays[0].shape[0] * arrays[0].shape[2], *arrays, kept, dy.float().contiguous().numpy(), *gradients)
+        _shared(
+            _backward,
+            arrays[0].shape[0] * arrays[0].shape[2],
+            *arrays,
+            kept,
+            dy.float().contiguous().numpy(),
+            *gradients,
+        )
         return tuple(torch.from_numpy(g) for g in gradients)

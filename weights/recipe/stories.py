@@ -22,9 +22,19 @@ def story(rng: Random) -> list[str]:
             )
         )
     ]
-    out.append(rng.choice((f"{hero} had a {tint} {thing}.", f"{she} had a {tint} {thing}.", f"{hero} loved {her} {tint} {thing}.")))
+    out.append(
+        rng.choice(
+            (
+                f"{hero} had a {tint} {thing}.",
+                f"{she} had a {tint} {thing}.",
+                f"{hero} loved {her} {tint} {thing}.",
+            )
+        )
+    )
     if rng.random() < 0.5:
-        out.append(rng.choice((f"{she} played in the {home} every day.", f"Every day {hero} played in the {home}.")))
+        out.append(
+            rng.choice((f"{she} played in the {home} every day.", f"Every day {hero} played in the {home}."))
+        )
     out.append(
         rng.choice(
             (
@@ -35,7 +45,9 @@ def story(rng: Random) -> list[str]:
     )
     if rng.random() < 0.5:
         out.append(rng.choice(SCENERY))
-    out.append(rng.choice((f"There {hero} met {her} friend {friend}.", f"In the {far} {she.lower()} met {friend}.")))
+    out.append(
+        rng.choice((f"There {hero} met {her} friend {friend}.", f"In the {far} {she.lower()} met {friend}."))
+    )
     out += rng.choice((_gift, _loss, _trade, _play))(rng, hero, friend, thing, tint, far)
     out.append(
         rng.choice(
@@ -59,10 +71,22 @@ def _he(name: str) -> str:
 def _gift(rng: Random, hero: str, friend: str, thing: str, tint: str, place: str) -> list[str]:
     """The hero gives the object away."""
     return [
-        rng.choice((f"{friend} was sad.", f"It was the birthday of {friend}.", f"{friend} liked the {tint} {thing} very much.")),
+        rng.choice(
+            (
+                f"{friend} was sad.",
+                f"It was the birthday of {friend}.",
+                f"{friend} liked the {tint} {thing} very much.",
+            )
+        ),
         rng.choice((f"{hero} gave the {thing} to {friend}.", f"So {hero} gave {friend} the {tint} {thing}.")),
         f"Now {friend} had the {tint} {thing}.",
-        rng.choice((f'"Thank you, {hero}!" said {friend}.', f"{friend} smiled and thanked {hero}.", f"{_he(friend)} was very happy.")),
+        rng.choice(
+            (
+                f'"Thank you, {hero}!" said {friend}.',
+                f"{friend} smiled and thanked {hero}.",
+                f"{_he(friend)} was very happy.",
+            )
+        ),
     ]
 
 
@@ -73,7 +97,12 @@ def _loss(rng: Random, hero: str, friend: str, thing: str, tint: str, place: str
         rng.choice((f"But {hero} lost the {thing}.", f"But then the {tint} {thing} was gone.")),
         rng.choice((f"{_he(hero)} was very sad.", f'"Where is my {thing}?" cried {hero}.')),
         f"{friend} looked in the {found} and found the {tint} {thing}.",
-        rng.choice((f"{friend} gave the {thing} back to {hero}.", f"{friend} brought the {tint} {thing} back to {hero}.")),
+        rng.choice(
+            (
+                f"{friend} gave the {thing} back to {hero}.",
+                f"{friend} brought the {tint} {thing} back to {hero}.",
+            )
+        ),
         rng.choice((f'"Thank you, {friend}!" said {hero}.', f"{hero} was happy again.")),
     ]
 
@@ -93,8 +122,15 @@ def _trade(rng: Random, hero: str, friend: str, thing: str, tint: str, place: st
 def _play(rng: Random, hero: str, friend: str, thing: str, tint: str, place: str) -> list[str]:
     """The two play, and the object stays where it was."""
     return [
-        rng.choice((f"They played with the {tint} {thing} in the {place}.", f"They sat down in the {place} and looked at the {thing}.")),
+        rng.choice(
+            (
+                f"They played with the {tint} {thing} in the {place}.",
+                f"They sat down in the {place} and looked at the {thing}.",
+            )
+        ),
         rng.choice(SCENERY),
-        rng.choice((f'"Your {thing} is nice," said {friend}.', f'{friend} said: "I like your {tint} {thing}."')),
+        rng.choice(
+            (f'"Your {thing} is nice," said {friend}.', f'{friend} said: "I like your {tint} {thing}."')
+        ),
         f"In the evening {hero} took the {thing} and said goodbye.",
     ]

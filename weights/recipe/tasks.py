@@ -12,7 +12,10 @@ WORDS = (
 ).split()
 GREETINGS = ("Hello!", "Hi!", "Good morning!", "Hello there!", "Good day!")
 ABOUT = (
-    (("Who are you?", "What are you?", "Tell me who you are."), "I am a tiny RWKV model that runs on your computer."),
+    (
+        ("Who are you?", "What are you?", "Tell me who you are."),
+        "I am a tiny RWKV model that runs on your computer.",
+    ),
     (("What can you do?", "What are you good at?"), "I tell little stories and answer questions about them."),
     (("Do you know everything?", "Are you clever?"), "No, I am very small and know only little stories."),
     (("How are you?", "How do you feel?"), "I am fine, thank you."),
@@ -97,7 +100,9 @@ def addition(rng: Random) -> Asked:
 def backwards(rng: Random) -> Asked:
     """A word's letters, last first."""
     word = rng.choice(WORDS)
-    return rng.choice((f"Say the word {word} backwards.", f"What is {word} backwards?")), " ".join(reversed(word)) + "."
+    return rng.choice((f"Say the word {word} backwards.", f"What is {word} backwards?")), " ".join(
+        reversed(word)
+    ) + "."
 
 
 def greeting(rng: Random) -> Asked:
@@ -118,7 +123,11 @@ TASKS: dict[str, Callable[[World], Asked | None]] = {
     "count": count,
     "order": order,
 }
-FREE_TASKS: dict[str, Callable[[Random], Asked]] = {"addition": addition, "backwards": backwards, "greeting": greeting}
+FREE_TASKS: dict[str, Callable[[Random], Asked]] = {
+    "addition": addition,
+    "backwards": backwards,
+    "greeting": greeting,
+}
 
 
 #: facts that change while a text goes on, which are the last to be learned

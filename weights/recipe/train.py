@@ -33,7 +33,13 @@ class Stage:
 
 
 # 1,536 tokens a step each. Pairs come first: until things are looked up by name, guessing at what was said last is what talks teach.
-SHORT, TALK, MIXED, LONG, FAR = ("short", 12, 128), ("talk", 6, 256), ("mixed", 4, 384), ("long", 1, 1536), ("far", 1, 1536)
+SHORT, TALK, MIXED, LONG, FAR = (
+    ("short", 12, 128),
+    ("talk", 6, 256),
+    ("mixed", 4, 384),
+    ("long", 1, 1536),
+    ("far", 1, 1536),
+)
 PAIRS, RECALL, STORIES = ("pairs", 12, 128), ("recall", 6, 256), ("stories", 6, 256)
 STAGES = (
     Stage(4.0e6, (2e-3, 2e-3), {PAIRS: 1}),
@@ -176,20 +182,32 @@ def _step(
         optimizer.step()
     with torch.no_grad():
         answers = weight == ANSWER_WEIGHT
-        right = (logits[answers].argmax(-1) == wanted[answers]).float().mean() if answers.any() else torch.ones(())
+        right = (
+            (logits[answers].argmax(-1) == wanted[answers]).float().mean()
+            if answers.any()
+            else torch.ones(())
+        )
     return loss.item(), right.item()
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--bf16", action="store_true", help="multiply matrices in BF16")
     options = parser.parse_args()
-    train(options.folder, Tokenizer.from_file(str(options.tokenizer)), options.seed, options.tokens, options.bf16)
+    train(
+        options.folder,
+        Tokenizer.from_file(str(options.tokenizer)),
+        options.seed,
+        options.tokens,
+        options.bf16,
+    )
 
 
 if __name__ == "__main__":
