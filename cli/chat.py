@@ -50,6 +50,7 @@ def chat(
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
+    no_prefix_cache: o.NoPrefixCache = False,
     ram: o.Ram = None,
 ) -> None:
     """Talk to a model; /help lists commands. Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept."""
@@ -75,6 +76,7 @@ def chat(
         wanted.get("model"), wanted.get("weights"), threads, wanted.get("tokenizer"), no_cache, ram
     )
     talk = _talk(engine, store, info, session, wanted, read_again)
+    talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
     from rwkv_engine_cli.talk.loop import run
 
     run(talk, _screen(store))

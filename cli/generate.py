@@ -37,6 +37,9 @@ def generate(
     json_lines: Annotated[
         bool, typer.Option("--json", help="A JSON object per token instead of text.")
     ] = False,
+    alternatives: Annotated[
+        int, typer.Option(help="With --json: name this many of the likeliest tokens at each step.")
+    ] = 0,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
@@ -74,6 +77,7 @@ def generate(
         stop=stop or (),
         constraint=constraint,
         prefix_cache=None if no_prefix_cache else o.prefix_cache(),
+        alternatives=alternatives,
     )
     for step in steps:
         if json_lines:
@@ -83,6 +87,8 @@ def generate(
                 "logprob": round(step.logprob, 6),
                 "stop": step.stop,
             }
+            if alternatives:
+                line["alternatives"] = [[token, round(logprob, 6)] for token, logprob in step.alternatives]
             print(json.dumps(line, ensure_ascii=False), flush=True)
         else:
             print(shown + step.text, end="", flush=True)

@@ -32,16 +32,22 @@ if TYPE_CHECKING:
     from rwkv_engine.numbers.shapes import ModelConfig
     from rwkv_engine.state import State
     from rwkv_engine.tools.state_files import blend
+    from rwkv_engine.writing.batch import Batch
     from rwkv_engine.writing.constraint import Constraint
-    from rwkv_engine.writing.generate import Step
     from rwkv_engine.writing.prefix_cache import PrefixCache
     from rwkv_engine.writing.sampling import Sampling
+    from rwkv_engine.writing.step import Step
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Batch": "writing.batch",
     "CheckpointError": "errors",
     "Conversation": "chat.conversation",
+    "Part": "chat.answer",
+    "Template": "text.chat",
+    "Turn": "chat.answer",
+    "Usage": "writing.step",
     "Constraint": "writing.constraint",
     "DownloadError": "errors",
     "EngineError": "errors",
@@ -55,7 +61,7 @@ _HOME = {
     "SessionError": "errors",
     "State": "state",
     "StateError": "errors",
-    "Step": "writing.generate",
+    "Step": "writing.step",
     "TokenError": "errors",
     "UnknownLayout": "errors",
     "UnsupportedSystem": "errors",
@@ -66,6 +72,7 @@ _HOME = {
     "quantize": "loading",
 }
 __all__ = [  # noqa: F822  (they come through __getattr__)
+    "Batch",
     "CheckpointError",
     "Conversation",
     "Constraint",
@@ -76,15 +83,19 @@ __all__ = [  # noqa: F822  (they come through __getattr__)
     "Model",
     "ModelConfig",
     "OptionError",
+    "Part",
     "PrefixCache",
     "Sampling",
     "SessionError",
     "State",
     "StateError",
     "Step",
+    "Template",
     "TokenError",
+    "Turn",
     "UnknownLayout",
     "UnsupportedSystem",
+    "Usage",
     "WrongShape",
     "blend",
     "load",

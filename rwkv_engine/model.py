@@ -1,6 +1,6 @@
 """`Model`: a checkpoint made ready to run, and the verbs that run it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NoReturn
@@ -15,11 +15,15 @@ from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.running.machinery import Machinery
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.text import Tokenizer, find_tokenizer
+from rwkv_engine.text.chat import Template
+from rwkv_engine.text.templates import find_template
 from rwkv_engine.tools.state_files import open_state, place
 from rwkv_engine.writing.constraint import Constraint
-from rwkv_engine.writing.generate import Cancel, Step, generate
+from rwkv_engine.writing.generate import Cancel, generate
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
+from rwkv_engine.writing.step import Step
+from rwkv_engine.writing.writer import Wishes
 
 
 class Model:
@@ -58,6 +62,12 @@ class Model:
     def weight_bytes(self) -> int:
         """Bytes of weights that one decoded token reads: all but the embedding."""
         return self._machinery.weight_bytes
+
+    @property
+    def template(self) -> Template:
+        """How conversations with this model are written down: its own way, else the one for its vocabulary."""
+        packing = self.checkpoint.packing
+        return find_template(self.config.vocab, packing.template if packing else None)
 
     def new_state(self) -> State:
         """A state that has seen nothing: zeros, or the `time_state` of a state-tuned checkpoint."""
@@ -99,7 +109,7 @@ class Model:
     def skim(self, tokens: Iterable[int], state: State) -> None:
         """Advance `state` as `feed` does, without computing logits. Raises TokenError, StateError; `state` is then untouched."""
         ids = self._ids(tokens)
-        self._own(state)
+        self.own(state)
         nothing = np.empty((0, self.config.vocab), np.float32)
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
@@ -108,7 +118,7 @@ class Model:
     def _run(self, tokens: Iterable[int], state: State, every: bool, hidden: np.ndarray | None) -> np.ndarray:
         """Logits [1, V] after the last token, or [T, V] with `every`; hidden [1 or T, C] is filled, if given."""
         ids = self._ids(tokens)
-        self._own(state)
+        self.own(state)
         logits, finite = np.empty((len(ids) if every else 1, self.config.vocab), np.float32), True
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
@@ -121,35 +131,39 @@ class Model:
             self._blame()
         return logits
 
-    def feed_batch(self, batch: Sequence[tuple[Iterable[int], State]]) -> np.ndarray:
+    def feed_batch(
+        self, batch: Sequence[tuple[Iterable[int], State]], wanted: Sequence[bool] | None = None
+    ) -> np.ndarray:
         """Advance many states at once, each over its own tokens: one pass over the weights serves them all.
 
         batch    pairs (tokens, state) as in `feed`; no state twice.
-        Returns  [B, V] float32: the logits after each sequence's last token.
+        wanted   of which sequences the logits are computed; None: of all.
+        Returns  [W, V] float32: the logits after the last token of each sequence that is wanted.
         Raises   as `feed`; all states are then untouched.
         """
         left = [self._ids(tokens) for tokens, _ in batch]
         owners = [state for _, state in batch]
         for state in owners:
-            self._own(state)
+            self.own(state)
         if len({id(state) for state in owners}) < len(owners):
             raise StateError("feed_batch: the same state is given twice; fork() it")
-        logits, finite = np.empty((len(batch), self.config.vocab), np.float32), True
+        places = [b for b in range(len(batch)) if wanted is None or wanted[b]]
+        row_of, finite = {b: row for row, b in enumerate(places)}, True
+        logits = np.empty((len(places), self.config.vocab), np.float32)
         while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
-            each = CHUNK // len(pending)
-            parts = [left[b][:each] for b in pending]
+            parts = [
+                left[b][:count]
+                for b, count in zip(pending, _shares([len(left[b]) for b in pending]), strict=True)
+            ]
             spans = list(accumulate((len(part) for part in parts), initial=0))
-            done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i])]
+            done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i]) and b in row_of]
             out = np.empty((len(done), self.config.vocab), np.float32)
+            ends = [spans[i + 1] - 1 for i in done]
             finite &= self._machinery.run(
-                np.concatenate(parts),
-                spans,
-                [owners[b] for b in pending],
-                [spans[i + 1] - 1 for i in done],
-                out,
+                np.concatenate(parts), spans, [owners[b] for b in pending], ends, out
             )
             for row, i in enumerate(done):
-                logits[pending[i]] = out[row]
+                logits[row_of[pending[i]]] = out[row]
             for b, part in zip(pending, parts, strict=True):
                 left[b] = left[b][len(part) :]
         if not finite:
@@ -168,31 +182,31 @@ class Model:
         cancel: Cancel | None = None,
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
-    ) -> Iterator[Step]:
-        """Continue `prompt`: an iterator of steps, each a token with the text that it completed. See `generate.generate`.
+    ) -> Generator[Step, None, None]:
+        """Continue `prompt`: an iterator of steps, each a token with the text that it completed.
 
-        prompt        text or token ids.
-        max_tokens    the most tokens to write; None: until the model or `stop` ends it.
+        prompt        text or token ids. Empty with a new state: begins a document.
+        max_tokens    the most tokens to write; None: until the model ends the document or a stop string comes.
         sampling      how tokens are chosen; None: Sampling().
-        state         goes on from it and advances it in place; None: a new one.
-        stop          texts before which to stop; the state is then rolled back to before them.
-        constraint    what the text must look like.
-        cancel        a threading.Event that any thread may set to end this.
+        state         goes on from it, in place; None: a new one. When the iterator ends, or is closed, the state holds
+                      the prompt and all tokens that were yielded, without the end token and without what a stop
+                      string took back.
+        stop          texts before which to stop, also within a token and over several.
+        constraint    what the text must look like; it does when the last step's stop is "end" or "complete".
+        cancel        a threading.Event, or the like, that ends the text. It is looked at between tokens, and in a
+                      prompt every CHUNK tokens; the state then holds what was read and yielded so far.
         prefix_cache  where states after the beginnings of long prompts are kept and found.
         alternatives  how many of the likeliest tokens each step names.
+        The texts of all steps together are what was written, up to the stop string. Nothing is read before the first
+        step is asked for. Raises OptionError, TokenError, and what `feed` raises.
         """
-        return generate(
-            self,
-            prompt,
-            max_tokens=max_tokens,
-            sampling=sampling,
-            state=state,
-            stop=stop,
-            constraint=constraint,
-            cancel=cancel,
-            prefix_cache=prefix_cache,
-            alternatives=alternatives,
-        )
+        wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
+        return generate(self, prompt, wishes, state, cancel)
+
+    @property
+    def vocab(self) -> int:
+        """V: ids are from 0 to V - 1."""
+        return self.config.vocab
 
     def _ids(self, tokens: Iterable[int]) -> np.ndarray:
         """The tokens as int64 [T], checked."""
@@ -218,7 +232,8 @@ class Model:
             )
         return ids.astype(np.int64)
 
-    def _own(self, state: State) -> None:
+    def own(self, state: State) -> None:
+        """Raise StateError for a state of another model."""
         if not isinstance(state, State) or (
             state.layout is not self._initial.layout and state.layout != self._initial.layout
         ):
@@ -242,3 +257,12 @@ def _initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLay
     found = {layer: checkpoint.tensors.get(name_of(layer)) for layer in range(config.layers)}
     place(state, {layer: tensor for layer, tensor in found.items() if tensor is not None})
     return state
+
+
+def _shares(lengths: Sequence[int]) -> list[int]:
+    """How many tokens of each sequence go into a pass of CHUNK: all of the short ones, equal shares of the long ones."""
+    shares, room = [0] * len(lengths), CHUNK
+    for done, b in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
+        shares[b] = min(lengths[b], room // (len(lengths) - done))
+        room -= shares[b]
+    return shares

@@ -10,13 +10,16 @@ class Talker:
     """answers: question -> what is said after "Assistant:"; an answer that ends in "\\0" ends the document."""
 
     def __init__(self, answers):
-        self.tokenizer = Bytes()
+        self.tokenizer, self.vocab, self.format = Bytes(), 256, "none"
         self.answers = answers
         self.fed = 0
         self._layout = StateLayout((Plane("fed", (4000,)),), "talker")
 
     def new_state(self):
         return State.fresh(self._layout)
+
+    def skim(self, tokens, state):
+        self.feed(tokens, state)
 
     def feed(self, tokens, state):
         tokens = list(tokens)

@@ -9,9 +9,11 @@ from datetime import datetime
 from rwkv_engine_cli.talk.running import Talk, size
 
 from rwkv_engine.chat import Session
-from rwkv_engine.chat.conversation import Conversation, Part
+from rwkv_engine.chat.answer import Part
+from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.errors import OptionError
 from rwkv_engine.writing.sampling import PRESETS, Sampling
+from rwkv_engine.writing.step import Usage
 
 #: what /set changes besides max_tokens, and how its value is read
 NUMBERS: dict[str, Callable[[str], float]] = {
@@ -202,14 +204,18 @@ def _tokens(talk: Talk, argument: str) -> Outcome:
 
 
 def _stats(talk: Talk, argument: str) -> Outcome:
-    m = talk.measured
+    used = talk.usage or Usage(0, 0, 0, 0.0, 0.0)
+    known = f" ({used.cached_tokens:,} of them cached)" if used.cached_tokens else ""
     rows = [
         (
             "model",
             f"RWKV-{talk.model.config.version}, {talk.model.format}, {size(talk.model.weight_bytes)} read for a token",
         ),
-        ("read", f"{m.read:,} tokens in {m.reading:.2f} s"),
-        ("written", f"{m.written:,} tokens in {m.writing:.2f} s, {m.rate:,.0f} tokens/s"),
+        ("read", f"{used.prompt_tokens:,} tokens{known} in {used.prompt_seconds:.2f} s"),
+        (
+            "written",
+            f"{used.tokens:,} tokens in {used.seconds - used.prompt_seconds:.2f} s, {used.rate:,.0f} tokens/s",
+        ),
         (
             "state",
             f"{size(talk.state_bytes)}, whatever the length; {len(talk.conversation.kept())} in memory",

@@ -8,7 +8,7 @@ from typing import Protocol
 from rwkv_engine_cli.talk.commands import Outcome, obey
 from rwkv_engine_cli.talk.running import Talk
 
-from rwkv_engine.chat.conversation import Part
+from rwkv_engine.chat.answer import Part
 from rwkv_engine.errors import CheckpointError, EngineError
 
 

@@ -14,7 +14,7 @@ from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
 
-from rwkv_engine.chat.conversation import Part
+from rwkv_engine.chat.answer import Part
 
 #: seconds between two drawings; lines of a thought that are seen at once
 PAUSE, THOUGHT_LINES = 0.05, 6

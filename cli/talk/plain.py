@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rwkv_engine_cli.talk.running import Talk
 
-from rwkv_engine.chat.conversation import Part
+from rwkv_engine.chat.answer import Part
 
 
 class Plain:

@@ -1,31 +1,18 @@
 """The running talk: a conversation, its place in the store, and how answers are chosen."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rwkv_engine.chat import Session, Store
-from rwkv_engine.chat.conversation import Conversation, Part
+from rwkv_engine.chat.answer import Part
+from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.errors import SessionError
 from rwkv_engine.model import Model
 from rwkv_engine.text.chat import Template
+from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
-
-
-@dataclass(slots=True)
-class Measured:
-    """The last answer: tokens read before it and written in it, and the seconds of both."""
-
-    read: int = 0
-    reading: float = 0.0
-    written: int = 0
-    writing: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Tokens written in a second; 0 before there are two."""
-        return (self.written - 1) / self.writing if self.written > 1 and self.writing > 0 else 0.0
+from rwkv_engine.writing.step import Usage
 
 
 @dataclass(slots=True)
@@ -35,7 +22,9 @@ class Talk:
     session   where the conversation is kept; without a store it only holds it.
     store     None: nothing is kept.
     source    how the model was named, for the next time.    warn  tells the person something in one line.
-    measured  the last answer.    state_bytes  of a state of this model, whatever it has read.
+    usage     of the last answer; None before the first.
+    prefix_cache  where states behind long prompts are kept; None: nowhere.
+    state_bytes   of a state of this model, whatever it has read.
     """
 
     model: Model
@@ -47,7 +36,8 @@ class Talk:
     max_tokens: int
     source: dict[str, Any]
     warn: Callable[[str], None]
-    measured: Measured = field(default_factory=Measured)
+    usage: Usage | None = None
+    prefix_cache: PrefixCache | None = None
     state_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,17 +61,23 @@ class Talk:
             "sampling": asdict(self.sampling),
         }
 
-    def say(self, text: str) -> Iterator[Part]:
+    def say(self, text: str) -> Generator[Part, None, None]:
         """The answer to `text`."""
-        return self._measure(self.conversation.say(text, self.sampling, self.max_tokens))
+        return self._watched(
+            self.conversation.say(text, self.sampling, self.max_tokens, prefix_cache=self.prefix_cache)
+        )
 
-    def retry(self) -> Iterator[Part]:
+    def retry(self) -> Generator[Part, None, None]:
         """Another answer to the last question."""
-        return self._measure(self.conversation.retry(self.sampling, self.max_tokens))
+        return self._watched(
+            self.conversation.retry(self.sampling, self.max_tokens, prefix_cache=self.prefix_cache)
+        )
 
-    def edit(self, text: str) -> Iterator[Part]:
+    def edit(self, text: str) -> Generator[Part, None, None]:
         """The answer to `text` in place of the last question."""
-        return self._measure(self.conversation.edit(text, self.sampling, self.max_tokens))
+        return self._watched(
+            self.conversation.edit(text, self.sampling, self.max_tokens, prefix_cache=self.prefix_cache)
+        )
 
     def keep(self) -> None:
         """Put the talk as it is now into the store. A failure is told, and ends keeping; the talk goes on."""
@@ -100,7 +96,7 @@ class Talk:
     def enter(self, session: Session) -> None:
         """Go on with another session."""
         self.session, self.conversation = session, session.conversation
-        self.measured = Measured()
+        self.usage = None
 
     def need_store(self) -> Store:
         """The store. Raises SessionError if nothing is kept."""
@@ -112,30 +108,22 @@ class Talk:
         """One line: name, tokens, size of the state, speed, mode of thinking."""
         talk = self.conversation
         parts = [self.name, f"{talk.tokens:,} tokens", f"state {size(self.state_bytes)}"]
-        if self.measured.rate:
-            parts.append(f"{self.measured.rate:,.0f} tokens/s")
+        if self.usage is not None and self.usage.rate:
+            parts.append(f"{self.usage.rate:,.0f} tokens/s")
         if talk.think != "off":
             parts.append(f"think {talk.think}")
         return " · ".join(parts)
 
-    def _measure(self, parts: Iterator[Part]) -> Iterator[Part]:
-        """The same parts, taking the time."""
-        now = self.measured = Measured()
-        start = time.perf_counter()
-        first, step = start, None
+    def _watched(self, parts: Generator[Part, None, None]) -> Generator[Part, None, None]:
+        """The same parts; the last one's usage stays."""
+        self.usage = None
         try:
             for part in parts:
-                if part.step is None:
-                    now.read, now.reading = max(now.read, part.total), time.perf_counter() - start
-                else:
-                    now.written += part.step is not step
-                    step = part.step
-                    if now.written == 1:
-                        first = time.perf_counter()
-                    now.writing = time.perf_counter() - first
+                if part.step is not None:
+                    self.usage = part.step.usage
                 yield part
         finally:
-            parts.close()  # type: ignore[attr-defined]  # so that closing this one ends the answer
+            parts.close()  # so that closing this one ends the answer
 
 
 def size(count: int) -> str:

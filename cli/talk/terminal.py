@@ -16,7 +16,7 @@ from rwkv_engine_cli.talk.commands import COMMANDS
 from rwkv_engine_cli.talk.markdown import Answer
 from rwkv_engine_cli.talk.running import Talk
 
-from rwkv_engine.chat.conversation import Part
+from rwkv_engine.chat.answer import Part
 
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold"})
 

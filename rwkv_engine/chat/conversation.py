@@ -4,61 +4,27 @@ After every turn the state is kept: it has constant size, so going back is a cop
 before an answer is not part of history: the turn is read once more without it, from where the two ways of writing it part.
 """
 
-import math
 import uuid
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, cast
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Protocol
 
+from rwkv_engine.chat.answer import Answer, Part, Turn
+from rwkv_engine.chat.history import worth_keeping
 from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template, Think
 from rwkv_engine.text.thinking import Thinking
-from rwkv_engine.writing.generate import Feeds, Step, StopReason, generate
+from rwkv_engine.writing.constraint import Constraint
+from rwkv_engine.writing.generate import Cancel, Feeds, write
+from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
+from rwkv_engine.writing.writer import Wishes, Writer
 
-#: states of the last turns that are all kept; of older ones, a quarter as many for each doubling of the distance
-RECENT = 24
+Parts = Generator[Part, None, None]
+
 #: tokens that are read at once before a reader may stop; a multiple of the model's longest pass, so that the numbers are the same
 PIECE = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One question and its answer.
-
-    user, answer, thinking  texts.    system  what the model was told in front of this turn.    think  the mode.
-    tokens                  all that history holds of this turn, from the end of the turn before.
-    stop                    why the answer ended; None: it was interrupted.
-    uid                     the turn's own name, also in forks.
-    tries                   how often the question was asked before.
-    """
-
-    user: str
-    answer: str
-    thinking: str
-    system: str | None
-    think: Think
-    tokens: tuple[int, ...]
-    stop: StopReason | None
-    uid: str
-    tries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Something that may be shown: `kind` says what of.
-
-    "reading"   no text: `done` of `total` tokens of the prompt are read.
-    "thinking"  more of the thought.    "answer"  more of the answer, possibly nothing.
-    step        the token that it comes of, except for reading.
-    """
-
-    kind: Literal["reading", "thinking", "answer"]
-    text: str = ""
-    step: Step | None = None
-    done: int = 0
-    total: int = 0
 
 
 class Shelf(Protocol):
@@ -68,10 +34,19 @@ class Shelf(Protocol):
         """The state after the turn `uid`, or None: it will be made again by reading."""
 
 
+class Talks(Feeds, Protocol):
+    """What a conversation needs of a model."""
+
+    @property
+    def template(self) -> Template:
+        """How conversations with it are written down."""
+
+
 class Conversation:
     """A talk. `say` answers; everything else only changes where it goes on from.
 
-    model     the model; template  how the talk is written down.
+    model     the model.
+    template  how the conversation is written down; None: in the model's own way.
     system    what the model is told in front of the next turn; None: nothing new.
     turns     what was said so far.
     shelf     where older states are found; None: in memory only.
@@ -82,15 +57,16 @@ class Conversation:
 
     def __init__(
         self,
-        model: Feeds,
-        template: Template,
+        model: Talks,
+        template: Template | None = None,
         *,
         system: str | None = None,
         think: Think = "off",
         turns: Sequence[Turn] = (),
         shelf: Shelf | None = None,
     ) -> None:
-        self.model, self.template, self.shelf = model, template, shelf
+        self.model, self.shelf = model, shelf
+        self.template: Template = model.template if template is None else template
         self.system = system
         self.turns = list(turns)
         # by turn: a state, and the tokens of that turn that it has yet to read
@@ -111,28 +87,76 @@ class Conversation:
         return sum(len(turn.tokens) for turn in self.turns)
 
     def say(
-        self, text: str, sampling: Sampling | None = None, max_tokens: int | None = 512
-    ) -> Iterator[Part]:
-        """Answer `text`, part by part. The turn counts when the iterator ends, or is closed after the first token of the answer."""
+        self,
+        text: str,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = 512,
+        *,
+        constraint: Constraint | None = None,
+        cancel: Cancel | None = None,
+        prefix_cache: PrefixCache | None = None,
+        alternatives: int = 0,
+    ) -> Parts:
+        """Answer `text`, part by part; for the other arguments see `Model.generate`.
+
+        The turn counts when the iterator ends, or is closed after the first token of the answer. One that is cancelled
+        before that leaves no trace.
+        Raises OptionError, and what reading raises.
+        """
         if not text.strip():
             raise OptionError("say: the text is empty")
-        return self._answer(len(self.turns), text, sampling or Sampling(), max_tokens, 0)
+        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
+        return self._answer(len(self.turns), text, wishes, cancel)
 
-    def retry(self, sampling: Sampling | None = None, max_tokens: int | None = 512) -> Iterator[Part]:
-        """Answer the last question again; the old answer is replaced when the new one counts. A seed is moved on by one for each try."""
-        last = self._last()
-        return self._answer(
-            len(self.turns) - 1, last.user, sampling or Sampling(), max_tokens, last.tries + 1
-        )
+    def retry(
+        self,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = 512,
+        *,
+        constraint: Constraint | None = None,
+        cancel: Cancel | None = None,
+        prefix_cache: PrefixCache | None = None,
+        alternatives: int = 0,
+    ) -> Parts:
+        """Answer the last question again; arguments as for `say`.
+
+        The old answer is replaced when the new one counts. A seed is moved on by one for each try.
+        """
+        last, sampling = self._last(), sampling or Sampling()
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + last.tries + 1)
+        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
+        return self._answer(len(self.turns) - 1, last.user, wishes, cancel, last.tries + 1)
 
     def edit(
-        self, text: str, sampling: Sampling | None = None, max_tokens: int | None = 512
-    ) -> Iterator[Part]:
-        """Answer `text` in place of the last question."""
+        self,
+        text: str,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = 512,
+        *,
+        constraint: Constraint | None = None,
+        cancel: Cancel | None = None,
+        prefix_cache: PrefixCache | None = None,
+        alternatives: int = 0,
+    ) -> Parts:
+        """Answer `text` in place of the last question; arguments as for `say`."""
         self._last()
         if not text.strip():
             raise OptionError("edit: the text is empty")
-        return self._answer(len(self.turns) - 1, text, sampling or Sampling(), max_tokens, 0)
+        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
+        return self._answer(len(self.turns) - 1, text, wishes, cancel)
+
+    def _wishes(
+        self,
+        sampling: Sampling | None,
+        max_tokens: int | None,
+        constraint: Constraint | None,
+        prefix_cache: PrefixCache | None,
+        alternatives: int,
+    ) -> Wishes:
+        return Wishes(
+            max_tokens, sampling or Sampling(), self.template.stops, constraint, prefix_cache, alternatives
+        )
 
     def undo(self, count: int = 1) -> list[Turn]:
         """Take back the last turns; returns them, first one first. Raises OptionError if there are fewer."""
@@ -183,64 +207,69 @@ class Conversation:
             raise OptionError("nothing has been said yet")
         return self.turns[-1]
 
-    def _answer(
-        self, number: int, text: str, sampling: Sampling, limit: int | None, tries: int
-    ) -> Iterator[Part]:
+    def _answer(self, number: int, text: str, wishes: Wishes, cancel: Cancel | None, tries: int = 0) -> Parts:
         """The answer to `text` as turn `number`, which takes the place of that turn and of what follows."""
         system = self.system or (self.turns[number].system if number < len(self.turns) else None)
-        first = number == 0
-        prompt = self.template.asks(text, self.think, system, first)
-        if sampling.seed is not None and tries:
-            sampling = replace(sampling, seed=sampling.seed + tries)
+        prompt = self.template.asks(text, self.think, system, number == 0)
         ids = self.model.tokenizer.encode(prompt)
         state, behind = self._before(number)
-        fork_at = self._parting(ids, text, system, first)
-        yield from self._read(behind, state)
-        if behind and number:
-            self._keep(self.turns[number - 1].uid, state.fork())
-        yield from self._read(ids[:fork_at], state)
-        asked = state.fork()
-        rest = ids[fork_at:]
-        early = (len(rest) - 1) // PIECE * PIECE
-        yield from self._read(rest[:early], state)
-        writing = _Writing(Thinking(prompt), state.position + len(rest) - early)
-        steps = cast(
-            Generator[Step],
-            generate(
-                self.model,
-                rest[early:],
-                max_tokens=limit,
-                sampling=sampling,
-                state=state,
-                stop=self.template.stops,
-            ),
-        )
+        part_at = self._parting(ids, text, system, number == 0)
+        yield from self._catch_up(number, behind, state, cancel)
+        model = self.model
+        writer = Writer(ids, wishes, state, model.tokenizer, model.format, model.vocab)
+        asked = yield from self._read(writer, len(ids), part_at, cancel)
+        answer = Answer(Thinking(prompt), state.position + len(writer.feed))
 
         def settle() -> None:
+            tokens = (*ids, *answer.fed(state))
             turn = Turn(
-                text,
-                *writing.texts(),
-                system,
-                self.think,
-                (*ids, *writing.fed(state)),
-                writing.stop,
-                uuid.uuid4().hex,
-                tries,
+                text, *answer.texts(), system, self.think, tokens, answer.stop, uuid.uuid4().hex, tries
             )
-            self._settle(number, turn, state, (asked, ids[:fork_at]) if writing.split.tagged else None)
+            self._settle(number, turn, state, (asked, ids[:part_at]) if answer.split.tagged else None)
 
+        steps = write(model, writer, cancel)
         try:
             for step in steps:
-                yield from writing.parts(step)
+                yield from answer.parts(step)
         except GeneratorExit:  # the reader has had enough: what was said counts
             steps.close()  # the state then holds all tokens that were yielded
-            if writing.ids:
+            if answer.ids:
                 settle()
             raise
-        settle()
+        if answer.ids:
+            settle()
+
+    def _catch_up(self, number: int, ids: list[int], state: State, cancel: Cancel | None) -> Parts:
+        """Read the tokens of earlier turns that `state`, before turn `number`, has not read yet."""
+        done = 0
+        while done < len(ids) and not _is_set(cancel):
+            self.model.skim(ids[done : done + PIECE], state)
+            done = min(done + PIECE, len(ids))
+            yield Part("reading", done=done, total=len(ids))
+        if ids and number and done == len(ids):
+            self._keep(self.turns[number - 1].uid, state.fork())
+
+    def _read(
+        self, writer: Writer, total: int, part_at: int, cancel: Cancel | None
+    ) -> Generator[Part, None, State | None]:
+        """Read all but the last piece of a prompt of `total` tokens, telling after each piece how far it is.
+
+        Returns a copy of the state behind the first `part_at` tokens; None where the prefix cache leapt over that.
+        """
+        writer.begin()
+        asked: State | None = None
+        while True:
+            at = total - len(writer.feed)
+            asked = writer.state.fork() if at == part_at else asked
+            piece = writer.piece(min(PIECE, part_at - at) if at < part_at else PIECE)
+            if len(piece) == len(writer.feed) or _is_set(cancel):
+                return asked
+            self.model.skim(piece, writer.state)
+            writer.read(len(piece))
+            yield Part("reading", done=total - len(writer.feed), total=total)
 
     def _settle(
-        self, number: int, turn: Turn, state: State, thoughtless: tuple[State, list[int]] | None
+        self, number: int, turn: Turn, state: State, thoughtless: tuple[State | None, list[int]] | None
     ) -> None:
         """Make `turn` the last one, with the state after it.
 
@@ -253,7 +282,7 @@ class Conversation:
             ids = self.model.tokenizer.encode(
                 self.template.keeps(turn.user, turn.answer, turn.system, number == 0)
             )
-            if ids[: len(common)] == common:
+            if asked is not None and ids[: len(common)] == common:
                 state, rest = asked, ids[len(common) :]
             else:
                 state, rest = self._before(number)
@@ -286,12 +315,6 @@ class Conversation:
             behind = [*turn.tokens, *behind]
         return self.model.new_state(), behind
 
-    def _read(self, ids: Sequence[int], state: State) -> Iterator[Part]:
-        """Feed tokens, telling after each piece how far it is."""
-        for start in range(0, len(ids), PIECE):
-            self.model.feed(ids[start : start + PIECE], state)
-            yield Part("reading", done=min(start + PIECE, len(ids)), total=len(ids))
-
     def _keep(self, uid: str, state: State, rest: Sequence[int] = ()) -> None:
         self._marks[uid] = state, list(rest)
         count = len(self.turns)
@@ -299,64 +322,5 @@ class Conversation:
         self._marks = {uid: mark for uid, mark in self._marks.items() if uid in wanted}
 
 
-class _Writing:
-    """An answer as it is written: its tokens, and its texts on both sides of the thought."""
-
-    __slots__ = ("_before", "_said", "_thought", "ids", "split", "stop")
-
-    def __init__(self, split: Thinking, before: int) -> None:
-        self.split, self._before = split, before
-        self._thought: list[str] = []
-        self._said: list[str] = []
-        self.ids: list[int] = []
-        self.stop: StopReason | None = None
-
-    def parts(self, step: Step) -> Iterator[Part]:
-        """What this step shows: at least one part."""
-        self.ids.append(step.token)
-        self.stop = step.stop
-        thought, said = self.split.push(step.text)
-        if step.stop:
-            more = self.split.finish()
-            thought, said = thought + more[0], said + more[1]
-        self._thought.append(thought)
-        self._said.append(said)
-        if thought or (self.split.inside and not said):
-            yield Part("thinking", thought, step)
-        if said or not (thought or self.split.inside):
-            yield Part("answer", said, step)
-
-    def fed(self, state: State) -> tuple[int, ...]:
-        """The tokens that are in the state: without an end token, and without what a stop string took back."""
-        return tuple(self.ids[: state.position - self._before])
-
-    def texts(self) -> tuple[str, str]:
-        """(answer, thought), whole, without white space around them."""
-        if self.stop is None:
-            thought, said = self.split.finish()
-            self._thought.append(thought)
-            self._said.append(said)
-        return "".join(self._said).strip(), "".join(self._thought).strip()
-
-
-def worth_keeping(number: int, count: int) -> bool:
-    """Whether the state after turn `number` of `count` is kept: of the last RECENT, and of every sixth, twelfth ... further back.
-
-    That is RECENT / 4 for each doubling of the distance. A turn that is dropped is not wanted again as the talk goes on.
-    """
-    distance = count - number
-    return distance <= RECENT or (number + 1) % (RECENT // 4 << int(math.log2(distance / RECENT))) == 0
-
-
-def reread(turns: Sequence[Turn], model: Feeds, template: Template) -> list[Turn]:
-    """The same talk for another model or template: the texts stay, tokens and names are new, and no state belongs to it."""
-    return [
-        replace(
-            turn,
-            tokens=tuple(
-                model.tokenizer.encode(template.keeps(turn.user, turn.answer, turn.system, number == 0))
-            ),
-            uid=uuid.uuid4().hex,
-        )
-        for number, turn in enumerate(turns)
-    ]
+def _is_set(cancel: Cancel | None) -> bool:
+    return cancel is not None and cancel.is_set()

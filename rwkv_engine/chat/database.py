@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.chat.conversation import Turn
+from rwkv_engine.chat.answer import Turn
 from rwkv_engine.errors import SessionError
 from rwkv_engine.text.chat import Think
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from rwkv_engine.chat.conversation import Turn
+from rwkv_engine.chat.answer import Turn
 from rwkv_engine.chat.database import Info
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from rwkv_engine.chat.conversation import Conversation, reread
+from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.chat.database import Info
+from rwkv_engine.chat.history import reread
 from rwkv_engine.chat.store import Store, checked_name, name_for
 from rwkv_engine.errors import SessionError, StateError
 from rwkv_engine.state import State
@@ -62,7 +63,7 @@ class Session:
                     f"session {info.name!r} was held with another model (fingerprint {info.fingerprint[:12]}, this one has "
                     f"{model.fingerprint[:12]}); give that model with -m, or --read-again to have this one read it all"
                 )
-            turns = reread(turns, model, template)
+            turns = reread(turns, model.tokenizer, template)
         session = cls(
             store, Conversation(model, template, turns=turns, shelf=_StateFiles(store, model)), info.name
         )

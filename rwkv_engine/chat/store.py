@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rwkv_engine.chat.conversation import Turn, worth_keeping
+from rwkv_engine.chat.answer import Turn
 from rwkv_engine.chat.database import Database, Info
+from rwkv_engine.chat.history import worth_keeping
 from rwkv_engine.errors import SessionError
 from rwkv_engine.state import State
 from rwkv_engine.system.files import remove_leftovers

@@ -75,6 +75,8 @@ class F16Heads(NamedTuple):
     pitch: int
 
 
+#: sums of a product stay as written, so that a token's bits do not depend on the tile that it is in
+IN_ORDER = {"contract"}
 #: most bytes of weights behind one ticket
 TICKET_BYTES = 131072
 #: rows up to which a matrix is computed by the sums of a single token in a chunk too: low-rank pairs have 16 to 480
@@ -140,7 +142,7 @@ def _register(
             total += number(w[k]) * x[k]
         return total
 
-    @register_jitable
+    @register_jitable(fastmath=IN_ORDER)
     def few_rows(lane, y, at, first, last, x, fresh, finish):
         """y [T, rows] <- rows [first, last) of the matrix at address `at`: every sum in the same order, whatever T is.
 
@@ -176,7 +178,7 @@ def _register(
                         y[t + u, row] = y[t + u, row] + p if finish == ADD else p
                     row += 1
 
-    @register_jitable
+    @register_jitable(fastmath=IN_ORDER)
     def many_tokens(lane, y, at, first, last, x, finish):
         """y [T, rows] <- rows [first, last) of the matrix at address `at`, for all tokens x [T, cols], tile by tile."""
         tokens, cols = x.shape[0], x.shape[1]

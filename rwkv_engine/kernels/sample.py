@@ -149,6 +149,8 @@ def choose(logits, top_p, top_k, min_p, temperature, u, p, few, sums):
         edge = last
     edge = max(edge, np.float32(min_p))
     total = shares(p, logits, top, np.float32(1.0 / max(temperature, _COLDEST)), edge, sums)
+    if not total > 0:  # a NaN among the logits: there is nothing to draw from
+        return np.int64(-1)
     left, piece = u * total, 0
     while piece < sums.shape[0] - 1 and left >= sums[piece]:
         left -= sums[piece]
@@ -161,7 +163,7 @@ def choose(logits, top_p, top_k, min_p, temperature, u, p, few, sums):
             if left < 0:
                 return chosen
     # rounding left a crumb: the last one with any probability
-    while chosen < 0:
+    while chosen < 0 and piece > 0:
         piece -= 1
         for i in range(piece * PIECE, (piece + 1) * PIECE):
             chosen = np.int64(i) if p[i] > np.float32(0) else chosen

@@ -12,18 +12,16 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from rwkv_engine.kernels.pointers import prefetch_ahead
-from rwkv_engine.kernels.vectors import F32, FLOATS, I16, I64, LANES, WORDS, ZERO, Loop, fma, load, store
+from rwkv_engine.kernels.vectors import F32, FLOATS, I16, I32, I64, LANES, WORDS, ZERO, Loop, fma, load, store
 
 #: vectors of a row read at once; a row's tail shorter than STEP is left to the caller
 UNROLL = 2
 STEP = LANES * UNROLL
 
 HALVES = ir.VectorType(I16, LANES)
-FLAGS = ("reassoc", "contract", "nsz")
 #: emit code that reads 16 numbers, or STEP numbers as vectors of 16, at an address
 Load = Callable[[ir.IRBuilder, ir.Value], ir.Value]
 LoadStep = Callable[[ir.IRBuilder, ir.Value], list[ir.Value]]
@@ -177,9 +175,16 @@ def _emit_tile(
 
 
 def _total(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
-    """Sum of all numbers of some vectors of 16 floats, of 1, 2 or 4 vectors."""
+    """Sum of all numbers of some vectors of 16 floats, of 1, 2 or 4 vectors.
+
+    Added as written, half by half, where the function around this may not reorder sums (`matmul_float.IN_ORDER`): LLVM
+    would else choose an order for each tile, and a token's bits would depend on how many others share its pass.
+    """
     while len(vectors) > 1:
-        vectors = [builder.fadd(*vectors[n : n + 2], flags=FLAGS) for n in range(0, len(vectors), 2)]
-    kind = ir.FunctionType(F32, [F32, FLOATS])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.vector.reduce.fadd.v16f32")
-    return builder.call(function, [F32(0.0), vectors[0]], fastmath=("reassoc",))
+        vectors = [builder.fadd(*vectors[n : n + 2]) for n in range(0, len(vectors), 2)]
+    total, width = vectors[0], LANES
+    while width > 1:
+        width //= 2
+        low, high = (ir.Constant(ir.VectorType(I32, width), list(range(at, at + width))) for at in (0, width))
+        total = builder.fadd(*(builder.shuffle_vector(total, total, half) for half in (low, high)))
+    return builder.extract_element(total, I32(0))

@@ -14,6 +14,12 @@ class Characters:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
+    def fork(self) -> "Characters":
+        """A copy that goes its own way."""
+        twin = Characters()
+        twin._decoder.setstate(self._decoder.getstate())
+        return twin
+
     def push(self, data: bytes) -> str:
         """The text that these bytes complete."""
         return self._decoder.decode(data)

@@ -4,6 +4,7 @@ A constraint is a frozen description. `begin` makes a `Guide` of it for one text
 tokens may come, and after it takes the token in. The work on grammars is llguidance's; here is where it meets generation.
 """
 
+import copy
 import functools
 import json
 import re
@@ -130,6 +131,12 @@ class Guide:
         self._overlong: list[tuple[int, bytes]] | None = None
         self._ending: list[int] | None = None
         self._alarm, self._count = CLOSE, 0
+
+    def fork(self) -> "Guide":
+        """A copy that goes its own way."""
+        twin = copy.copy(self)
+        twin._matcher = self._matcher.deep_copy()
+        return twin
 
     @property
     def whole(self) -> bool:

@@ -11,9 +11,9 @@ kept apart.
 import contextlib
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -66,22 +66,14 @@ class PrefixCache:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def begin(self, tokens: Sequence[int], state: State, format: str) -> "Reading":
-        """Move `state` over the longest beginning of `tokens` that is known, always leaving some to feed; damaged entries are deleted.
+    def reading(self, tokens: Sequence[int], format: str) -> "Reading":
+        """The way of a prompt through a model, for which states are found and kept; nothing is looked up yet.
 
         format  name of the model's weight format.
-        Returns where to go on, and what keeps the states on the way.
         """
-        last = (len(tokens) - 1) // CHUNK * CHUNK
-        if len(tokens) < self.threshold or last <= 0:
-            return Reading(self, 0, {})
-        names = _names(np.asarray(tokens[:last], np.int64), state, format)
-        start = next(
-            (place for place in sorted(names, reverse=True) if self._take(names[place], place, state)), 0
-        )
-        return Reading(self, start, {place: names[place] for place in _places(last) if place > start})
+        return Reading(self, tokens, format)
 
-    def _take(self, name: str, place: int, state: State) -> bool:
+    def take(self, name: str, place: int, state: State) -> bool:
         """Make `state` the entry called `name`, `place` tokens on, if it is there and whole."""
         path = self._path(name)
         if not path.is_file():
@@ -136,22 +128,44 @@ class PrefixCache:
         return self.folder / f"{name}.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
 class Reading:
     """A prompt on its way through a model.
 
-    start  tokens that the state has already seen.
-    names  place -> name of the entry that should be kept there.
+    start  tokens that the cache had read before.
     """
 
-    cache: PrefixCache
-    start: int
-    names: dict[int, str]
+    __slots__ = ("_cache", "_format", "_names", "_tokens", "start")
+
+    def __init__(self, cache: PrefixCache, tokens: Sequence[int], format: str) -> None:
+        self._cache, self._tokens, self._format = cache, tokens, format
+        self._names: dict[int, str] = {}
+        self.start = 0
+
+    def begin(self, state: State) -> int:
+        """Move `state` over the longest beginning that is known, always leaving some to feed; returns its length.
+
+        Damaged entries are deleted.
+        """
+        tokens, self._tokens = self._tokens, ()
+        last = (len(tokens) - 1) // CHUNK * CHUNK
+        if len(tokens) < self._cache.threshold or last <= 0:
+            return 0
+        names = _names(np.asarray(tokens[:last], np.int64), state, self._format)
+        known = (
+            place for place in sorted(names, reverse=True) if self._cache.take(names[place], place, state)
+        )
+        self.start = next(known, 0)
+        self._names = {place: names[place] for place in _places(last) if place > self.start}
+        return self.start
+
+    def next_place(self, at: int) -> int:
+        """Tokens from the first `at` of the prompt to the next place where a state is kept; many if there is none."""
+        return min((place - at for place in self._names if place > at), default=sys.maxsize)
 
     def passed(self, place: int, state: State) -> None:
         """`state` is now behind the first `place` tokens: keep it, if this is a place to."""
-        if place in self.names:
-            self.cache.keep(self.names[place], state)
+        if place in self._names:
+            self._cache.keep(self._names[place], state)
 
 
 def _names(tokens: np.ndarray, state: State, format: str) -> dict[int, str]:

@@ -1,71 +1,137 @@
-"""Choosing the next token, in the order of PyPI's `rwkv` 0.8.32 (PIPELINE.generate and PIPELINE.sample_logits).
+"""`Sampling`: how the next token is chosen, in the order of PyPI's `rwkv` 0.8.32.
 
-For each token: 1. bias is added and banned tokens are removed; 2. tokens already written pay `presence + count * frequency`;
-3. softmax; 4. top-p, top-k and min-p each look at these probabilities and remove tokens; 5. what is left is raised to the
-power 1 / temperature and drawn from. After each token all counts fade by `decay`, then the new token's is raised by one,
-or, for tokens that are white space or digits, by zero: such a token pays presence and no frequency.
-Bias and min-p are not in that package; everything else gives its numbers.
+For each token (PIPELINE.generate and PIPELINE.sample_logits of that package):
+1. the caller's processors see the logits; 2. biases are added and banned tokens are removed;
+3. tokens that were written before pay `presence + count * frequency`; 4. softmax;
+5. top-p, top-k and min-p each look at these probabilities and remove tokens;
+6. what is left is raised to the power 1 / temperature, and a token is drawn.
+After each token all counts are multiplied by `decay`. Then the count of the new token grows by one. Tokens that
+are white space or digits do not count: they pay `presence` and no `frequency`.
+Processors, biases and min-p are not in that package; everything else gives its numbers. `choosing` does the work.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rwkv_engine.errors import OptionError
 
-#: tokens that decode to a part of this do not count up
-UNCOUNTED = " \t0123456789"
+if TYPE_CHECKING:
+    from rwkv_engine.writing.choosing import History
+
+#: changes logits [V] float32: gets a copy and what was written so far, returns as many numbers
+Processor = Callable[[np.ndarray, "History"], np.ndarray]
+
+#: a bias beyond this is a mistake, and would overflow float32 with others
+LARGEST_BIAS = 1e9
+
+
+def _number(default: float, low: float, high: float, help: str) -> Any:
+    """A field that takes a number from `low` to `high`."""
+    return field(default=default, metadata={"low": low, "high": high, "help": help})
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. Raises OptionError for numbers that cannot be meant.
+    """How tokens are chosen. The numbers' ranges stand below.
 
-    temperature  0 takes the likeliest token.        top_p      keep the likeliest tokens with this much probability; 1 keeps all.
-    top_k        keep so many tokens; 0 keeps all.   min_p      drop tokens below this share of the likeliest one's; 0 drops none.
-    presence     penalty for having been written.    frequency  penalty for each time it was.    decay  of the counts per token.
-    bias         pairs (token id, number) added to logits.    banned  ids never chosen.
-    seed         the same one gives the same tokens; None: another each time.
+    temperature  0 takes the likeliest token.
+    top_p        keep the likeliest tokens that together have this probability; 1 keeps all.
+    top_k        keep this many of the likeliest tokens; 0 keeps all.
+    min_p        drop tokens below this share of the likeliest token's probability; 0 drops none.
+    presence     penalty for a token that was written before.
+    frequency    penalty for each time that it was written.
+    decay        factor of all counts after each token.
+    banned       ids that are never chosen.
+    bias         numbers added to logits: pairs (token id, number), or a dict.
+    seed         the same seed gives the same tokens; None: other tokens each time.
+    processors   functions of your own that change the logits before anything else does.
+    Raises       OptionError for a value that makes no sense.
     """
 
-    temperature: float = 1.0
-    top_p: float = 0.85
-    top_k: int = 0
-    min_p: float = 0.0
-    presence: float = 0.0
-    frequency: float = 0.0
-    decay: float = 0.996
-    bias: tuple[tuple[int, float], ...] = ()
-    banned: tuple[int, ...] = ()
-    seed: int | None = None
+    temperature: float = _number(1.0, 0.0, 100.0, "0 always takes the likeliest token; higher is wilder.")
+    top_p: float = _number(0.85, 0.0, 1.0, "Keep the likeliest tokens that together have this probability.")
+    top_k: int = field(default=0, metadata={"help": "Keep this many of the likeliest tokens; 0 keeps all."})
+    min_p: float = _number(
+        0.0, 0.0, 1.0, "Drop tokens below this share of the likeliest token's probability."
+    )
+    presence: float = _number(0.0, -100.0, 100.0, "Penalty for tokens that were written before.")
+    frequency: float = _number(0.0, -100.0, 100.0, "Penalty for each time that a token was written.")
+    decay: float = _number(0.996, 0.0, 1.0, "Factor of the penalties' counts after each token.")
+    bias: tuple[tuple[int, float], ...] = field(
+        default=(), metadata={"help": "ID=NUMBER, added to a token's logit; can be repeated."}
+    )
+    banned: tuple[int, ...] = field(
+        default=(), metadata={"help": "Token id that is never written; can be repeated.", "option": "ban"}
+    )
+    seed: int | None = field(default=None, metadata={"help": "The same seed gives the same text."})
+    processors: tuple[Processor, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("temperature", 0.0, 100.0),
-            ("top_p", 0.0, 1.0),
-            ("min_p", 0.0, 1.0),
-            ("presence", -100.0, 100.0),
-            ("frequency", -100.0, 100.0),
-            ("decay", 0.0, 1.0),
+        for name, meta in (
+            (f, f.metadata) for f in self.__dataclass_fields__.values() if "low" in f.metadata
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise OptionError(f"{name}: got {value!r}, want a number from {low:g} to {high:g}")
-        for name in ("top_k", "seed"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise OptionError(f"{name}: got {value!r}, want a whole number, 0 or more")
-        if any(not math.isfinite(number) for _, number in self.bias):
-            raise OptionError("bias: want finite numbers; ban a token instead of giving it minus infinity")
+            value = getattr(self, name.name)
+            if not _is_real(value) or not meta["low"] <= value <= meta["high"]:
+                raise OptionError(
+                    f"{name.name}: got {value!r}, want a number from {meta['low']:g} to {meta['high']:g}"
+                )
+            object.__setattr__(self, name.name, float(value))
+        object.__setattr__(self, "top_k", _whole("top_k", self.top_k))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", _whole("seed", self.seed))
+        object.__setattr__(self, "bias", _biases(self.bias))
+        object.__setattr__(
+            self, "banned", tuple(_whole("banned", token) for token in _listed("banned", self.banned))
+        )
+        object.__setattr__(self, "processors", tuple(_listed("processors", self.processors)))
+        if not all(callable(processor) for processor in self.processors):
+            raise OptionError("processors: want functions of (logits, history) that return logits")
 
     @classmethod
     def preset(cls, name: str) -> "Sampling":
-        """The sampling that the community calls `name`; OptionError, with the names there are, for any other."""
+        """The sampling that the community calls `name`. Raises OptionError, with the names there are."""
         if name not in PRESETS:
             raise OptionError(f"preset: got {name!r}, want one of {', '.join(PRESETS)}")
         return PRESETS[name]
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number, 0 or more, also one of NumPy's."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < 0:
+        raise OptionError(f"{name}: got {value!r}, want a whole number, 0 or more")
+    return int(value)
+
+
+def _listed(name: str, value: object) -> Sequence[Any]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+        raise OptionError(f"{name}: got {value!r}, want a list")
+    return value  # type: ignore[return-value]
+
+
+def _biases(value: object) -> tuple[tuple[int, float], ...]:
+    """Pairs, from pairs or a mapping."""
+    pairs = list(value.items()) if isinstance(value, Mapping) else list(_listed("bias", value))
+    found = []
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2 or not _is_real(pair[1]):
+            raise OptionError(
+                f"bias: got {pair!r}, want a token id and a finite number; ban a token to remove it"
+            )
+        if abs(pair[1]) > LARGEST_BIAS:
+            raise OptionError(
+                f"bias: got {pair[1]!r}, want a number from {-LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+            )
+        found.append((_whole("bias", pair[0]), float(pair[1])))
+    return tuple(found)
 
 
 def _row(
@@ -74,7 +140,7 @@ def _row(
     return Sampling(temperature, top_p, top_k, 0.0, presence, frequency, decay)
 
 
-#: by name; the first four are programs' defaults, the others the RWKV wiki's for tasks (which leave top-k and decay alone)
+#: by name; the first four are programs' defaults, the others the RWKV wiki's for tasks (they leave top-k and decay)
 PRESETS: Mapping[str, Sampling] = {
     "pip": _row(1.0, 0.85, 0, 0.2, 0.2, 0.996),
     "g1": _row(1.0, 0.5, 100, 0.0, 0.0, 0.997),
@@ -87,113 +153,3 @@ PRESETS: Mapping[str, Sampling] = {
     "story": _row(1.3, 0.8, 0, 0.4, 0.5, 0.996),
     "greedy": _row(0.0, 1.0, 0, 0.0, 0.0, 0.996),
 }
-
-
-class History:
-    """Which tokens were written, and how often, fading: what the penalties look at."""
-
-    __slots__ = ("_counts", "_ids", "_place")
-
-    def __init__(self) -> None:
-        self._place: dict[int, int] = {}
-        self._ids, self._counts = np.empty(64, np.int64), np.empty(64, np.float64)
-
-    @property
-    def ids(self) -> np.ndarray:
-        """The different tokens that were written, [n] int64."""
-        return self._ids[: len(self._place)]
-
-    @property
-    def counts(self) -> np.ndarray:
-        """How often each of `ids` was written, [n] float64."""
-        return self._counts[: len(self._place)]
-
-    def add(self, token: int, text: str, decay: float) -> None:
-        """Fade all counts, then count `token`, which decodes to `text`."""
-        self.counts[:] *= decay
-        place = self._place.get(token)
-        if place is None:
-            place = len(self._place)
-            if place == len(self._ids):
-                self._ids, self._counts = np.resize(self._ids, 2 * place), np.resize(self._counts, 2 * place)
-            self._place[token], self._ids[place], self._counts[place] = place, token, 0.0
-        self._counts[place] += 0.0 if text in UNCOUNTED else 1.0
-
-
-def adjust(
-    logits: np.ndarray, sampling: Sampling, history: History, allowed: np.ndarray | None = None
-) -> np.ndarray:
-    """A copy of logits [V] float32 with bias, bans and penalties. Raises OptionError for an id outside the vocabulary.
-
-    allowed  [V] bool: all others are removed before anything else is done; None: every token may come.
-    """
-    out = np.array(logits, np.float32)
-    if allowed is not None:
-        out[~allowed] = -np.inf
-    for token, number in sampling.bias:
-        out[_inside(token, len(out), "bias")] += number
-    for token in sampling.banned:
-        out[_inside(token, len(out), "banned")] = -np.inf
-    if sampling.presence or sampling.frequency:
-        out[history.ids] -= (sampling.presence + history.counts * sampling.frequency).astype(np.float32)
-    return out
-
-
-def _inside(token: int, size: int, option: str) -> int:
-    if not 0 <= token < size:
-        raise OptionError(f"{option}: token {token} is out of range; this model has ids 0 to {size - 1}")
-    return token
-
-
-class Chooser:
-    """Draws tokens, again and again: holds the work space for one vocabulary and the random generator of one text."""
-
-    __slots__ = ("_choose", "_rng", "_sampling", "_work")
-
-    def __init__(self, sampling: Sampling, vocab: int) -> None:
-        from rwkv_engine.kernels.sample import (
-            FEW,
-            PIECE,
-            choose,
-        )  # here, so that who only reads a Sampling needs no compiler
-
-        self._sampling, self._rng, self._choose = sampling, np.random.default_rng(sampling.seed), choose
-        self._work = (
-            np.empty(vocab, np.float32),
-            np.empty(FEW, np.float32),
-            np.empty(-(-vocab // PIECE), np.float64),
-        )
-
-    def pick(self, logits: np.ndarray, history: History, allowed: np.ndarray | None = None) -> int:
-        """The next token for logits [V] float32: the likeliest for temperature 0, else drawn. Raises OptionError if all are banned.
-
-        allowed  [V] bool: the tokens that may come; None: all.
-        """
-        s, adjusted = self._sampling, adjust(logits, self._sampling, history, allowed)
-        if s.temperature == 0:
-            token = int(adjusted.argmax())
-            token = token if np.isfinite(adjusted[token]) else -1
-        else:
-            # one type for each number, whatever the caller wrote: another would compile the program again
-            limits = float(s.top_p), int(s.top_k), float(s.min_p), float(s.temperature)
-            token = int(self._choose(adjusted, *limits, self._rng.random(), *self._work))
-        if token < 0:
-            raise OptionError("banned: every token that may come next is banned; leave one")
-        return token
-
-
-def log_probability(logits: np.ndarray, token: int) -> float:
-    """Natural logarithm of the probability that unchanged logits [V] float32 give to `token`."""
-    from rwkv_engine.kernels.sample import log_share
-
-    return float(log_share(logits, token))
-
-
-def likeliest(logits: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
-    """The `count` likeliest tokens of unchanged logits [V], each with its natural log-probability, likeliest first."""
-    count = min(count, len(logits))
-    top = np.argpartition(logits, len(logits) - count)[len(logits) - count :]
-    top = top[np.lexsort((top, -logits[top]))]
-    highest = logits[top[0]]
-    total = highest + np.log(np.exp(logits - highest).sum(dtype=np.float64))
-    return tuple((int(token), float(logits[token] - total)) for token in top)

@@ -5,7 +5,8 @@ import pytest
 from talker import Talker, text_of
 
 from rwkv_engine import OptionError, Sampling
-from rwkv_engine.chat.conversation import RECENT, Conversation, reread, worth_keeping
+from rwkv_engine.chat.conversation import Conversation
+from rwkv_engine.chat.history import RECENT, reread, worth_keeping
 from rwkv_engine.text.chat import template_named
 
 GREEDY = Sampling(temperature=0)
@@ -172,7 +173,7 @@ def test_another_template_reads_the_same_texts_anew(talk):
     list(talk.say("Hi", GREEDY))
     list(talk.say("Why?", GREEDY))
     other = Conversation(
-        talk.model, template_named("qa"), turns=reread(talk.turns, talk.model, template_named("qa"))
+        talk.model, template_named("qa"), turns=reread(talk.turns, talk.model.tokenizer, template_named("qa"))
     )
     assert text_of(other.state()) == "Question: Hi\n\nAnswer: Hello.\n\nQuestion: Why?\n\nAnswer: Because."
 

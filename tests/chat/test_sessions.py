@@ -15,7 +15,8 @@ import pytest
 
 from rwkv_engine import Sampling, SessionError
 from rwkv_engine.chat import Session, Store, as_json, as_markdown, data_folder
-from rwkv_engine.chat.conversation import Conversation, worth_keeping
+from rwkv_engine.chat.conversation import Conversation
+from rwkv_engine.chat.history import worth_keeping
 from rwkv_engine.text.chat import template_named
 
 GREEDY = Sampling(temperature=0)

@@ -163,7 +163,6 @@ def test_help_is_quick_and_imports_no_numba():
         ("generate", "x", "--regex", "[0-9]{50}", "--max-tokens", "3"),
         ("generate", "x", "--choice", ""),
         ("generate", "x", "--choice", "a", "--regex", "b"),
-        ("generate", "x", "--choice", "a", "--stop", "b"),
         ("generate", "x", "--after", "</think>"),
         ("chat", "--template", "llama"),
         ("chat", "--template", "TEXT", "--think", "on"),

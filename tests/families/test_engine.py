@@ -116,6 +116,21 @@ def test_another_weight_format_can_be_chosen(load, version, weights):
     )
 
 
+@pytest.mark.parametrize("weights", ["f32", "bf16", "f16", "int8"])
+@pytest.mark.parametrize("version", reference.VERSIONS)
+def test_pieces_of_two_tokens_and_more_give_the_same_bits_however_a_text_is_cut(load, version, weights):
+    model, _ = load(version, weights=weights, **SHAPES["3 x 24"])
+    tokens = [(7 * n) % model.vocab for n in range(64)]
+    whole = model.new_state()
+    model.feed(tokens, whole)
+    for cuts in ((3, 61), (33, 31), (2, 62), (5, 2, 57), (16,) * 4):
+        state, at = model.new_state(), 0
+        for count in cuts:
+            model.skim(tokens[at : at + count], state)
+            at += count
+        np.testing.assert_array_equal(state.block, whole.block, str(cuts))
+
+
 def test_a_time_state_is_where_a_conversation_starts(checkpoints, tokenizer_file, tmp_path):
     import models
 

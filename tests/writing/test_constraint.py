@@ -9,13 +9,12 @@ import weakref
 import jsonschema
 import numpy as np
 import pytest
-from test_generate import Says
+from test_generate import Says, generate
 
 import rwkv_engine
 from rwkv_engine import Constraint, OptionError, Sampling
 from rwkv_engine.text import Bytes, World
 from rwkv_engine.writing import constraint
-from rwkv_engine.writing.generate import generate
 
 #: texts that are generated from schemas; RWKV_ENGINE_SCHEMAS=200 makes more of them
 COUNT = int(os.environ.get("RWKV_ENGINE_SCHEMAS", "16"))
@@ -220,8 +219,20 @@ def test_other_constraints_that_cannot_be_meant_are_refused(embedded):
             Constraint.choice(wrong)
     with pytest.raises(OptionError, match="^after"):
         Constraint.regex("a", after="")
-    with pytest.raises(OptionError, match="constraint"):
-        embedded.generate("x", constraint=Constraint.regex("a"), stop=["b"])
+
+
+def test_a_stop_string_ends_a_constrained_text_too(embedded):
+    state = embedded.new_state()
+    options = {"constraint": Constraint.choice(["one, two, three"]), "sampling": Sampling(temperature=0)}
+    text, stop = written(embedded.generate("Count: ", stop=[", th"], state=state, **options))
+    assert (text, stop) == ("one, two", "stop")
+    other = embedded.new_state()
+    ids = embedded.tokenizer.encode("Count: ")
+    whole = [step.token for step in embedded.generate("Count: ", **options) if step.stop != "end"]
+    length = state.position - len(ids)
+    assert b"".join(map(embedded.tokenizer.token_bytes, whole[:length])) in b"one, two"
+    embedded.feed(ids + whole[:length], other)
+    assert np.allclose(state.block, other.block, atol=1e-5) and state.position == other.position
 
 
 def test_a_tokenizer_that_cannot_write_the_text_is_told_of():

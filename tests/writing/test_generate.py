@@ -9,9 +9,14 @@ import pytest
 from rwkv_engine import OptionError, Sampling
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.state import Plane, State, StateLayout
-from rwkv_engine.writing.generate import generate
+from rwkv_engine.writing import generate as writing
+from rwkv_engine.writing.writer import Wishes
 
 GREEDY = Sampling(temperature=0)
+
+
+def generate(model, prompt, *, state=None, cancel=None, sampling=None, **wishes):
+    return writing.generate(model, prompt, Wishes(sampling=sampling or Sampling(), **wishes), state, cancel)
 
 
 class Pieces:
@@ -37,11 +42,15 @@ class Says:
     """A model that continues with tokens 1, 2, 3 ... whatever it is fed, then ends; its state remembers what it was fed."""
 
     def __init__(self, pieces):
-        self.tokenizer = Pieces(pieces)
+        self.tokenizer, self.format = Pieces(pieces), "none"
+        self.vocab = self.tokenizer.size
         self._layout = StateLayout((Plane("fed", (400,)),), "says")
 
     def new_state(self):
         return State.fresh(self._layout)
+
+    def skim(self, tokens, state):
+        self.feed(tokens, state)
 
     def feed(self, tokens, state):
         for token in tokens:
@@ -176,7 +185,7 @@ def test_a_cancelled_text_ends_with_all_that_was_yielded_in_the_state():
     assert [(step.token, step.text, step.stop) for step in steps] == [
         (1, "a", None),
         (2, "b", None),
-        (0, "", "cancelled"),
+        (None, "", "cancelled"),
     ]
     assert fed(state) == [0, 1, 2]
 

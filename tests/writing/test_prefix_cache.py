@@ -27,13 +27,13 @@ class Counting:
     """The embedded model, counting the tokens that it reads."""
 
     def __init__(self, model):
-        self.model, self.tokenizer, self.format, self.new_state, self.count = (
+        self.model, self.tokenizer, self.format, self.vocab = (
             model,
             model.tokenizer,
             model.format,
-            model.new_state,
-            0,
+            model.vocab,
         )
+        self.new_state, self.count = model.new_state, 0
 
     def skim(self, tokens, state):
         self.count += len(tokens)
@@ -46,7 +46,7 @@ class Counting:
 
 def run(model, tokens, cache, state=None, format=None):
     """(steps, final state, tokens of the prompt that were read) of a short text."""
-    from rwkv_engine.writing.generate import generate
+    from test_generate import generate
 
     counting = Counting(model)
     counting.format = format or model.format

@@ -8,7 +8,8 @@ from rwkv_engine import OptionError, Sampling
 from rwkv_engine.kernels import sample
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.sample import FEW, PIECE, choose
-from rwkv_engine.writing.sampling import PRESETS, Chooser, History, adjust, log_probability
+from rwkv_engine.writing.choosing import Chooser, History, adjust, log_probability
+from rwkv_engine.writing.sampling import PRESETS
 
 cut = standalone(sample.cut.py_func)
 
@@ -136,7 +137,7 @@ def test_bias_and_bans_come_before_everything_else():
     for temperature in (0, 1):
         with pytest.raises(OptionError, match="every token"):
             pick(logits, temperature=temperature, banned=tuple(range(20)))
-    for wrong in ({"banned": (20,)}, {"bias": ((-1, 1.0),)}):
+    for wrong in ({"banned": (20,)}, {"bias": ((20, 1.0),)}):
         with pytest.raises(OptionError, match="out of range"):
             pick(logits, **wrong)
 
@@ -172,6 +173,14 @@ def test_the_log_probability_is_of_the_unchanged_logits():
         {"presence": float("inf")},
         {"temperature": "hot"},
         {"bias": ((1, float("nan")),)},
+        {"bias": ((1, 1e30),)},
+        {"bias": {"a": 1.0}},
+        {"bias": (1, 2)},
+        {"banned": (-1,)},
+        {"banned": "12"},
+        {"top_k": None},
+        {"top_k": True},
+        {"processors": (1,)},
     ],
 )
 def test_numbers_that_cannot_be_meant_are_refused(wrong):
@@ -192,3 +201,44 @@ def test_presets_have_the_communitys_numbers():
     assert all(Sampling.preset(name) is PRESETS[name] for name in PRESETS)
     with pytest.raises(OptionError, match="pip"):
         Sampling.preset("nothing")
+
+
+def test_numbers_of_numpy_and_a_dict_of_biases_are_as_good_as_pythons():
+    plain = Sampling(temperature=0.5, top_k=4, bias=((3, 1.5),), banned=(2,), seed=7)
+    other = Sampling(
+        temperature=np.float32(0.5),
+        top_k=np.int64(4),
+        bias={np.int64(3): np.float64(1.5)},
+        banned=np.array([2]),
+        seed=np.int32(7),
+    )
+    assert plain == other and hash(plain) == hash(other)
+
+
+def test_processors_see_the_logits_and_what_was_written_before_anything_else_is_done():
+    seen = []
+
+    def only_even(logits, history):
+        seen.append((logits.copy(), list(history.tokens)))
+        logits[1::2] = -np.inf
+        return logits
+
+    logits, history = logits_of(20), History(keep=True)
+    history.add(4, "a", 1.0)
+    before = logits.copy()
+    sampling = Sampling(temperature=0, processors=(only_even,), bias={5: 100.0})
+    assert Chooser(sampling, 20).pick(logits, history) == 2 * logits[::2].argmax()
+    assert (logits == before).all() and (seen[0][0] == before).all() and seen[0][1] == [4]
+    for wrong in (lambda logits, history: logits[:3], lambda logits, history: logits * np.nan):
+        with pytest.raises(OptionError, match="processors"):
+            pick(logits, processors=(wrong,))
+
+
+def test_a_nan_among_the_logits_chooses_nothing_and_crashes_nothing():
+    for bits in (0x7FC00000, 0xFFC00000):
+        nan = np.array([bits], np.uint32).view(np.float32)[0]
+        for size, place in ((10, 3), (3000, 0), (3000, 2999), (1024, 600)):
+            logits = logits_of(size)
+            logits[place] = nan
+            assert -1 <= drawn(logits, 0.7, top_p=0.9) < size
+        assert drawn(np.full(1000, nan, np.float32), 0.5) == -1

@@ -1,0 +1,34 @@
+"""Which states of a conversation are kept, and the same conversation for another model."""
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rwkv_engine.chat.answer import Turn
+from rwkv_engine.text import Tokenizer
+from rwkv_engine.text.chat import Template
+
+#: states of the last turns that are all kept; of older ones, a quarter as many for each doubling of the distance
+RECENT = 24
+
+
+def worth_keeping(number: int, count: int) -> bool:
+    """Whether the state after turn `number` of `count` is kept: of the last RECENT, and of every sixth, twelfth ... further back.
+
+    That is RECENT / 4 for each doubling of the distance. A turn that is dropped is not wanted again as the talk goes on.
+    """
+    distance = count - number
+    return distance <= RECENT or (number + 1) % (RECENT // 4 << int(math.log2(distance / RECENT))) == 0
+
+
+def reread(turns: Sequence[Turn], tokenizer: Tokenizer, template: Template) -> list[Turn]:
+    """The same talk for another model or template: the texts stay, tokens and names are new, and no state belongs to it."""
+    return [
+        replace(
+            turn,
+            tokens=tuple(tokenizer.encode(template.keeps(turn.user, turn.answer, turn.system, number == 0))),
+            uid=uuid.uuid4().hex,
+        )
+        for number, turn in enumerate(turns)
+    ]

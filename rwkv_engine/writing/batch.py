@@ -1,0 +1,208 @@
+"""`Batch`: many texts at once. One pass over the weights serves them all, and each can join or leave at any step.
+
+A text is the same, token for token, as when it is written alone with the same seed. Prompts are read in pieces
+between the tokens of the others, so that nobody waits for somebody else's long prompt.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rwkv_engine.errors import EngineError, OptionError
+from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.state import State
+from rwkv_engine.writing.constraint import Constraint
+from rwkv_engine.writing.generate import Feeds
+from rwkv_engine.writing.prefix_cache import PrefixCache
+from rwkv_engine.writing.sampling import Sampling
+from rwkv_engine.writing.step import Step
+from rwkv_engine.writing.writer import Wishes, Writer
+
+
+class FeedsMany(Feeds, Protocol):
+    """What a batch needs of a model."""
+
+    def own(self, state: State) -> None:
+        """Raise StateError for a state of another model."""
+
+    def feed_batch(self, batch: Sequence[tuple[Sequence[int], State]], wanted: Sequence[bool]) -> np.ndarray:
+        """Advance each state over its tokens; the logits after the last token of those that are wanted."""
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """One text of a batch.
+
+    begun  whether its prompt has been looked up and its clock runs.
+    owned  whether the state is the caller's, so that it must be where the text ends.
+    last   the last step, while tokens are still to be read into such a state.
+    """
+
+    writer: Writer
+    owned: bool
+    begun: bool = False
+    last: Step | None = None
+
+
+class Batch:
+    """Texts under way on one model. One thread uses it.
+
+    max_sequences  most texts at once.
+    piece          most tokens of prompts that are read in a step: a text that is being written waits for no more.
+    `len(batch)` is the number of texts under way.
+    Raises OptionError for numbers that make no sense.
+    """
+
+    __slots__ = ("_model", "_numbers", "_sequences", "max_sequences", "piece")
+
+    def __init__(self, model: FeedsMany, max_sequences: int = 32, piece: int = CHUNK) -> None:
+        for name, value in (("max_sequences", max_sequences), ("piece", piece)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name}: got {value!r}, want a whole number of 1 or more")
+        self._model, self.max_sequences, self.piece = model, max_sequences, piece
+        self._sequences: dict[int, _Sequence] = {}
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def add(
+        self,
+        prompt: str | Sequence[int] = "",
+        *,
+        max_tokens: int | None = 256,
+        sampling: Sampling | None = None,
+        state: State | None = None,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+        prefix_cache: PrefixCache | None = None,
+        alternatives: int = 0,
+    ) -> int:
+        """Begin a text with the next step; see `Model.generate` for the arguments.
+
+        state    moved on in place; it is behind the text when its last step has come. None: a new one.
+        Returns  the text's ticket, by which `step` tells whose a step is.
+        Raises   OptionError (also when the batch is full), TokenError, StateError; nothing is added then.
+        """
+        self._need_room()
+        if state is not None:
+            self._model.own(state)
+            if any(state is other.writer.state for other in self._sequences.values()):
+                raise OptionError("state: another text of this batch goes on from it; fork() it")
+        wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
+        model, own = self._model, self._model.new_state() if state is None else state
+        writer = Writer(prompt, wishes, own, model.tokenizer, model.format, model.vocab)
+        return self._enter(_Sequence(writer, owned=state is not None))
+
+    def fork(self, ticket: int, seed: int | None = None) -> int:
+        """Begin a text that goes its own way from where another one is, without reading anything again.
+
+        seed     of its random numbers; None: the copy of a text with a seed writes the same as that one, and the copy
+                 of one without a seed draws other numbers.
+        Returns  the new text's ticket. Raises OptionError (no such text, or the batch is full).
+        """
+        self._need_room()
+        found = self._find(ticket)
+        if found.last is not None:
+            raise OptionError(f"ticket: text {ticket} is over")
+        return self._enter(_Sequence(found.writer.fork(seed), owned=False, begun=found.begun))
+
+    def cancel(self, ticket: int) -> Step:
+        """End a text now; its place is free. Returns its last step. Raises OptionError for a ticket of no text here.
+
+        The state then holds all that was read, which may be one token less than was written.
+        """
+        return self._leave(ticket).writer.cancel()
+
+    def state(self, ticket: int) -> State:
+        """The state of a text under way: it moves on with each step, so fork() it. Raises OptionError."""
+        return self._find(ticket).writer.state
+
+    def step(self) -> list[tuple[int, Step]]:
+        """One pass over the weights: each text whose prompt is read gets a token, the others read a piece.
+
+        Returns  (ticket, step) for each token chosen. After a step with `stop` the text is no longer part of the batch.
+                 A text that cannot go on ends with stop "failed"; the others do not notice.
+        Raises   CheckpointError (logits that are not finite, a file that has gone).
+        """
+        for sequence in self._sequences.values():
+            if not sequence.begun:
+                sequence.writer.begin()
+                sequence.begun = True
+        plan = self._plan()
+        if not plan:
+            return []
+        chosen = [
+            ticket
+            for ticket, ids in plan.items()
+            if self._sequences[ticket].last is None and len(ids) == len(self._sequences[ticket].writer.feed)
+        ]
+        pairs = [(ids, self._sequences[ticket].writer.state) for ticket, ids in plan.items()]
+        rows = self._model.feed_batch(pairs, [ticket in chosen for ticket in plan])
+        for ticket, ids in plan.items():
+            self._sequences[ticket].writer.read(len(ids))
+        steps = [self._took(ticket, logits) for ticket, logits in zip(chosen, rows, strict=True)]
+        settled = [
+            (t, s.last) for t, s in self._sequences.items() if s.last is not None and not s.writer.feed
+        ]
+        for ticket, _ in settled:
+            self._leave(ticket)
+        return [found for found in steps if found is not None] + [(t, last) for t, last in settled if last]
+
+    def _took(self, ticket: int, logits: np.ndarray) -> tuple[int, Step] | None:
+        """The step of a text whose `feed` was read; None for a last one that waits until its state is there."""
+        sequence = self._sequences[ticket]
+        try:
+            step = sequence.writer.take(logits)
+        except EngineError as error:
+            step = sequence.writer.fail(error)
+        if step.stop is None:
+            return ticket, step
+        if sequence.owned and sequence.writer.feed:
+            sequence.last = step
+            return None
+        self._leave(ticket)
+        return ticket, step
+
+    def _plan(self) -> dict[int, list[int]]:
+        """What each text reads in the next pass: short feeds whole, long ones in equal shares of what room is left."""
+        long = {ticket for ticket, s in self._sequences.items() if self._in_prompt(s)}
+        plan = {ticket: s.writer.feed for ticket, s in self._sequences.items() if ticket not in long}
+        busy = sum(map(len, plan.values()))
+        # what fits into the pass beside the others, but never so little that a prompt hardly moves
+        room = self.piece if self.piece > CHUNK else min(self.piece, max(CHUNK - busy, CHUNK // 8))
+        waiting = len(long)
+        for ticket in sorted(long):
+            if room == 0:
+                break
+            ids = self._sequences[ticket].writer.piece(max(2, room // waiting))
+            plan[ticket] = ids
+            room, waiting = max(0, room - len(ids)), waiting - 1
+        return {ticket: ids for ticket, ids in plan.items() if ids}
+
+    def _in_prompt(self, sequence: _Sequence) -> bool:
+        return sequence.last is None and sequence.writer.in_prompt
+
+    def _need_room(self) -> None:
+        if len(self._sequences) >= self.max_sequences:
+            raise OptionError(
+                f"batch: {len(self._sequences)} texts are under way, which is max_sequences; wait for one to end"
+            )
+
+    def _enter(self, sequence: _Sequence) -> int:
+        ticket = next(self._numbers)
+        self._sequences[ticket] = sequence
+        return ticket
+
+    def _find(self, ticket: int) -> _Sequence:
+        if ticket not in self._sequences:
+            raise OptionError(f"ticket: got {ticket!r}, which is no text under way")
+        return self._sequences[ticket]
+
+    def _leave(self, ticket: int) -> _Sequence:
+        found = self._find(ticket)
+        del self._sequences[ticket]
+        return found

@@ -1,0 +1,290 @@
+"""`Writer`: one text under way. It decides what is written and never calls a model.
+
+Whoever has the model reads `feed` into `state`, hands over the logits that follow, and gets a Step:
+
+    while not writer.over:
+        step = writer.take(model.feed(writer.feed, writer.state))
+
+A long prompt can be read in pieces: after each one, `read` says how many tokens of `feed` are done. When the text is
+over, `feed` may still hold tokens: reading them brings the state to where the text ended.
+"""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rwkv_engine.errors import EngineError, OptionError, TokenError
+from rwkv_engine.state import State
+from rwkv_engine.text import Tokenizer
+from rwkv_engine.text.stream import Characters, Stops
+from rwkv_engine.writing.choosing import Chooser, History, likeliest, log_probability
+from rwkv_engine.writing.constraint import Constraint, Guide
+from rwkv_engine.writing.prefix_cache import PrefixCache, Reading
+from rwkv_engine.writing.sampling import Sampling
+from rwkv_engine.writing.step import Step, StopReason, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a text is to be written; see `Model.generate` for each.
+
+    Raises OptionError for what makes no sense.
+    """
+
+    max_tokens: int | None = 256
+    sampling: Sampling = Sampling()
+    stop: Sequence[str] = ()
+    constraint: Constraint | None = None
+    prefix_cache: PrefixCache | None = None
+    alternatives: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and not _is_count(self.max_tokens, 1):
+            raise OptionError(
+                f"max_tokens: got {self.max_tokens!r}, want a whole number of 1 or more, or None"
+            )
+        if not _is_count(self.alternatives, 0):
+            raise OptionError(f"alternatives: got {self.alternatives!r}, want a whole number, 0 or more")
+
+
+class Writer:
+    """One text under way.
+
+    feed   ids that the model has to read next.
+    state  what it has read so far; moved on by whoever reads.
+    over   whether the last step was taken.
+    """
+
+    __slots__ = (
+        "_characters", "_chooser", "_count", "_first", "_guide", "_history", "_prompt", "_reading", "_start",
+        "_stops", "_tail", "_tokenizer", "_wishes", "feed", "over", "state",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        prompt: str | Sequence[int],
+        wishes: Wishes,
+        state: State,
+        tokenizer: Tokenizer,
+        format: str,
+        vocab: int,
+    ) -> None:
+        """Begin a text behind `prompt`, text or ids; nothing is read yet.
+
+        state   goes on from it. A prompt without tokens begins a document: only for a state that has read nothing.
+        format  name of the model's weight format.    vocab  V.
+        Raises  OptionError, TokenError.
+        """
+        self._wishes, self._tokenizer, self.state = wishes, tokenizer, state
+        self.feed = _ids(prompt, state, tokenizer, vocab)
+        self.over = False
+        self._prompt, self._count = len(self.feed), 0
+        self._stops, self._characters = Stops(wishes.stop), Characters()
+        self._history = History(keep=bool(wishes.sampling.processors))
+        self._chooser = Chooser(wishes.sampling, vocab)
+        self._guide: Guide | None = None
+        if wishes.constraint is not None:
+            read = (
+                prompt.encode("utf-8", "replace") if isinstance(prompt, str) else _bytes(self.feed, tokenizer)
+            )
+            self._guide = wishes.constraint.begin(tokenizer, read)
+        self._tail = _Tail()
+        self._reading: Reading | None = None
+        self._start = self._first = 0.0
+        if wishes.prefix_cache is not None:
+            self._reading = wishes.prefix_cache.reading(self.feed, format)
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether no token was chosen yet, so that `feed` may be long."""
+        return self._count == 0
+
+    def begin(self) -> None:
+        """Take what the prefix cache has read before, and start the clock; before anything is read."""
+        self._start = time.perf_counter()
+        if self._reading is not None:
+            self.feed = self.feed[self._reading.begin(self.state) :]
+
+    def piece(self, most: int) -> list[int]:
+        """The next ids of `feed` to read in one go, at most `most`: up to where the prefix cache keeps a state.
+
+        No single token is left over before such a place: float formats add a single token up in another order, and a
+        kept state is to be the same, bit for bit, however the prompt was cut.
+        """
+        if self._reading is not None and self.in_prompt:
+            gap = self._reading.next_place(self._prompt - len(self.feed))
+            most = most - 1 if gap == most + 1 and most > 1 else min(gap, most)
+        return self.feed[:most]
+
+    def read(self, count: int) -> None:
+        """The model has read the first `count` ids of `feed` into `state`."""
+        self.feed = self.feed[count:]
+        if self._reading is not None and not self._count:
+            self._reading.passed(self._prompt - len(self.feed), self.state)
+
+    def take(self, logits: np.ndarray) -> Step:
+        """Choose the next token from the logits [V] that follow all of `feed`, which counts as read.
+
+        Raises OptionError when no token may follow; the text cannot go on then.
+        """
+        self.feed = []
+        limit = self._wishes.max_tokens
+        token = self._choose(logits, None if limit is None else limit - self._count)
+        others = likeliest(logits, self._wishes.alternatives) if self._wishes.alternatives else ()
+        self._count += 1
+        if token == self._tokenizer.end:
+            return self._step(token, self._rest(), log_probability(logits, token), "end", others)
+        data = self._tokenizer.token_bytes(token)
+        self._history.add(token, self._tokenizer.decode([token]), self._wishes.sampling.decay)
+        shown, hit = self._stops.push(data)
+        text = self._characters.push(shown)
+        stop: StopReason | None = None
+        if hit:
+            self.feed, stop = self._tail.rewound(self.state, len(shown)), "stop"
+            text += self._characters.finish()
+        else:
+            self._tail.add(self.state, token, len(data), len(shown), self._stops.held)
+            self.feed = [token]
+            stop = self._ending(limit)
+            text += self._rest() if stop else ""
+        return self._step(token, text, log_probability(logits, token), stop, others)
+
+    def cancel(self) -> Step:
+        """End the text here. What was held back is shown; of a prompt, no more is to be read."""
+        self.feed = self.feed if self._count else []
+        return self._step(None, self._rest(), 0.0, "cancelled")
+
+    def fail(self, error: EngineError) -> Step:
+        """End the text because of an error."""
+        return self._step(None, self._rest(), 0.0, "failed", error=error)
+
+    def fork(self, seed: int | None = None) -> "Writer":
+        """A copy that goes its own way from here, with a state of its own.
+
+        seed  of its random numbers; None: those of this text, so that it writes the same, if its sampling has a seed,
+              and others if not.
+        """
+        twin = copy.copy(self)
+        if seed is None and self._wishes.sampling.seed is None:
+            seed = int(np.random.default_rng().integers(1 << 62))
+        twin.state, twin.feed = self.state.fork(), list(self.feed)
+        twin._chooser = self._chooser.fork(seed)
+        twin._history, twin._stops, twin._characters = (
+            copy.deepcopy(self._history), copy.copy(self._stops), self._characters.fork()
+        )  # fmt: skip
+        twin._tail, twin._guide = self._tail.fork(), None if self._guide is None else self._guide.fork()
+        return twin
+
+    def _choose(self, logits: np.ndarray, left: int | None) -> int:
+        """The next token; `left` may still be written."""
+        if self._guide is None:
+            return self._chooser.pick(logits, self._history)
+        token = self._chooser.pick(logits, self._history, self._guide.allowed(len(logits)))
+        return self._guide.take(token, left)
+
+    def _ending(self, limit: int | None) -> StopReason | None:
+        """Why the text ends with the token just taken, if it does."""
+        guide = self._guide
+        if self._count != limit and not (guide is not None and guide.over):
+            return None
+        return "length" if guide is None else "complete" if guide.whole else "cut"
+
+    def _rest(self) -> str:
+        """What was held back."""
+        return self._characters.push(self._stops.finish()) + self._characters.finish()
+
+    def _step(
+        self,
+        token: int | None,
+        text: str,
+        logprob: float,
+        stop: StopReason | None,
+        others: tuple[tuple[int, float], ...] = (),
+        error: EngineError | None = None,
+    ) -> Step:
+        self.over = stop is not None
+        now = time.perf_counter()
+        self._first = self._first or now
+        cached = self._reading.start if self._reading is not None else 0
+        first, all_of_it = self._first - self._start, now - self._start
+        return Step(
+            token,
+            text,
+            logprob,
+            Usage(self._prompt, cached, self._count, first, all_of_it),
+            stop,
+            others,
+            error,
+        )
+
+
+class _Tail:
+    """The last tokens, as far as a stop string could still take them back, and the state before the first of them."""
+
+    __slots__ = ("_before", "_pieces", "_shown")
+
+    def __init__(self) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        self._before: State | None = None
+        self._pieces: list[tuple[int, int]] = []
+        self._shown = 0
+
+    def fork(self) -> "_Tail":
+        """A copy. The state is shared: it never changes."""
+        twin = copy.copy(self)
+        twin._pieces = list(self._pieces)
+        return twin
+
+    def add(self, state: State, token: int, size: int, shown: int, held: int) -> None:
+        """A token of `size` bytes was chosen and not yet read; `shown` bytes may now be shown, `held` are held back."""
+        if held <= size:  # what is held back is this token's own: a tail starts here, or there is none
+            self._drop()
+            if held:
+                self._before, self._pieces, self._shown = state.fork(), [(token, size)], size - held
+            return
+        self._pieces.append((token, size))
+        self._shown += shown
+
+    def rewound(self, state: State, shown: int) -> list[int]:
+        """What to read to be behind the last token that lies wholly before a stop string; `state` goes back for it.
+
+        The string begins `shown` bytes behind what was shown before. A token that is not read yet completes it.
+        """
+        if self._before is None:  # it begins in that token
+            return []
+        state.copy_from(self._before)
+        left, kept = self._shown + shown, []
+        for token, size in self._pieces:
+            left -= size
+            if left < 0:
+                break
+            kept.append(token)
+        return kept
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
+
+
+def _ids(prompt: str | Sequence[int], state: State, tokenizer: Tokenizer, vocab: int) -> list[int]:
+    """The prompt's ids, each in [0, V); for none, the token that begins a document."""
+    if isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, (str, Sequence, np.ndarray)):
+        raise OptionError(f"prompt: got {type(prompt).__name__}, want text or a list of token ids")
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    if not ids and state.position:
+        raise OptionError("prompt: it is empty, and the state has read tokens; give at least one token")
+    for at, token in enumerate(ids):
+        if isinstance(token, bool) or not isinstance(token, (int, np.integer)) or not 0 <= token < vocab:
+            raise TokenError(
+                f"token {token!r} at position {at} is out of range; this model has ids 0 to {vocab - 1}"
+            )
+    return ids or [tokenizer.end]
+
+
+def _bytes(ids: Sequence[int], tokenizer: Tokenizer) -> bytes:
+    return b"".join(map(tokenizer.token_bytes, ids))
