@@ -4,6 +4,7 @@ Signatures are read from the source text and not from the running objects: how P
 """
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -78,7 +79,7 @@ def section(name: str, thing: Any) -> str:
         parts.append(code(signature(node, "")))
     elif name in MADE_BY:
         parts.append(MADE_BY[name])
-    elif (made := constructor(node)) is not None:
+    elif (made := constructor(node, thing)) is not None:
         parts.append(code(made))
     parts.append(prose(ast.get_docstring(node) or ""))
     if isinstance(node, ast.ClassDef):
@@ -124,20 +125,31 @@ def member(owner: str, node: ast.FunctionDef) -> str:
     return f"#### {title}\n\n{code(shown)}\n\n{prose(ast.get_docstring(node) or '')}"
 
 
-def constructor(node: ast.ClassDef) -> str | None:
+def constructor(node: ast.ClassDef, thing: type) -> str | None:
     """How an object is made: from `__init__`, or from a dataclass's fields; None where only the engine makes them."""
     for inner in node.body:
         if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
             return signature(inner, "", node.name, skip=1, returns=False)
-    if not any("dataclass" in ast.unparse(mark) for mark in node.decorator_list):
+    if not dataclasses.is_dataclass(thing):
         return None
-    fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign)]
+    kinds = {
+        ast.unparse(inner.target): written(inner.annotation)
+        for inner in node.body
+        if isinstance(inner, ast.AnnAssign)
+    }
     texts = [
-        f"{ast.unparse(field.target)}: {written(field.annotation)}"
-        + (f" = {ast.unparse(field.value)}" if field.value else "")
-        for field in fields
+        f"{field.name}: {kinds[field.name]}{default(field)}"
+        for field in dataclasses.fields(thing)
+        if field.init
     ]
     return folded(node.name, texts, "")
+
+
+def default(field: "dataclasses.Field[Any]") -> str:
+    """A field's default value as it stands in a signature."""
+    if field.default is not dataclasses.MISSING:
+        return f" = {field.default!r}"
+    return "" if field.default_factory is dataclasses.MISSING else f" = {field.default_factory.__name__}()"
 
 
 def signature(
