@@ -1,6 +1,6 @@
-"""What to expect of small computers and laptops, computed from their memory's width and clock: prints docs/devices.md.
+"""What to expect of small computers and laptops, computed from their memory's width and clock.
 
-    python benchmarks/devices.py > docs/devices.md
+    python benchmarks/devices.py        # prints the tables of docs/small-computers.md; docs/make.py puts them there
 
 A decoded token reads every weight but the embedding once, so tokens per second <= bandwidth / bytes. Shapes are those of the published
 RWKV-7 models; bytes and memory come from `rwkv_engine.memory`.
@@ -96,22 +96,19 @@ def estimate(model: str, weights: str) -> memory.Estimate:
 
 
 def document() -> str:
-    """docs/devices.md."""
+    """The tables of docs/small-computers.md."""
     columns = [(model, weights) for model in MODELS for weights in FORMATS]
     head = "| " + " | ".join(f"{model} {weights.upper()}" for model, weights in columns) + " |"
     rule = "|---" * len(columns) + "|"
     found = {column: estimate(*column) for column in columns}
     read = {column: one.private + one.mapped for column, one in found.items()}
     lines = [
-        "# What to expect of a device",
-        "",
-        "**Computed, not measured.** A decoded token reads every weight once, the embedding aside, so no engine that reads all weights",
-        "can be faster than memory bandwidth / bytes of weights. The bandwidth below is the peak of the memory interface (transfers per",
-        "second x width); the cores of a device get less. `rwkv bench` measures yours.",
-        "",
-        "RWKV-7 at the published sizes; this file is what `python benchmarks/devices.py` prints.",
-        "",
         "## Tokens per second, at most",
+        "",
+        "**Computed, not measured.** A decoded token reads every weight once, except the embedding. So no engine that reads all",
+        "weights can be faster than the memory bandwidth divided by the bytes of weights. The bandwidth in this table is the peak of",
+        "the memory interface (transfers per second times width); the cores of a device get less. `rwkv bench` measures yours. The",
+        "models are RWKV-7 at the published sizes.",
         "",
         "| device | memory | GB/s " + head,
         "|---|---|---" + rule,
@@ -123,11 +120,9 @@ def document() -> str:
         "",
         "## Memory",
         "",
-        "MB of 10^6 bytes. *Needed* is what the process holds once it has read a text, without the embedding, of which a text touches",
-        "the rows of its tokens; *at least* is the smallest `--ram` that is taken: most weights are then read anew for every token.",
-        "Compiling for the first time takes "
-        + memory.mb(process.COMPILING)
-        + " more (`rwkv warmup` does it ahead of time).",
+        "*Needed* is the memory of the process after it has read a text. The embedding is not counted: a text touches only the rows",
+        "of its tokens. *At least* is the smallest `--ram` that is accepted; most weights are then read again for each token. Compiling",
+        f"takes {memory.mb(process.COMPILING)} more, once. MB are 10^6 bytes.",
         "",
         "| " + head,
         "|---" + rule,

@@ -4,11 +4,15 @@ import functools
 import io
 import os
 import sys
+from pathlib import Path
 
 import models
 import pytest
 
 import rwkv_engine
+
+# caches of the tests' own, so that nothing comes from the user's or stays there; who sets this variable has chosen a place
+os.environ.setdefault("XDG_CACHE_HOME", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "user"))
 
 
 @pytest.fixture(scope="session")
