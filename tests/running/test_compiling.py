@@ -116,7 +116,7 @@ def test_the_cache_lies_in_the_users_folder_and_not_where_pip_would_leave_it_beh
     command = [
         sys.executable,
         "-c",
-        "from rwkv_engine.families import FAMILIES; print(FAMILIES[-1].step._cache.cache_path)",
+        "from rwkv_engine.families.program import step; print(step._cache.cache_path)",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
     assert tmp_path in Path(done.stdout.strip()).parents
@@ -150,9 +150,9 @@ READ_ONLY = """
 from numba.core import caching
 def refuse(self): raise PermissionError(13, "read-only file system")
 caching._CacheLocator.ensure_cache_path = refuse
-from rwkv_engine.families import FAMILIES
+from rwkv_engine.families.program import step
 import rwkv_engine.tools.quantize as q
-print(type(FAMILIES[-1].step._cache).__name__)
+print(type(step._cache).__name__)
 try: q.cache_folder().mkdir(parents=True)
 except OSError as error: print(type(error).__name__)
 """
