@@ -9,7 +9,7 @@ from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import new_words, tell
-from rwkv_engine.kernels.frozen import Frozen
+from rwkv_engine.families.program import arguments, step
 from rwkv_engine.running.machinery import room_for_model
 from rwkv_engine.running.team import Team
 from rwkv_engine.state import State, StateLayout
@@ -36,8 +36,9 @@ def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) ->
         loader = Loader(part, layers, weights)
         prepared = family.prepare(loader, config)
         scratch = family.scratch(config, prepared, len(tokens))
-        state = State.fresh(StateLayout(family.planes(config), ""))
-        tell(words, np.array(tokens, np.int64), (0, len(tokens)), [state.block.ctypes.data], (), no_logits)
-        Team(1, room_for_model(config)).run(family.step, Frozen(prepared, scratch, words))
+        planes, ids = family.planes(config), np.array(tokens, np.int64)
+        state = State.fresh(StateLayout(planes, ""))
+        tell(words, ids, ids, (0, len(tokens)), [state.block.ctypes.data], (), no_logits)
+        Team(1, room_for_model(config)).run(step, arguments(planes, prepared, scratch, words))
         shares.append(float((scratch.f[: len(tokens)] == 0).mean()))
     return shares

@@ -12,9 +12,8 @@ from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane
 
 Tensors = Mapping[str, Tensor]
-#: tokens of a head that are worked on together, and how many vectors [N] of work space a lane has for them
-HEAD_TOKENS = 8
-HEAD_VECTORS = 7 * HEAD_TOKENS
+#: numbers of the planes that every family's state begins with: the previous inputs of both mixes
+ATT_PREV, FFN_PREV = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +23,9 @@ class Family:
     name     as in ModelConfig.family.
     marks    whether a checkpoint's tensors are of this family.
     infer    sizes from shapes.
-    planes   the state's planes, in the order in which `step` finds them in its block.
-    prepare  tensors -> the NamedTuple of weights that `step` is compiled for.
+    planes   the state's planes, in the order in which they lie in its block.
+    prepare  tensors -> the NamedTuple of weights, whose type chooses the mixes of `program.step`.
     scratch  (config, weights, tokens of the longest call) -> the NamedTuple of work arrays.
-    step     the compiled program: step(lane, Frozen(weights, scratch, words)), words being those of `passes`. It runs the pass that they
-             tell and, in lanes that wait for more, the next ones.
     """
 
     name: str
@@ -37,14 +34,6 @@ class Family:
     planes: Callable[[ModelConfig], tuple[Plane, ...]]
     prepare: Callable[[Loader, ModelConfig], Any]
     scratch: Callable[[ModelConfig, Any, int], Any]
-    step: Callable[..., None]
-
-
-def heads_planes(config: ModelConfig) -> tuple[Plane, ...]:
-    """The planes of every family with matrix-valued heads (v5, v6, v7); wkv [L, H, key channel, value channel]."""
-    shift = (config.layers, config.width)
-    matrix = (config.layers, config.heads, config.head_size, config.head_size)
-    return Plane("att_prev", shift), Plane("ffn_prev", shift), Plane("wkv", matrix)
 
 
 def zeros(*shape: int) -> np.ndarray:

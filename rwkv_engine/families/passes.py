@@ -6,30 +6,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rwkv_engine.kernels._jit import viewing
+from rwkv_engine.kernels._jit import kernel, viewing
 from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.numbers.shapes import CHUNK
 
-#: places of single words; behind them the rows, the wanted ones, the states' addresses and the spans, each as long as it is
+#: places of single words; behind them the tokens, their rows, the wanted ones, the states' addresses and the spans, each as long as it is
 TOKENS, SEQUENCES, WANTED, VOCAB, LOGITS, FINITE, LISTS = range(7)
-SIZE = LISTS + 4 * CHUNK + 1
+SIZE = LISTS + 5 * CHUNK + 1
 
 
 class Pass(NamedTuple):
     """A pass, as compiled code sees it.
 
-    rows     [T] int64: the tokens of B sequences one after another, as the rows of the embedding in which their vectors are.
+    tokens   [T] int64: the ids of the tokens of B sequences, one sequence after another.
+    rows     [T] int64: the rows of the embedding in which their vectors are, which need not be the ids.
     spans    [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
     states   [B] int64: addresses of the sequences' blocks.   wanted  [W] int64: the tokens whose logits are computed.
     logits   [W, V] float32.                                  words   what all this was read from.
+    places   [P, 2] int64: of each plane of a state, bytes from the block's start to it, and bytes of a layer of it.
     """
 
+    tokens: np.ndarray
     rows: np.ndarray
     spans: np.ndarray
     states: np.ndarray
     wanted: np.ndarray
     logits: np.ndarray
     words: np.ndarray
+    places: np.ndarray
 
 
 def new_words() -> np.ndarray:
@@ -39,6 +43,7 @@ def new_words() -> np.ndarray:
 
 def tell(
     words: np.ndarray,
+    tokens: np.ndarray,
     rows: np.ndarray,
     spans: Sequence[int],
     states: Sequence[int],
@@ -46,21 +51,32 @@ def tell(
     logits: np.ndarray,
 ) -> None:
     """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V] float32, contiguous."""
-    single = len(rows), len(states), len(wanted), logits.shape[1], logits.ctypes.data, 1
-    every = [*single, *rows.tolist(), *wanted, *states, *spans]
+    single = len(tokens), len(states), len(wanted), logits.shape[1], logits.ctypes.data, 1
+    every = [*single, *tokens.tolist(), *rows.tolist(), *wanted, *states, *spans]
     words[: len(every)] = every
 
 
 @viewing
-def told(words):
-    """The Pass in `words`."""
+def told(words, places):
+    """The Pass in `words`, over states whose planes lie at `places`."""
     tokens, sequences, wanted = words[TOKENS], words[SEQUENCES], words[WANTED]
-    first, states = LISTS + tokens, LISTS + tokens + wanted
+    rows = LISTS + tokens
+    first = rows + tokens
+    states = first + wanted
+    spans = states + sequences
     return Pass(
-        words[LISTS:first],
-        words[states + sequences : states + 2 * sequences + 1],
-        words[states : states + sequences],
+        words[LISTS:rows],
+        words[rows:first],
+        words[spans : spans + sequences + 1],
+        words[states:spans],
         words[first:states],
         matrix(words[LOGITS], wanted, words[VOCAB]),
         words,
+        places,
     )
+
+
+@kernel
+def plane(now, number, layer):
+    """Bytes from the start of a state's block to a layer's part of plane `number`, counted as `Family.planes` has them."""
+    return now.places[number, 0] + layer * now.places[number, 1]

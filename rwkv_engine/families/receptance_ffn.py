@@ -1,6 +1,7 @@
 """The channel mix of v4, v5 and v6: a squared-ReLU layer behind a receptance gate. v7 dropped the gate."""
 
-from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.families.family import FFN_PREV
+from rwkv_engine.families.passes import plane
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import RELU2, SIGMOID, STORE, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
@@ -8,18 +9,16 @@ from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 K, R = range(2)
 
 
-@kernel
-def channel_mix(lane, w, s, layer, x, spans, states):
-    """x [T, C] += sigmoid(R xr) * V relu(K xk)^2. State: ffn_prev [L, C] behind att_prev [L, C]."""
-    tokens, width, layers = x.shape[0], x.shape[1], w.ln2.shape[0]
-    place = (layers + layer) * width
-    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], spans, states, place)
+def receptance_channel_mix(lane, w, s, layer, x, now):
+    """x [T, C] += sigmoid(R xr) * V relu(K xk)^2; a family registers it for its Weights."""
+    tokens, width, place = x.shape[0], x.shape[1], plane(now, FFN_PREV, layer)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], now, place)
     last = own + tokens
     h = s.h[own:last]
     matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[K][own:last], RELU2)
     matmul(lane, 1, s.r[:tokens], w.ffn_receptance, layer, s.mixed[R][own:last], SIGMOID)
     barrier(lane)
-    keep_last(lane, h, spans, states, place)
+    keep_last(lane, h, now, place)
     matmul(lane, 0, s.out[:tokens], w.ffn_value, layer, s.f[:tokens], STORE)
     barrier(lane)
     start, stop = share(lane, tokens)

@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
-from rwkv_engine.families.family import Family, zeros
+from rwkv_engine.families import program
+from rwkv_engine.families.ends import Ends, prepare_ends
+from rwkv_engine.families.family import ATT_PREV, Family, zeros
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
-from rwkv_engine.families.passes import told
-from rwkv_engine.families.receptance_ffn import channel_mix
-from rwkv_engine.kernels._jit import kernel, program
-from rwkv_engine.kernels.calling import attend
-from rwkv_engine.kernels.frozen import thaw
+from rwkv_engine.families.passes import plane
+from rwkv_engine.families.program import of
+from rwkv_engine.families.receptance_ffn import receptance_channel_mix
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import ADD, SIGMOID, STORE, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
@@ -25,6 +24,8 @@ from rwkv_engine.state import Plane
 #: where the running maximum starts: e^-1e30 is 0 and no sum of it overflows
 _NOTHING_SEEN = -1e30
 K, V, R = range(3)
+#: numbers of the planes of sums
+AA, BB, PP = range(2, 5)
 
 
 class Weights(NamedTuple):
@@ -106,25 +107,24 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
     return Scratch(zeros(t, c), zeros(t, c), zeros(3, t, c), k, v, r, out, zeros(t, config.ffn))
 
 
-@kernel
-def time_mix(lane, w, s, layer, x, spans, states):
-    """x [T, C] += the layer's time mix. State: att_prev, ffn_prev, aa, bb, pp, each [L, C]."""
-    tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], spans, states, layer * width)
+@of(Weights, program.time_mix)
+def time_mix(lane, w, s, layer, x, now):
+    """x [T, C] += the layer's time mix: the recurrence of all channels, shared among the lanes."""
+    tokens, width, place = x.shape[0], x.shape[1], plane(now, ATT_PREV, layer)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], now, place)
     last = own + tokens
     h = s.h[own:last]
     matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][own:last], STORE)
     matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][own:last], STORE)
     matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][own:last], SIGMOID)
     barrier(lane)
-    keep_last(lane, h, spans, states, layer * width)
+    keep_last(lane, h, now, place)
     lo, hi = share(lane, width)
-    for b in range(states.shape[0]):
-        place = states[b] + (2 * layers + layer) * width * 4
-        aa = floats(place, width)[lo:hi]
-        bb = floats(place + layers * width * 4, width)[lo:hi]
-        pp = floats(place + 2 * layers * width * 4, width)[lo:hi]
-        for t in range(spans[b], spans[b + 1]):
+    for b in range(now.states.shape[0]):
+        aa = floats(now.states[b] + plane(now, AA, layer), width)[lo:hi]
+        bb = floats(now.states[b] + plane(now, BB, layer), width)[lo:hi]
+        pp = floats(now.states[b] + plane(now, PP, layer), width)[lo:hi]
+        for t in range(now.spans[b], now.spans[b + 1]):
             y = s.out[t, lo:hi]
             wkv4(s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], w.decay[layer, lo:hi], aa, bb, pp, y)
             for c in range(hi - lo):
@@ -134,20 +134,6 @@ def time_mix(lane, w, s, layer, x, spans, states):
     barrier(lane)
 
 
-@program
-def step(lane, frozen):
-    """All layers for all tokens of each pass; see Family.step."""
-    w, s, words = thaw(frozen)
-    calls = 0
-    while attend(lane, calls):
-        calls += 1
-        now = told(words)
-        x = s.x[: now.rows.shape[0]]
-        embed(lane, x, w.ends, now.rows)
-        for layer in range(w.first.shape[0]):
-            time_mix(lane, w, s, layer, x, now.spans, now.states)
-            channel_mix(lane, w, s, layer, x, now.spans, now.states)
-        project(lane, now, w.ends, s.h, x)
+of(Weights, program.channel_mix)(receptance_channel_mix)
 
-
-FAMILY = Family("v4", marks, infer, planes, prepare, scratch, step)
+FAMILY = Family("v4", marks, infer, planes, prepare, scratch)

@@ -10,19 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rwkv_engine.errors import WrongShape
-from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
-from rwkv_engine.families.family import Family, heads_planes, zeros
+from rwkv_engine.families import program
+from rwkv_engine.families.ends import Ends, prepare_ends
+from rwkv_engine.families.family import ATT_PREV, Family, zeros
+from rwkv_engine.families.heads import each_head, heads_planes, one_head
 from rwkv_engine.families.loader import Loader, find, layers_of, matrix_shape
-from rwkv_engine.families.passes import told
-from rwkv_engine.families.receptance_ffn import channel_mix
-from rwkv_engine.kernels._jit import kernel, program
-from rwkv_engine.kernels.calling import attend
-from rwkv_engine.kernels.frozen import thaw
-from rwkv_engine.kernels.lanes import barrier, take
+from rwkv_engine.families.passes import plane
+from rwkv_engine.families.program import of
+from rwkv_engine.families.receptance_ffn import receptance_channel_mix
+from rwkv_engine.kernels.lanes import barrier
 from rwkv_engine.kernels.matmul import ADD, SILU, STORE, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
-from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.kernels.wkv import wkv6_head
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
@@ -131,11 +130,11 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
     return Scratch(zeros(t, c), zeros(t, c), zeros(4, t, c), k, v, r, g, out, zeros(t, config.ffn))
 
 
-@kernel
-def time_mix(lane, w, s, layer, x, spans, states):
-    """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
-    tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], spans, states, layer * width)
+@of(Weights, program.time_mix)
+def time_mix(lane, w, s, layer, x, now):
+    """x [T, C] += the layer's time mix."""
+    tokens, place = x.shape[0], plane(now, ATT_PREV, layer)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], now, place)
     last = own + tokens
     h = s.h[own:last]
     matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][own:last], STORE)
@@ -144,49 +143,27 @@ def time_mix(lane, w, s, layer, x, spans, states):
     if w.gated:
         matmul(lane, 3, s.g[:tokens], w.gate, layer, s.mixed[G][own:last], SILU)
     barrier(lane)
-    keep_last(lane, h, spans, states, layer * width)
-    size = width // w.heads
-    total = w.heads * states.shape[0]
-    ticket = take(lane, 0, total, -1)
-    while ticket < total:
-        b, head = ticket // w.heads, ticket % w.heads
-        block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
-        memory = matrix(block, size, size)
-        for t in range(spans[b], spans[b + 1]):
-            one_head(memory, w, s, layer, t, head * size, (head + 1) * size)
-        ticket = take(lane, 0, total, ticket)
-    barrier(lane)
+    keep_last(lane, h, now, place)
+    each_head(lane, w, s, layer, now)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
     barrier(lane)
 
 
-@kernel
-def one_head(memory, w, s, layer, t, lo, hi):
-    """One head (channels lo to hi), one token: the recurrence, group norm, gate."""
-    y = s.out[t, lo:hi]
-    wkv6_head(
-        memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], w.decay[layer, lo:hi], y
-    )
-    layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
-    if w.gated:
-        for c in range(hi - lo):
-            y[c] *= s.g[t, lo + c]
+@of(Weights, one_head)
+def mix_head(lane, w, s, layer, head, memory, first, last):
+    """One head, tokens [first, last), one after another: the recurrence, group norm, gate."""
+    size = memory.shape[0]
+    lo, hi = head * size, (head + 1) * size
+    bonus, decay = w.first[layer, lo:hi], w.decay[layer, lo:hi]
+    for t in range(first, last):
+        y = s.out[t, lo:hi]
+        wkv6_head(memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], bonus, decay, y)
+        layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
+        if w.gated:
+            for c in range(size):
+                y[c] *= s.g[t, lo + c]
 
 
-@program
-def step(lane, frozen):
-    """All layers for all tokens of each pass; see Family.step."""
-    w, s, words = thaw(frozen)
-    calls = 0
-    while attend(lane, calls):
-        calls += 1
-        now = told(words)
-        x = s.x[: now.rows.shape[0]]
-        embed(lane, x, w.ends, now.rows)
-        for layer in range(w.first.shape[0]):
-            time_mix(lane, w, s, layer, x, now.spans, now.states)
-            channel_mix(lane, w, s, layer, x, now.spans, now.states)
-        project(lane, now, w.ends, s.h, x)
+of(Weights, program.channel_mix)(receptance_channel_mix)
 
-
-FAMILY = Family("v5", marks, infer, heads_planes, prepare, scratch, step)
+FAMILY = Family("v5", marks, infer, heads_planes, prepare, scratch)

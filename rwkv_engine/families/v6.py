@@ -6,15 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rwkv_engine.errors import WrongShape
-from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
-from rwkv_engine.families.family import HEAD_TOKENS, Family, heads_planes, zeros
+from rwkv_engine.families import program
+from rwkv_engine.families.ends import Ends, prepare_ends
+from rwkv_engine.families.family import ATT_PREV, Family, zeros
+from rwkv_engine.families.heads import each_head, heads_planes, one_head
 from rwkv_engine.families.loader import Loader, cut, find, layers_of, matrix_shape
-from rwkv_engine.families.passes import told
-from rwkv_engine.families.receptance_ffn import channel_mix
-from rwkv_engine.kernels._jit import kernel, program
+from rwkv_engine.families.passes import plane
+from rwkv_engine.families.program import of
+from rwkv_engine.families.receptance_ffn import receptance_channel_mix
+from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.activations import exp
-from rwkv_engine.kernels.calling import attend
-from rwkv_engine.kernels.frozen import thaw
 from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.matmul import ADD, SILU, STORE, TANH, expand, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs, previous
@@ -139,94 +140,66 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
     return Scratch(zeros(t, c), zeros(t, c), zeros(5, t, c), low, w, k, v, r, g, out, zeros(t, config.ffn))
 
 
-@kernel
-def time_mix(lane, w, s, layer, x, spans, states):
-    """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
-    tokens, width, layers = x.shape[0], x.shape[1], w.first.shape[0]
-    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.maa_x[layer], spans, states, layer * width)
+@of(Weights, program.time_mix)
+def time_mix(lane, w, s, layer, x, now):
+    """x [T, C] += the layer's time mix."""
+    tokens, place = x.shape[0], plane(now, ATT_PREV, layer)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.maa_x[layer], now, place)
     last = own + tokens
     h = s.h[own:last]
     matmul(lane, 0, s.low[:tokens], w.maa_w1, layer, s.mixed[0][own:last], TANH)
     barrier(lane)
-    mix_by_data(lane, w, s, layer, s.mixed, h, spans, states)
+    mix_by_data(lane, w, s, layer, s.mixed, h, now, place)
     barrier(lane)
     matmul(lane, 0, s.k[:tokens], w.key, layer, s.mixed[K][:tokens], STORE)
     matmul(lane, 1, s.v[:tokens], w.value, layer, s.mixed[V][:tokens], STORE)
     matmul(lane, 2, s.r[:tokens], w.receptance, layer, s.mixed[R][:tokens], STORE)
     matmul(lane, 3, s.g[:tokens], w.gate, layer, s.mixed[G][:tokens], SILU)
     matmul(lane, 4, s.w[:tokens], w.decay_w1, layer, s.mixed[W][:tokens], TANH)
-    keep_last(lane, h, spans, states, layer * width)
+    keep_last(lane, h, now, place)
     barrier(lane)
-    size = width // w.heads
-    total = w.heads * states.shape[0]
-    ticket = take(lane, 0, total, -1)
-    while ticket < total:
-        b, head = ticket // w.heads, ticket % w.heads
-        block = states[b] + (2 * layers * width + (layer * w.heads + head) * size * size) * 4
-        memory = matrix(block, size, size)
-        for first in range(spans[b], spans[b + 1], HEAD_TOKENS):
-            last = min(first + HEAD_TOKENS, spans[b + 1])
-            decay = matrix(address_of(lane.room), HEAD_TOKENS, size)[: last - first]
-            expand(decay, w.decay_w2, layer, head, s.w[first:last])
-            for t in range(first, last):
-                one_head(decay[t - first], memory, w, s, layer, t, head)
-        ticket = take(lane, 0, total, ticket)
-    barrier(lane)
+    each_head(lane, w, s, layer, now)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
     barrier(lane)
 
 
 @kernel
-def mix_by_data(lane, w, s, layer, mixed, h, spans, states):
+def mix_by_data(lane, w, s, layer, mixed, h, now, place):
     """mixed [5, T, C] <- h + (previous - h) * (maa + low-rank part), head by head."""
-    width = h.shape[1]
-    size, rank = width // w.heads, w.maa_w1.rows // 5
+    size, rank = h.shape[1] // w.heads, w.maa_w1.rows // 5
     head = take(lane, 1, w.heads, -1)
     while head < w.heads:
         lo = head * size
-        for b in range(states.shape[0]):
-            start, stop = spans[b], spans[b + 1]
+        for b in range(now.states.shape[0]):
+            start, stop = now.spans[b], now.spans[b + 1]
             for m in range(5):
                 extra = mixed[m, start:stop, lo : lo + size]
                 expand(extra, w.maa_w2[m], layer, head, s.low[start:stop, m * rank : (m + 1) * rank])
                 for t in range(start, stop):
-                    prev = previous(h, t, start, states[b], layer * width)
-                    for c in range(size):
-                        now = h[t, lo + c]
-                        mixed[m, t, lo + c] = now + (prev[lo + c] - now) * (
-                            w.maa[layer, m, lo + c] + mixed[m, t, lo + c]
-                        )
+                    before = previous(h, t, start, now.states[b], place)
+                    for c in range(lo, lo + size):
+                        share = w.maa[layer, m, c] + mixed[m, t, c]
+                        mixed[m, t, c] = h[t, c] + (before[c] - h[t, c]) * share
         head = take(lane, 1, w.heads, head)
 
 
-@kernel
-def one_head(decay, memory, w, s, layer, t, head):
-    """One head, one token: the decay, whose low-rank part comes in `decay` [N]; the recurrence, group norm, gate."""
-    size = decay.shape[0]
+@of(Weights, one_head)
+def mix_head(lane, w, s, layer, head, memory, first, last):
+    """One head, tokens [first, last): the low-rank pair of all decays; then one after another the recurrence, group norm, gate."""
+    size = memory.shape[0]
     lo, hi = head * size, (head + 1) * size
-    for c in range(size):
-        decay[c] = exp(-exp(w.decay[layer, lo + c] + decay[c]))
-    y = s.out[t, lo:hi]
-    wkv6_head(memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], decay, y)
-    layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
-    for c in range(size):
-        y[c] *= s.g[t, lo + c]
+    decays = matrix(address_of(lane.room), last - first, size)
+    expand(decays, w.decay_w2, layer, head, s.w[first:last])
+    for t in range(first, last):
+        decay, y = decays[t - first], s.out[t, lo:hi]
+        for c in range(size):
+            decay[c] = exp(-exp(w.decay[layer, lo + c] + decay[c]))
+        wkv6_head(memory, s.r[t, lo:hi], s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], decay, y)
+        layer_norm(y, y, w.ln_x[layer, 0, lo:hi], w.ln_x[layer, 1, lo:hi], GROUP_EPSILON)
+        for c in range(size):
+            y[c] *= s.g[t, lo + c]
 
 
-@program
-def step(lane, frozen):
-    """All layers for all tokens of each pass; see Family.step."""
-    w, s, words = thaw(frozen)
-    calls = 0
-    while attend(lane, calls):
-        calls += 1
-        now = told(words)
-        x = s.x[: now.rows.shape[0]]
-        embed(lane, x, w.ends, now.rows)
-        for layer in range(w.first.shape[0]):
-            time_mix(lane, w, s, layer, x, now.spans, now.states)
-            channel_mix(lane, w, s, layer, x, now.spans, now.states)
-        project(lane, now, w.ends, s.h, x)
+of(Weights, program.channel_mix)(receptance_channel_mix)
 
-
-FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch, step)
+FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch)

@@ -6,15 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rwkv_engine.errors import WrongShape
-from rwkv_engine.families.ends import Ends, embed, prepare_ends, project
-from rwkv_engine.families.family import HEAD_TOKENS, Family, heads_planes, zeros
+from rwkv_engine.families import program
+from rwkv_engine.families.ends import Ends, prepare_ends
+from rwkv_engine.families.family import ATT_PREV, FFN_PREV, Family, zeros
+from rwkv_engine.families.heads import HEAD_TOKENS, each_head, heads_planes, one_head
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
-from rwkv_engine.families.passes import told
-from rwkv_engine.kernels._jit import kernel, program
+from rwkv_engine.families.passes import plane
+from rwkv_engine.families.program import of
+from rwkv_engine.kernels._jit import kernel
 from rwkv_engine.kernels.activations import exp, sigmoid
-from rwkv_engine.kernels.calling import attend
-from rwkv_engine.kernels.frozen import thaw
-from rwkv_engine.kernels.lanes import barrier, take
+from rwkv_engine.kernels.lanes import barrier
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, STORE, TANH, expand, matmul
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
 from rwkv_engine.kernels.norm import GROUP_EPSILON, layer_norm
@@ -43,6 +44,7 @@ class Weights(NamedTuple):
     k_k: np.ndarray
     k_a: np.ndarray
     r_k: np.ndarray
+    heads: int
     w1: Any
     w2: Any
     a1: Any
@@ -117,6 +119,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
         k_k=load.vectors("att.k_k", c),
         k_a=load.vectors("att.k_a", c),
         r_k=load.vectors("att.r_k", c),
+        heads=h,
         w1=load.low_rank_in("att.w1", c),
         w2=w2,
         a1=load.low_rank_in("att.a1", c),
@@ -165,11 +168,11 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
     )
 
 
-@kernel
-def time_mix(lane, w, s, layer, x, spans, states):
-    """x [T, C] += the layer's time mix. State: att_prev at layer * C, wkv behind both shift planes."""
-    tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
-    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], spans, states, layer * width)
+@of(Weights, program.time_mix)
+def time_mix(lane, w, s, layer, x, now):
+    """x [T, C] += the layer's time mix."""
+    tokens, place = x.shape[0], plane(now, ATT_PREV, layer)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], now, place)
     last = own + tokens
     h = s.h[own:last]
     matmul(lane, 0, s.r[:tokens], w.receptance, layer, s.mixed[R][own:last], STORE)
@@ -181,31 +184,19 @@ def time_mix(lane, w, s, layer, x, spans, states):
     if layer > 0:
         matmul(lane, 6, s.vv[:tokens], w.v1, layer - 1, s.mixed[V][own:last], STORE)
     barrier(lane)
-    keep_last(lane, h, spans, states, layer * width)
-    heads = w.w2.heads
-    size = width // heads
-    total = heads * states.shape[0]
-    ticket = take(lane, 0, total, -1)
-    while ticket < total:
-        b, head = ticket // heads, ticket % heads
-        block = states[b] + (2 * layers * width + (layer * heads + head) * size * size) * 4
-        memory = matrix(block, size, size)
-        for t in range(spans[b], spans[b + 1], HEAD_TOKENS):
-            one_head(address_of(lane.room), memory, w, s, layer, t, min(t + HEAD_TOKENS, spans[b + 1]), head)
-        ticket = take(lane, 0, total, ticket)
-    barrier(lane)
+    keep_last(lane, h, now, place)
+    each_head(lane, w, s, layer, now)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
     barrier(lane)
 
 
-@kernel
-def one_head(room, memory, w, s, layer, first, last, head):
-    """One head, tokens [first, last), HEAD_TOKENS at most: the low-rank pairs, what the recurrence takes, the recurrence, what it gives.
+@of(Weights, one_head)
+def mix_head(lane, w, s, layer, head, memory, first, last):
+    """One head, tokens [first, last): the low-rank pairs, what the recurrence takes, the recurrence, what it gives.
 
-    room  address of work space. Each step is done for all tokens before the next, so that tokens need not wait for each other but
-          in the recurrence.
+    Each step is done for all tokens before the next, so that tokens need not wait for each other but in the recurrence.
     """
-    size, tokens = memory.shape[0], last - first
+    size, tokens, room = memory.shape[0], last - first, address_of(lane.room)
     lo, hi, part = head * size, (head + 1) * size, HEAD_TOKENS * size * 4
     decay, rate = matrix(room, tokens, size), matrix(room + part, tokens, size)
     gate, mixing = matrix(room + 2 * part, tokens, size), matrix(room + 3 * part, tokens, size)
@@ -275,35 +266,18 @@ def add_bonus(y, r, key, r_k, v, gate):
         y[j] = (y[j] + bonus * v[j]) * gate[j]
 
 
-@kernel
-def channel_mix(lane, w, s, layer, x, spans, states):
-    """x [T, C] += V relu(K shift(x))^2. State: ffn_prev behind att_prev."""
-    tokens, width, layers = x.shape[0], x.shape[1], w.w0.shape[0]
-    place = (layers + layer) * width
-    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], spans, states, place)
+@of(Weights, program.channel_mix)
+def channel_mix(lane, w, s, layer, x, now):
+    """x [T, C] += V relu(K shift(x))^2."""
+    tokens, place = x.shape[0], plane(now, FFN_PREV, layer)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], now, place)
     last = own + tokens
     h = s.h[own:last]
     matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[0][own:last], RELU2)
     barrier(lane)
-    keep_last(lane, h, spans, states, place)
+    keep_last(lane, h, now, place)
     matmul(lane, 0, x, w.ffn_value, layer, s.f[:tokens], ADD)
     barrier(lane)
 
 
-@program
-def step(lane, frozen):
-    """All layers for all tokens of each pass; see Family.step."""
-    w, s, words = thaw(frozen)
-    calls = 0
-    while attend(lane, calls):
-        calls += 1
-        now = told(words)
-        x = s.x[: now.rows.shape[0]]
-        embed(lane, x, w.ends, now.rows)
-        for layer in range(w.w0.shape[0]):
-            time_mix(lane, w, s, layer, x, now.spans, now.states)
-            channel_mix(lane, w, s, layer, x, now.spans, now.states)
-        project(lane, now, w.ends, s.h, x)
-
-
-FAMILY = Family("v7", marks, infer, heads_planes, prepare, scratch, step)
+FAMILY = Family("v7", marks, infer, heads_planes, prepare, scratch)

@@ -2,6 +2,7 @@
 
 `kernel`   compiles a function for use inside other compiled code.
 `viewing`  the same for one that returns an array.
+`inlined`  the same for one that becomes a part of its callers.
 `ordered`  the same for formulas whose sums must not be reordered.
 `exact`    the same for roundings that must come out alike on every machine: nothing is fused either.
 `program`  `kernel` for the functions that Python calls; their machine code is kept on disk. `standalone`: not kept, may make arrays.
@@ -58,24 +59,40 @@ _UNREADABLE = (
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _compiled(function: Function, fastmath: set[str] | bool, inner: bool, counted: bool = False) -> Any:
-    """`function` compiled; an `inner` one gets no entry for Python, whose code takes a fifth of the time to compile.
+def _flags(fastmath: set[str] | bool, inner: bool, counted: bool = False) -> dict[str, Any]:
+    """Options of numba; an `inner` function gets no entry for Python, whose code takes a fifth of the time to compile.
 
     counted  whether numba counts references to arrays: a call for every array that is handed over or cut, though none is ever freed.
     """
-    flags = {
+    return {
+        "nopython": True,
+        "fastmath": fastmath,
         "nogil": True,
         "error_model": "numpy",
         "boundscheck": False,
+        "no_cpython_wrapper": inner,
         "no_cfunc_wrapper": True,
         "_nrt": counted,
     }
-    return numba.njit(fastmath=fastmath, no_cpython_wrapper=inner, **flags)(function)
+
+
+#: options of a `kernel`, for numba's `overload`: a kernel that is called with other ones in force is compiled once more
+KERNEL = _flags(FASTMATH, inner=True)
+
+
+def _compiled(function: Function, fastmath: set[str] | bool, inner: bool, counted: bool = False) -> Any:
+    """`function` compiled, with `_flags` of the rest."""
+    return numba.jit(**_flags(fastmath, inner, counted))(function)
 
 
 def kernel(function: Function) -> Function:
     """Compile `function` with numba, in nopython mode, for other compiled functions."""
     return _compiled(function, FASTMATH, inner=True)
+
+
+def inlined(function: Function) -> Function:
+    """`kernel` that numba puts into its callers: for one that hands all arrays of a model on, a second to compile as a function."""
+    return numba.jit(**KERNEL, inline="always")(function)
 
 
 def viewing(function: Function) -> Function:

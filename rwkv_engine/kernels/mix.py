@@ -1,7 +1,7 @@
 """Norm and token shift: the first stage of every time mix and channel mix.
 
-Tokens of B sequences lie one after another; sequence b has tokens [spans[b], spans[b+1]). Its state is one block of
-float32 at states[b], in which `offset` says where the layer's previous normed input [C] starts.
+Tokens of B sequences lie one after another; sequence b has tokens [now.spans[b], now.spans[b+1]). Its state is one block of
+float32 at address now.states[b], in which the layer's previous normed input [C] starts after `place` bytes.
 """
 
 from rwkv_engine.kernels._jit import kernel, viewing
@@ -11,15 +11,15 @@ from rwkv_engine.kernels.pointers import floats
 
 
 @viewing
-def previous(h, t, first, state, offset):
+def previous(h, t, first, state, place):
     """[C] normed input before token t: that of the token before, or what the state kept for a sequence's first token."""
     if t == first:
-        return floats(state + offset * 4, h.shape[1])
+        return floats(state + place, h.shape[1])
     return h[t - 1]
 
 
 @kernel
-def mixed_inputs(lane, h, mixed, x, norm, mix, spans, states, offset):
+def mixed_inputs(lane, h, mixed, x, norm, mix, now, place):
     """The inputs of a mix: h <- layer_norm(x [T, C]) with norm [2, C] (weight, bias), mixed [K or more] <- h shifted by mix [K, C].
 
     Returns the row of h and of mixed[k] from which on this lane finds its T inputs. A single token is done by every lane for itself, in
@@ -36,9 +36,10 @@ def mixed_inputs(lane, h, mixed, x, norm, mix, spans, states, offset):
         layer_norm(h[own + t], x[t], norm[0], norm[1], EPSILON)
     if not alone:
         barrier(lane)
-    for b in range(states.shape[0]):
-        for t in range(max(start, spans[b]), min(stop, spans[b + 1])):
-            shift_token(mixed, own + t, h, previous(h, own + t, own + spans[b], states[b], offset), mix)
+    for b in range(now.states.shape[0]):
+        for t in range(max(start, now.spans[b]), min(stop, now.spans[b + 1])):
+            before = previous(h, own + t, own + now.spans[b], now.states[b], place)
+            shift_token(mixed, own + t, h, before, mix)
     if not alone:
         barrier(lane)
     return own
@@ -50,19 +51,19 @@ def shift_token(mixed, t, h, prev, mix):
 
     v4 and v5 write x * m + prev * (1 - m): their weights are turned into 1 - m when they are loaded.
     """
-    now = h[t]
+    here = h[t]
     for m in range(mix.shape[0]):
         out, weight = mixed[m, t], mix[m]
-        for c in range(now.shape[0]):
-            out[c] = now[c] + (prev[c] - now[c]) * weight[c]
+        for c in range(here.shape[0]):
+            out[c] = here[c] + (prev[c] - here[c]) * weight[c]
 
 
 @kernel
-def keep_last(lane, h, spans, states, offset):
+def keep_last(lane, h, now, place):
     """Write each sequence's last normed input into its state; sequences are shared among the lanes."""
-    start, stop = share(lane, states.shape[0])
+    start, stop = share(lane, now.states.shape[0])
     for b in range(start, stop):
-        if spans[b + 1] > spans[b]:
-            kept, last = floats(states[b] + offset * 4, h.shape[1]), h[spans[b + 1] - 1]
+        if now.spans[b + 1] > now.spans[b]:
+            kept, last = floats(now.states[b] + place, h.shape[1]), h[now.spans[b + 1] - 1]
             for c in range(kept.shape[0]):
                 kept[c] = last[c]

@@ -9,9 +9,10 @@ import numpy as np
 from rwkv_engine import families, memory
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
-from rwkv_engine.families.family import HEAD_VECTORS
+from rwkv_engine.families.heads import HEAD_VECTORS
 from rwkv_engine.families.loader import Loader, is_matrix
 from rwkv_engine.families.passes import FINITE, new_words, tell
+from rwkv_engine.families.program import arguments, step
 from rwkv_engine.formats import own_format
 from rwkv_engine.kernels.frozen import Frozen
 from rwkv_engine.kernels.matmul_float import room_for_floats
@@ -79,7 +80,7 @@ class Machinery:
     @functools.cached_property
     def _frozen(self) -> Frozen:
         """Made by the first pass: it is the first that needs compiled code, which takes half as long to find as all of loading."""
-        return Frozen(self._prepared, self._scratch, self._words)
+        return arguments(self.family.planes(self.config), self._prepared, self._scratch, self._words)
 
     def run(
         self,
@@ -99,12 +100,11 @@ class Machinery:
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         with self._one_pass:
             rows = tokens if self._embedding is None else self._embedding.read(tokens)
-            tell(self._words, rows, spans, [state.block.ctypes.data for state in batch], wanted, out)
-            self.team.run(self.family.step, self._frozen, lanes=lanes)
+            states = [state.block.ctypes.data for state in batch]
+            tell(self._words, tokens, rows, spans, states, wanted, out)
+            self.team.run(step, self._frozen, lanes=lanes)
             if hidden is not None:
-                hidden[:] = self._scratch.h[
-                    : len(wanted)
-                ]  # every family leaves it there: `families.ends.project`
+                hidden[:] = self._scratch.h[: len(wanted)]  # left there by `families.ends.project`
             finite = bool(self._words[FINITE])
         for b, state in enumerate(batch):
             state.position += spans[b + 1] - spans[b]

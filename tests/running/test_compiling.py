@@ -116,7 +116,7 @@ def test_the_cache_lies_in_the_users_folder_and_not_where_pip_would_leave_it_beh
     command = [
         sys.executable,
         "-c",
-        "from rwkv_engine.families import FAMILIES; print(FAMILIES[-1].step._cache.cache_path)",
+        "from rwkv_engine.families.program import step; print(step._cache.cache_path)",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
     assert tmp_path in Path(done.stdout.strip()).parents
@@ -146,13 +146,39 @@ def test_what_is_kept_on_disk_starts_without_the_compiler_s_registries(tmp_path)
     assert first == "True" and second == "False" and text == again
 
 
+EVERY_FAMILY = """
+import sys
+from numba.core import event
+import rwkv_engine
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, event): compiled.append(event.data["dispatcher"].py_func.__name__)
+    def on_end(self, event): pass
+event.register("numba:compile", Listener())
+tokenizer, *paths = sys.argv[1:]
+for path in paths:
+    for weights in (None, "int8"):
+        model = rwkv_engine.load(path, weights, 1, tokenizer=tokenizer)
+        model.feed([1, 2, 3], model.new_state())
+print(compiled)
+"""
+
+
+def test_no_family_is_compiled_by_a_second_process(checkpoints, tokenizer_file):
+    paths = [checkpoints(version)[0] for version in ("4", "5.2", "6", "7")]
+    command = [sys.executable, "-c", EVERY_FAMILY, *map(str, (tokenizer_file, *paths))]
+    runs = [subprocess.run(command, capture_output=True, text=True, timeout=900) for _ in range(2)]
+    assert [done.returncode for done in runs] == [0, 0], runs[-1].stderr
+    assert runs[1].stdout == "[]\n"
+
+
 READ_ONLY = """
 from numba.core import caching
 def refuse(self): raise PermissionError(13, "read-only file system")
 caching._CacheLocator.ensure_cache_path = refuse
-from rwkv_engine.families import FAMILIES
+from rwkv_engine.families.program import step
 import rwkv_engine.tools.quantize as q
-print(type(FAMILIES[-1].step._cache).__name__)
+print(type(step._cache).__name__)
 try: q.cache_folder().mkdir(parents=True)
 except OSError as error: print(type(error).__name__)
 """
