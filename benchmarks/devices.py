@@ -14,6 +14,7 @@ import numpy as np
 
 from rwkv_engine import memory
 from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.numbers.sizes import mb
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system import process
 
@@ -126,14 +127,14 @@ def document() -> str:
         "MB of 10^6 bytes. *Needed* is what the process holds once it has read a text, without the embedding, of which a text touches",
         "the rows of its tokens; *at least* is the smallest `--ram` that is taken: most weights are then read anew for every token.",
         "Compiling for the first time takes "
-        + memory.mb(process.COMPILING)
+        + mb(process.COMPILING)
         + " more (`rwkv warmup` does it ahead of time).",
         "",
         "| " + head,
         "|---" + rule,
-        "| bytes read for a token | " + " | ".join(memory.mb(read[column]) for column in columns) + " |",
-        "| needed | " + " | ".join(memory.mb(found[column].total) for column in columns) + " |",
-        "| at least | " + " | ".join(memory.mb(found[column].least) for column in columns) + " |",
+        "| bytes read for a token | " + " | ".join(mb(read[column]) for column in columns) + " |",
+        "| needed | " + " | ".join(mb(found[column].total) for column in columns) + " |",
+        "| at least | " + " | ".join(mb(found[column].least) for column in columns) + " |",
         "",
     ]
     return "\n".join(lines)
