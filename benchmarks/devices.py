@@ -14,6 +14,7 @@ import numpy as np
 
 from rwkv_engine import memory
 from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.numbers.sizes import mb
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system import process
 
@@ -122,13 +123,13 @@ def document() -> str:
         "",
         "*Needed* is the memory of the process after it has read a text. The embedding is not counted: a text touches only the rows",
         "of its tokens. *At least* is the smallest `--ram` that is accepted; most weights are then read again for each token. Compiling",
-        f"takes {memory.mb(process.COMPILING)} more, once. MB are 10^6 bytes.",
+        f"takes {mb(process.COMPILING)} more, once. MB are 10^6 bytes.",
         "",
         "| " + head,
         "|---" + rule,
-        "| bytes read for a token | " + " | ".join(memory.mb(read[column]) for column in columns) + " |",
-        "| needed | " + " | ".join(memory.mb(found[column].total) for column in columns) + " |",
-        "| at least | " + " | ".join(memory.mb(found[column].least) for column in columns) + " |",
+        "| bytes read for a token | " + " | ".join(mb(read[column]) for column in columns) + " |",
+        "| needed | " + " | ".join(mb(found[column].total) for column in columns) + " |",
+        "| at least | " + " | ".join(mb(found[column].least) for column in columns) + " |",
         "",
     ]
     return "\n".join(lines)

@@ -22,21 +22,17 @@ def info(
 ) -> None:
     """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
     from rwkv_engine import families, memory
-    from rwkv_engine.errors import CheckpointError
     from rwkv_engine.kernels.int8_levels import chosen
     from rwkv_engine.loading import open_named
+    from rwkv_engine.numbers.sizes import mb
     from rwkv_engine.system import cpu, process
     from rwkv_engine.text import find_tokenizer
 
     checkpoint = open_named(model)
     tensors = checkpoint.tensors
-    try:
-        family = families.detect(tensors)
-        config = family.infer(tensors)
-    except CheckpointError as error:
-        raise type(error)(f"{checkpoint.path}: {error}") from None
+    config = families.config_of(checkpoint)
     inside = checkpoint.packing.tokenizer if checkpoint.packing else None
-    state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
+    state = sum(prod(plane.shape) * 4 for plane in families.family_of(config).planes(config))
     rows = {
         "path": str(checkpoint.path),
         "family": f"RWKV-{config.version}",
@@ -64,11 +60,11 @@ def info(
     for name, value in rows.items():
         typer.echo(f"{name:<14}{value:,}" if isinstance(value, int) else f"{name:<14}{value}")
     for name, one in found.items():
-        typer.echo(f"ram {name:<10}{one.sum()}; at least {memory.mb(one.least)}")
+        typer.echo(f"ram {name:<10}{one.sum()}; at least {mb(one.least)}")
     if found:
         typer.echo(
-            f"              and up to {memory.mb(next(iter(found.values())).embedding)} of the embedding, by the text's tokens;"
+            f"              and up to {mb(next(iter(found.values())).embedding)} of the embedding, by the text's tokens;"
         )
         typer.echo(
-            f"              compiling for the first time (rwkv warmup) takes {memory.mb(process.COMPILING)} more"
+            f"              compiling for the first time (rwkv warmup) takes {mb(process.COMPILING)} more"
         )

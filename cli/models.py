@@ -26,6 +26,7 @@ def listing(
 
     from rwkv_engine.errors import CheckpointError
     from rwkv_engine.library import registry
+    from rwkv_engine.numbers.sizes import size
 
     found: list[Record] = []
     for name in registry.names():
@@ -57,11 +58,6 @@ def remove(name: Annotated[str, typer.Argument(help="Short name of the model.")]
 
     registry.remove(name)
     typer.echo(f"removed {name}")
-
-
-def size(count: int) -> str:
-    """Bytes for a person: 3.06 GB."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:

@@ -10,22 +10,26 @@ from rwkv_engine_cli import options as o
 def quantize(
     source: Annotated[str, typer.Argument(help="Checkpoint file, folder, or short name.")],
     target: Annotated[Path, typer.Argument(help="File to write, such as model-int8.safetensors.")],
-    format: Annotated[str, typer.Option("--format", help="Weight format: int8.")] = "int8",
+    format: Annotated[
+        str | None, typer.Option("--format", help="Quantized weight format; default: int8.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
     tokenizer: o.TokenizerOption = None,
     template: Annotated[
         str | None, typer.Option(help="Chat template to put inside: a name, or a Jinja file.")
     ] = None,
 ) -> None:
-    """Pack a checkpoint: matrices in INT8 as the kernels read them, tokenizer inside; it then loads without copying."""
+    """Pack a checkpoint: matrices quantized as the kernels read them, tokenizer inside; it then loads without copying."""
     import rwkv_engine
+    from rwkv_engine.formats import DEFAULT
     from rwkv_engine.loading import open_named
     from rwkv_engine.tools.quantize import packed_bytes
 
     if target.exists() and not force:
         raise rwkv_engine.OptionError(f"{target} exists; give another name, or --force to write over it")
-    with typer.progressbar(length=packed_bytes(open_named(source)), label=target.name) as bar:
+    chosen = format or DEFAULT
+    with typer.progressbar(length=packed_bytes(open_named(source), chosen), label=target.name) as bar:
         rwkv_engine.quantize(
-            source, target, format, tokenizer=tokenizer, template=template, progress=bar.update
+            source, target, chosen, tokenizer=tokenizer, template=template, progress=bar.update
         )
     typer.echo(f"{target}: {target.stat().st_size:,} bytes")

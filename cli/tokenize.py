@@ -49,6 +49,6 @@ def _tokenizer(model: str | None, choice: str | None):  # type: ignore[no-untype
     from rwkv_engine.text import find_tokenizer
 
     checkpoint = open_named(model)
-    vocab = families.detect(checkpoint.tensors).infer(checkpoint.tensors).vocab
+    vocab = families.config_of(checkpoint).vocab
     inside = checkpoint.packing.tokenizer if checkpoint.packing else None
     return find_tokenizer(vocab, checkpoint.files, choice, inside)

@@ -5,9 +5,10 @@ from pathlib import Path
 from rwkv_engine import memory
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.formats import QUANTIZED
+from rwkv_engine.formats import DEFAULT, quantized_names
 from rwkv_engine.library.registry import resolve
 from rwkv_engine.model import Model
+from rwkv_engine.numbers.sizes import bytes_of
 from rwkv_engine.tools import quantize as packing
 from rwkv_engine.tools.quantize import Progress, cached
 
@@ -24,21 +25,21 @@ def load(
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
     source     a checkpoint file or folder, or the short name of a registered model; None: the embedded model.
-    weights    name of a weight format ("f32", "bf16", "f16", "int8"); None: the one that keeps the file's numbers as they are.
+    weights    name of a weight format (a key of `formats.FORMATS`); None: the one that keeps the file's numbers as they are.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
     ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit stay in the file and are
                read anew in every pass (Linux). None: no bound.
-    cache      keep what weights="int8" makes of a float checkpoint in the user's cache folder, and take it from there next time.
+    cache      keep what a quantized format makes of a float checkpoint in the user's cache folder, and take it from there next time.
     Raises     CheckpointError, OptionError, MissingExtra.
     """
     path = path_of(source)
-    limit = memory.bytes_of(ram) if ram is not None else None
+    limit = bytes_of(ram) if ram is not None else None
     checkpoint = open_checkpoint(path)
     try:
         if limit is not None:
             memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
-        if cache and weights in QUANTIZED and checkpoint.packing is None:
+        if cache and weights in quantized_names() and checkpoint.packing is None:
             checkpoint = cached(checkpoint, weights)
         return Model(checkpoint, weights, threads, tokenizer, limit)
     except CheckpointError as error:
@@ -72,7 +73,7 @@ def open_named(source: str | Path | None) -> Checkpoint:
 def quantize(
     source: str | Path,
     target: str | Path,
-    format: str = "int8",
+    format: str = DEFAULT,
     *,
     tokenizer: str | Path | None = None,
     template: str | None = None,
@@ -81,7 +82,7 @@ def quantize(
     """Write the checkpoint `source` to `target` with packed matrices, tokenizer and template inside.
 
     source     as for `load`.             target  a file; it is written beside and renamed into place when it is whole.
-    format     a quantized weight format ("int8"). Embedding, vectors and low-rank pairs keep the source's precision.
+    format     a quantized weight format. Embedding, vectors and low-rank pairs keep the source's precision.
     tokenizer  as for `load`.             progress  called after every tensor.
     template   the chat template to put inside: a name or a Jinja file; None: the one that fits the vocabulary.
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.

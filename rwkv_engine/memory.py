@@ -4,7 +4,6 @@ Counted is physical memory as the system counts it for a process: private bytes,
 embedding a text touches the rows of its tokens, so a mapped one counts nothing.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,25 +12,25 @@ import numpy as np
 
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.checkpoints.names import (
+    EMBEDDING,
+    is_first_half,
+    is_matrix,
+    is_quantized,
+    is_second_half,
+    matrices,
+)
 from rwkv_engine.errors import OptionError
-from rwkv_engine.families.loader import is_matrix, keeps_its_precision
-from rwkv_engine.formats import FORMATS, OWN, QUANTIZED, format_named, own_format
-from rwkv_engine.numbers import int8_layout
+from rwkv_engine.formats import DEFAULT, FORMATS, format_for, format_named, own_format
+from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
+from rwkv_engine.numbers.sizes import mb
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system.pages import HERE, is_mapped
 from rwkv_engine.system.process import BASE, LINKING, TOKENIZER
 
 #: part of a bound that is left alone: estimates are not exact
 SLACK = 0.04
-#: bytes of an element of a float format
-_SIZES = {"f32": 4, "bf16": 2, "f16": 2}
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-#: low-rank halves: the first are turned when they are loaded (packed files store them so), the second are cut by heads
-_FIRST, _SECOND = (
-    re.compile(r"\.att\.(?:[wavg]1|time_decay_w1|time_maa_w1)$"),
-    re.compile(r"\.att\.(?:[wavg]2|time_decay_w2|time_maa_w2)$"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +88,6 @@ class Estimate:
         return f"{shown} = {mb(self.total)}"
 
 
-def mb(size: int) -> str:
-    """Bytes as megabytes of 10^6, rounded up."""
-    return f"{-(-size // 10**6)} MB"
-
-
-def bytes_of(text: str | int) -> int:
-    """A size such as "900M", "1.5G", "2GiB" or a number of bytes; K, M, G are powers of 1000, Ki, Mi, Gi of 1024. Raises OptionError."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", str(text).upper())
-    if not found or found[2] not in _UNITS or float(found[1]) == 0:
-        raise OptionError(f"ram: got {str(text)!r}, want a size such as 900M, 1.5G or 2GiB")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
 def estimate(
     checkpoint: Checkpoint, weights: str | None = None, *, cache: bool = True, chunk: int = CHUNK
 ) -> Estimate:
@@ -109,20 +95,18 @@ def estimate(
 
     cache  whether a quantized format comes from a packed file, as `load` arranges it, so that it is mapped.
     chunk  tokens of the longest pass.
-    Only headers are read. Raises as `families.detect` and OptionError for an unknown format.
+    Only headers are read. Raises as `families.config_of` and `formats.format_for`.
     """
     tensors = checkpoint.tensors
-    family = families.detect(tensors)
-    config = family.infer(tensors)
-    name = weights or own_format({tensor.dtype for key, tensor in tensors.items() if is_matrix(key, tensor)})
-    format_named(name)
-    packed = checkpoint.packing is not None or (cache and name in QUANTIZED)
+    config = families.config_of(checkpoint)
+    format = format_for(matrices(tensors), weights)
+    packed = checkpoint.packing is not None or (cache and format.quantized)
     in_file = packed or checkpoint.container != "gguf"
     private = mapped = 0
     stages: dict[str, int] = {}
     for key, tensor in tensors.items():
-        size, stays = _one(key, tensor, name, packed, in_file)
-        if key == "emb.weight" and stays:
+        size, stays = _one(key, tensor, format, packed, in_file)
+        if key == EMBEDDING and stays:
             continue
         private, mapped = (private, mapped + size) if stays else (private + size, mapped)
         if stays:
@@ -130,32 +114,31 @@ def estimate(
                 key.split(".")[:3]
             )  # what a layer's time mix or channel mix reads, at most; the head
             stages[block] = stages.get(block, 0) + size
-    state = sum(prod(plane.shape) * 4 for plane in family.planes(config))
-    embedding = tensors["emb.weight"].nbytes if in_file else 0
+    state = sum(prod(plane.shape) * 4 for plane in families.family_of(config).planes(config))
+    embedding = tensors[EMBEDDING].nbytes if in_file else 0
     base = (
         BASE + (TOKENIZER if config.vocab > 60_000 else 0) + (0 if HERE else LINKING)
     )  # what is not given back elsewhere
     window = max(stages.values(), default=0)
-    return Estimate(name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
+    return Estimate(format.name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
 
 
 def estimates(checkpoint: Checkpoint) -> dict[str, Estimate]:
     """An estimate for every format that the checkpoint can be run in: a packed one for its own alone."""
-    names = ("int8",) if checkpoint.packing is not None else tuple(FORMATS)
-    return {name: estimate(checkpoint, name) for name in names}
+    own = own_format(matrices(checkpoint.tensors))
+    return {name: estimate(checkpoint, name) for name in ((own.name,) if own.quantized else FORMATS)}
 
 
-def _one(name: str, tensor: Tensor, format: str, packed: bool, in_file: bool) -> tuple[int, bool]:
+def _one(name: str, tensor: Tensor, format: Format, packed: bool, in_file: bool) -> tuple[int, bool]:
     """(bytes of a tensor as it is run, whether they are mapped)."""
-    if is_matrix(name, tensor) and not (format in QUANTIZED and keeps_its_precision(name, tensor)):
-        if format in QUANTIZED:
-            return prod(int8_layout.shape_of(*tensor.shape)), packed
-        return prod(tensor.shape) * _SIZES[format], in_file and OWN.get(tensor.dtype) == format
-    if name == "emb.weight" or is_matrix(name, tensor):
+    if is_quantized(name, tensor) or (is_matrix(name, tensor) and not format.quantized):
+        stays = packed if format.quantized else in_file and tensor.dtype == format.tag
+        return format.bytes_of(*tensor.shape), stays
+    if name == EMBEDDING or is_matrix(name, tensor):
         return tensor.nbytes, in_file
-    if _FIRST.search(name):
+    if is_first_half(name):  # turned when it is loaded; packed files store it so
         return tensor.nbytes, packed
-    if _SECOND.search(name):
+    if is_second_half(name):  # cut by heads
         return tensor.nbytes, False
     return prod(tensor.shape) * 4, False
 
@@ -176,7 +159,7 @@ def require(found: Estimate, ram: int) -> None:
             else "with most of the weights read anew for every token"
         )
         why = f"at least {mb(found.least)} {how}" if HERE else "all of it on this system"
-        advice = "" if found.format in QUANTIZED else "; --weights int8 takes less"
+        advice = "" if format_named(found.format).quantized else f"; --weights {DEFAULT} takes less"
         raise OptionError(
             f"ram: got {mb(ram)}, the model in {found.format} takes {found.sum()}, and needs {why}{advice}"
         )

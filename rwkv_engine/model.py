@@ -9,7 +9,7 @@ import numpy as np
 
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
-from rwkv_engine.checkpoints.time_state import name_of
+from rwkv_engine.checkpoints.names import time_state
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.running.machinery import Machinery
@@ -254,7 +254,7 @@ class Model:
 def _initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLayout) -> State:
     """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key] where there is one."""
     state = State.fresh(layout)
-    found = {layer: checkpoint.tensors.get(name_of(layer)) for layer in range(config.layers)}
+    found = {layer: checkpoint.tensors.get(time_state(layer)) for layer in range(config.layers)}
     place(state, {layer: tensor for layer, tensor in found.items() if tensor is not None})
     return state
 

@@ -18,6 +18,7 @@ from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.lanes import barrier
 from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.numbers.sizes import bytes_of, mb
 from rwkv_engine.running import embedding
 from rwkv_engine.running.team import Team
 from rwkv_engine.system import pages
@@ -133,7 +134,7 @@ def test_a_file_that_was_cut_off_while_in_use_is_named(wide, tmp_path):
 def test_what_cannot_fit_is_refused_with_the_sum(big):
     found = memory.estimate(open_checkpoint(big[0]))
     with pytest.raises(
-        OptionError, match=rf"94 MB engine .* = {memory.mb(found.total)}.*at least {memory.mb(found.least)}"
+        OptionError, match=rf"94 MB engine .* = {mb(found.total)}.*at least {mb(found.least)}"
     ):
         rwkv_engine.load(big[0], ram=found.least - 1, tokenizer=big[1])
     with pytest.raises(OptionError, match="--weights int8 takes less"):
@@ -167,13 +168,13 @@ def test_first_the_embedding_is_given_up_then_the_head_then_layers(big):
     ],
 )
 def test_sizes_are_read_as_people_write_them(text, size):
-    assert memory.bytes_of(text) == size
+    assert bytes_of(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1M", "0", "9T", "I", "1e9", None, True])
 def test_other_sizes_are_refused(text):
     with pytest.raises(OptionError, match="want a size such as"):
-        memory.bytes_of(text)
+        bytes_of(text)
 
 
 @needs_linux

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rwkv_engine_cli.talk.running import Talk, size
+from rwkv_engine_cli.talk.running import Talk
 
 from rwkv_engine.chat import Session
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.errors import OptionError
+from rwkv_engine.numbers.sizes import size
 from rwkv_engine.writing.sampling import PRESETS, Sampling
 from rwkv_engine.writing.step import Usage
 

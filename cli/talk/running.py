@@ -9,6 +9,7 @@ from rwkv_engine.chat.answer import Part
 from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.errors import SessionError
 from rwkv_engine.model import Model
+from rwkv_engine.numbers.sizes import size
 from rwkv_engine.text.chat import Template
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
@@ -124,13 +125,3 @@ class Talk:
                 yield part
         finally:
             parts.close()  # so that closing this one ends the answer
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    amount = float(count)
-    for unit in ("bytes", "KB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"

@@ -1,12 +1,12 @@
 """How many hidden units of the channel mix are zero after relu^2, layer by layer: what skipping them could save."""
 
 import dataclasses
-import re
 
 import numpy as np
 
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.checkpoints.names import layer_of
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import new_words, tell
 from rwkv_engine.families.program import arguments, step
@@ -14,24 +14,18 @@ from rwkv_engine.running.machinery import room_for_model
 from rwkv_engine.running.team import Team
 from rwkv_engine.state import State, StateLayout
 
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
-
 
 def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) -> list[float]:
     """For each layer, the share [0, 1] of hidden units that are zero, over all `tokens` (at most a chunk), from an empty state.
 
     The program is run once for each layer, on a model that ends there: its work array then holds that layer's hidden units.
     """
-    family = families.detect(checkpoint.tensors)
-    whole = family.infer(checkpoint.tensors)
+    whole = families.config_of(checkpoint)
+    family = families.family_of(whole)
     words, no_logits = new_words(), np.empty((0, whole.vocab), np.float32)
     shares = []
     for layers in range(1, whole.layers + 1):
-        part = {
-            name: t
-            for name, t in checkpoint.tensors.items()
-            if not (m := _BLOCK.match(name)) or int(m[1]) < layers
-        }
+        part = {name: t for name, t in checkpoint.tensors.items() if (layer_of(name) or 0) < layers}
         config = dataclasses.replace(whole, layers=layers)
         loader = Loader(part, layers, weights)
         prepared = family.prepare(loader, config)

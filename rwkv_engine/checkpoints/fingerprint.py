@@ -1,20 +1,17 @@
 """`fingerprint`: a short name for the numbers in a checkpoint, the same in whatever container and naming they come."""
 
 import hashlib
-import re
 from math import prod
 
 import numpy as np
 
 from rwkv_engine.checkpoints.checkpoint import Checkpoint
 from rwkv_engine.checkpoints.gguf_file import Quantized
+from rwkv_engine.checkpoints.names import is_time_state, is_unread
 from rwkv_engine.numbers.bf16 import bf16_to_float32
 from rwkv_engine.numbers.tensor import Tensor
 
 SAMPLE = 1024  #: values taken of each tensor, 4096 bytes as float32
-
-#: present, absent or dummy in files of the same model, and never read by the formula
-UNUSED = re.compile(r"blocks\.0\.att\.v[012]|blocks\.\d+\.att\.time_state")
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
@@ -30,7 +27,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
         return checkpoint.packing.fingerprint
     digest = hashlib.sha256(b"rwkv_engine fingerprint 1\n")
     for name in sorted(checkpoint.tensors):
-        if UNUSED.fullmatch(name):
+        if is_unread(name) or is_time_state(name):
             continue
         tensor = checkpoint.tensors[name]
         lengths = [length for length in tensor.shape if length != 1]

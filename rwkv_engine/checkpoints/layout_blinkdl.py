@@ -9,13 +9,8 @@ from pathlib import Path
 
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.layout import Layout, Tensors, rule, turned
+from rwkv_engine.checkpoints.names import WIDTH_AXIS, is_time_state
 from rwkv_engine.numbers.tensor import Tensor
-
-#: low-rank matrices -> the axis that has the model's width C
-WIDTH_AXIS = {
-    "time_maa_w1": 0, "time_maa_w2": 2, "time_decay_w1": 0, "time_decay_w2": 1,
-    "w1": 0, "w2": 1, "a1": 0, "a2": 1, "v1": 0, "v2": 1, "g1": 0, "g2": 1,
-}  # fmt: skip
 
 
 def _low_rank(tensors: Tensors) -> dict[str, bool]:
@@ -46,7 +41,7 @@ def _oriented(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> d
     result = dict(tensors)
     for name, tensor in tensors.items():
         tail = name.rpartition(".att.")[2]
-        if tail == "time_state" or (tail in WIDTH_AXIS and told.get(name, common)):
+        if is_time_state(name) or (tail in WIDTH_AXIS and told.get(name, common)):
             result[name] = turned(tensor)
     return result
 

@@ -9,6 +9,7 @@ from rwkv_engine.checkpoints.layout import Layout, Tensors, renamed
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL, WEB_V5, WEB_V6, WEB_V7
 from rwkv_engine.checkpoints.layout_gguf import GGUF_V6, GGUF_V7
 from rwkv_engine.checkpoints.layout_huggingface import FLA_V7, HF_V4, HF_V5, HF_V6
+from rwkv_engine.checkpoints.names import is_time_state
 from rwkv_engine.errors import CheckpointError, UnknownLayout
 from rwkv_engine.numbers.tensor import Tensor
 
@@ -31,7 +32,6 @@ REFUSED = (
         "an RWKV-7b model (it keeps attention, `qkv.`, whose memory grows with the text)",
     ),
 )
-TIME_STATE = re.compile(r"blocks\.\d+\.att\.time_state")
 
 
 def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]]:
@@ -39,7 +39,7 @@ def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]
     tensors = bare(path, contents.tensors)
     _refuse_relatives(path, tensors)
     if contents.packing is not None:
-        return BLINKDL.name, tensors
+        return BLINKDL.name, renamed(path, BLINKDL, tensors)
     for layout in LAYOUTS:
         if layout.marks(tensors):
             folder = path if path.is_dir() else path.parent
@@ -70,7 +70,7 @@ def _refuse_relatives(path: Path, tensors: Tensors) -> None:
     for pattern, what in REFUSED:
         if "emb.weight" in tensors and any(pattern.search(name) for name in tensors):
             raise UnknownLayout(f"{path} is {what}; this engine runs RWKV-4, 5, 6 and 7.")
-    if tensors and all(TIME_STATE.fullmatch(name) for name in tensors):
+    if tensors and all(map(is_time_state, tensors)):
         raise UnknownLayout(
             f"{path} is a tuned initial state of {len(tensors)} layers, no model; load the model it was tuned for, "
             "and mount this with load_state or --state."

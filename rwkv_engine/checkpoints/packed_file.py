@@ -1,15 +1,19 @@
 """The engine's own file: a model whose matrices lie as the kernels read them, so that loading copies nothing.
 
 A safetensors file. Float tensors keep BlinkDL's names, types and orientation, except those in "turned", which are stored with their
-axes exchanged, as the kernels want them. A packed matrix is a U8 tensor [strips, blocks, bytes] under its name. The tokenizer is
-the U8 tensor "tokenizer.json" (UTF-8) or only a name. The metadata's one note, KEY, is a JSON object:
+axes exchanged, as the kernels want them. A packed matrix is a U8 tensor under its name, in the shape that its format gives it. The
+tokenizer is the U8 tensor "tokenizer.json" (UTF-8) or only a name. The metadata's one note, KEY, is a JSON object:
 
-    {"version": 1, "fingerprint": of the source, "tokenizer": "world" | "bytes" | "tokenizer.json" | null, "template": name,
-     "int8": {name: [rows, cols]}, "turned": [names]}
+    {"version": 2, "fingerprint": of the source, "tokenizer": "world" | "bytes" | "tokenizer.json" | null, "template": name,
+     "formats": {format: {name: [rows, cols]}}, "turned": [names]}
+
+In version 1, the one format there was stood under its own name in the place of "formats".
 """
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +22,25 @@ import numpy as np
 from rwkv_engine.checkpoints.checkpoint import Contents, Packing, shown
 from rwkv_engine.checkpoints.layout import turned
 from rwkv_engine.checkpoints.mapping import mapped_tensor, require_dtype
-from rwkv_engine.checkpoints.safetensors_file import Entry
+from rwkv_engine.checkpoints.names import is_matrix
+from rwkv_engine.checkpoints.safetensors_file import Entry, is_text
 from rwkv_engine.checkpoints.write import stored, write_safetensors
 from rwkv_engine.errors import CheckpointError
-from rwkv_engine.numbers import int8_layout
+from rwkv_engine.formats import FORMATS, quantized_names
+from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
 
-KEY, VERSION, TOKENIZER = "rwkv_engine", 1, "tokenizer.json"
+KEY, VERSION, TOKENIZER = "rwkv_engine", 2, "tokenizer.json"
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """What KEY says, checked. matrices: name -> (format, [rows, cols], unchecked); turned: names."""
+
+    packing: Packing
+    matrices: Mapping[str, tuple[Format, object]]
+    turned: frozenset[str]
 
 
 def packed_contents(
@@ -33,37 +49,42 @@ def packed_contents(
     """The contents of a packed file whose header has been checked. Raises CheckpointError for notes that do not fit the tensors."""
     notes = _notes(path, metadata[KEY])
     tensors: dict[str, Tensor] = {}
-    tokenizer = notes.get("tokenizer")
+    packing = notes.packing
+    for name in (*notes.matrices, *notes.turned):
+        if name not in entries:
+            raise _unfit(path, f"has notes about {shown(name)}, which is not in it")
+        if name in notes.turned and (name in notes.matrices or len(entries[name].shape) < 2):
+            raise _unfit(path, f"notes {shown(name)} as turned, which is no float matrix")
     for name, entry in entries.items():
-        if name == TOKENIZER and tokenizer == TOKENIZER:
-            tokenizer = _text(path, data[entry.start : entry.end])
-        elif name in notes["int8"]:
-            tensors[name] = _matrix(path, data, name, entry, notes["int8"][name])
+        if name == TOKENIZER and packing.tokenizer == TOKENIZER:
+            packing = Packing(
+                packing.fingerprint, _text(path, data[entry.start : entry.end]), packing.template
+            )
+        elif name in notes.matrices:
+            tensors[name] = _matrix(path, data, name, entry, *notes.matrices[name])
         else:
             require_dtype(path, name, entry.dtype)
             tensor = mapped_tensor(data, name, entry.dtype, entry.start, entry.shape)
-            if name in notes["turned"] and len(entry.shape) < 2:
-                raise CheckpointError(
-                    f"{path}: {shown(name)} is noted as turned, but is no matrix; pack the model again."
-                )
-            tensors[name] = turned(tensor) if name in notes["turned"] else tensor
-    if tokenizer == TOKENIZER:
-        raise CheckpointError(f"{path}: the packed file has lost its tokenizer; pack the model again.")
-    return Contents("packed", tensors, {}, Packing(notes["fingerprint"], tokenizer, notes["template"]))
+            tensors[name] = turned(tensor) if name in notes.turned else tensor
+    if packing.tokenizer == TOKENIZER:
+        raise _unfit(path, "has lost its tokenizer")
+    return Contents("packed", tensors, {}, packing)
 
 
 def write_packed(
     path: Path, tensors: Mapping[str, Tensor], turned_names: frozenset[str], packing: Packing
 ) -> None:
-    """Write `tensors`, those of type "INT8" being packed matrices, to a packed file, whole or not at all.
+    """Write `tensors`, those with a format being packed matrices, to a packed file, whole or not at all.
 
     turned_names  float matrices to store with their axes exchanged.
     Raises        CheckpointError where the file cannot be written.
     """
     file = {name: turned(tensor) if name in turned_names else tensor for name, tensor in tensors.items()}
+    formats: dict[str, dict[str, list[int]]] = {}
     for name, tensor in tensors.items():
-        if tensor.dtype == "INT8":
-            file[name] = Tensor(name, int8_layout.shape_of(*tensor.shape), "U8", tensor.bits)
+        if tensor.format is not None:
+            file[name] = Tensor(name, tensor.format.shape_of(*tensor.shape), "U8", tensor.bits)
+            formats.setdefault(tensor.format.name, {})[name] = list(tensor.shape)
     tokenizer = packing.tokenizer
     if tokenizer not in ("world", "bytes", None):
         file[TOKENIZER] = stored(TOKENIZER, "U8", np.frombuffer(tokenizer.encode(), np.uint8))
@@ -73,32 +94,59 @@ def write_packed(
         "fingerprint": packing.fingerprint,
         "tokenizer": tokenizer,
         "template": packing.template,
-        "int8": {name: list(tensor.shape) for name, tensor in tensors.items() if tensor.dtype == "INT8"},
+        "formats": formats,
         "turned": sorted(turned_names),
     }
     write_safetensors(path, file, {KEY: json.dumps(notes)})
 
 
-def _notes(path: Path, text: str) -> dict[str, Any]:
-    """The checked notes."""
+def _notes(path: Path, text: str) -> _Notes:
+    """The notes; all but the matrices' shapes are checked."""
     try:
         notes = json.loads(text)
     except (ValueError, RecursionError):
         notes = None
-    if not isinstance(notes, dict) or type(notes.get("version")) is not int:
-        raise CheckpointError(f"{path}: the notes of the packed file are damaged; pack the model again.")
-    if notes["version"] != VERSION:
+    version = notes.get("version") if isinstance(notes, dict) else None
+    if not isinstance(notes, dict) or type(version) is not int:
+        raise _damaged(path)
+    if version not in (1, VERSION):
         raise CheckpointError(
-            f"{path} is a packed file of version {notes['version']}, this engine reads {VERSION}; pack the model again."
+            f"{path} is a packed file of version {shown(version)}, this engine reads {VERSION} and older; pack the model again."
         )
-    good = all(isinstance(notes.get(key), str) for key in ("fingerprint", "template"))
-    good = good and isinstance(notes.get("int8"), dict) and isinstance(notes.get("turned"), list)
-    if not good or notes.get("tokenizer") not in ("world", "bytes", TOKENIZER, None):
-        raise CheckpointError(f"{path}: the notes of the packed file are damaged; pack the model again.")
-    return notes
+    formats = (
+        {name: notes.get(name, {}) for name in quantized_names()} if version == 1 else notes.get("formats")
+    )
+    fingerprint, template, tokenizer = (notes.get(key) for key in ("fingerprint", "template", "tokenizer"))
+    names = notes.get("turned")
+    if (
+        not isinstance(fingerprint, str)
+        or not _FINGERPRINT.fullmatch(fingerprint)
+        or not isinstance(template, str)
+        or not is_text(template)
+        or tokenizer not in ("world", "bytes", TOKENIZER, None)
+        or not isinstance(formats, dict)
+        or not all(isinstance(shapes, dict) for shapes in formats.values())
+        or not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise _damaged(path)
+    return _Notes(Packing(fingerprint, tokenizer, template), _formatted(path, formats), frozenset(names))
 
 
-def _matrix(path: Path, data: np.ndarray, name: str, entry: Entry, shape: object) -> Tensor:
+def _formatted(path: Path, formats: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Format, object]]:
+    """name -> (format, shape as noted) of all packed matrices."""
+    matrices: dict[str, tuple[Format, object]] = {}
+    for format, shapes in formats.items():
+        if format not in quantized_names():
+            raise _unfit(path, f"has matrices in format {shown(format)}, which this engine does not have")
+        for name, shape in shapes.items():
+            if name in matrices:
+                raise _unfit(path, f"notes {shown(name)} in two formats")
+            matrices[name] = FORMATS[format], shape
+    return matrices
+
+
+def _matrix(path: Path, data: np.ndarray, name: str, entry: Entry, format: Format, shape: object) -> Tensor:
     what = f"{path}: packed matrix {shown(name)}"
     if (
         not isinstance(shape, list)
@@ -108,13 +156,16 @@ def _matrix(path: Path, data: np.ndarray, name: str, entry: Entry, shape: object
         raise CheckpointError(
             f"{what} has shape {shown(shape)}, wanted two positive whole numbers; pack the model again."
         )
-    rows, cols = shape
-    wanted = int8_layout.shape_of(rows, cols)
+    wanted = format.shape_of(*shape)
     if entry.dtype != "U8" or entry.shape != wanted:
         raise CheckpointError(
             f"{what} is {entry.dtype} of shape {list(entry.shape)}, wanted U8 of {list(wanted)}; pack the model again."
         )
-    return Tensor(name, (rows, cols), "INT8", lambda: data[entry.start : entry.end].reshape(wanted))
+    bits = data[entry.start : entry.end].reshape(wanted)
+    tensor = Tensor(name, (shape[0], shape[1]), format.tag, lambda: bits, format)
+    if not is_matrix(name, tensor):
+        raise _unfit(path, f"notes {shown(name)} in format {format.name}, which only matrices can be in")
+    return tensor
 
 
 def _text(path: Path, data: np.ndarray) -> str:
@@ -124,3 +175,12 @@ def _text(path: Path, data: np.ndarray) -> str:
         raise CheckpointError(
             f"{path}: the tokenizer inside is no text (byte {error.start}); pack the model again."
         ) from error
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: the notes of the packed file are damaged; pack the model again.")
+
+
+def _unfit(path: Path, what: str) -> CheckpointError:
+    """Notes that contradict the tensors."""
+    return CheckpointError(f"{path}: the packed file {what}; pack the model again.")

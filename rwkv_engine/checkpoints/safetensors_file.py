@@ -110,13 +110,13 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _metadata(path: Path, notes: object) -> dict[str, str]:
     if not isinstance(notes, dict) or not all(
-        _is_text(key) and _is_text(value) for key, value in notes.items()
+        is_text(key) and is_text(value) for key, value in notes.items()
     ):
         raise CheckpointError(f"{path}: __metadata__ must map text to text; write the file again.")
     return notes
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     """Text without lone surrogates, which JSON can spell and nothing can print."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 

@@ -9,16 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from rwkv_engine.checkpoints.checkpoint import shown
-from rwkv_engine.checkpoints.layouts import TIME_STATE, bare
+from rwkv_engine.checkpoints.layouts import bare
+from rwkv_engine.checkpoints.names import is_time_state, time_state
 from rwkv_engine.checkpoints.opening import OPENERS, container_of
 from rwkv_engine.checkpoints.write import stored, write_safetensors
 from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, WrongShape
 from rwkv_engine.numbers.tensor import Tensor
-
-
-def name_of(layer: int) -> str:
-    """The tensor's name in layer `layer`."""
-    return f"blocks.{layer}.att.time_state"
 
 
 def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
@@ -31,16 +27,16 @@ def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
     if not path.is_file():
         raise CheckpointError(f"{path} is no file; give the path of a state file.")
     tensors = bare(path, OPENERS[container_of(path)](path).tensors)
-    others = [name for name in tensors if not TIME_STATE.fullmatch(name)]
+    others = [name for name in tensors if not is_time_state(name)]
     if others or not tensors:
         what = f"it holds {shown(others[0])}" if others else "it holds nothing"
         raise UnknownLayout(f"{path} is no state file: {what}, wanted blocks.N.att.time_state alone.")
     for layer in range(len(tensors)):
-        if name_of(layer) not in tensors:
+        if time_state(layer) not in tensors:
             raise MissingTensor(
                 f"{path} holds {len(tensors)} layers of time_state, but none for layer {layer}; the file is incomplete."
             )
-    found = tuple(tensors[name_of(layer)] for layer in range(len(tensors)))
+    found = tuple(tensors[time_state(layer)] for layer in range(len(tensors)))
     for tensor in found:
         if len(tensor.shape) != 3 or tensor.shape[1] != tensor.shape[2] or tensor.shape != found[0].shape:
             raise WrongShape(
@@ -52,5 +48,5 @@ def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
 def write_time_state(path: str | Path, layers: np.ndarray) -> None:
     """Write [L, H, value, key] float32 as a time_state in safetensors, whole or not at all. Raises CheckpointError."""
     write_safetensors(
-        path, {name_of(n): stored(name_of(n), "F32", matrix) for n, matrix in enumerate(layers)}
+        path, {time_state(n): stored(time_state(n), "F32", matrix) for n, matrix in enumerate(layers)}
     )

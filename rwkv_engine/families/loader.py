@@ -2,27 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from rwkv_engine.errors import MissingTensor, WrongShape
-from rwkv_engine.formats import QUANTIZED, format_named, own_format
+from rwkv_engine.checkpoints.names import EMBEDDING, HEAD, keeps_its_precision, layer_of, matrices
+from rwkv_engine.errors import CheckpointError, MissingTensor, WrongShape
+from rwkv_engine.formats import format_for, own_format
+from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
-
-#: tokens of a vocabulary from which on the head is quantized too
-SMALL_VOCABULARY = 8192
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> int:
     """L: one more than the highest block number."""
-    numbers = {
-        int(name.split(".")[1])
-        for name in tensors
-        if name.startswith("blocks.") and name.split(".")[1].isdigit()
-    }
-    return 1 + max(numbers, default=-1)
+    numbers = (layer_of(name) for name in tensors)
+    return 1 + max((number for number in numbers if number is not None), default=-1)
 
 
 def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -42,25 +36,12 @@ def matrix_shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def is_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is one of the matrices that a model's weight format is about: all but the embedding and the low-rank pairs."""
-    return name.endswith(".weight") and len(tensor.shape) == 2 and name != "emb.weight"
-
-
-def keeps_its_precision(name: str, tensor: Tensor) -> bool:
-    """Whether a matrix is left as it is when a model is quantized: the head of a small vocabulary.
-
-    Its rounding goes straight to the logits (measured: 99 % of what INT8 loses in a small RWKV-7), and it is few bytes.
-    """
-    return name == "head.weight" and tensor.shape[0] < SMALL_VOCABULARY
-
-
 class Loader:
     """Reads the tensors of one checkpoint into stacked vectors and formatted matrices.
 
     tensors  BlinkDL's names.
     layers   L.
-    weights  name of the matrices' format, or None for the checkpoint's own.
+    weights  name of the matrices' format, or None for the checkpoint's own; `format` is the one that it comes to.
     owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
     unread_bytes  of the owners, how many a token does not read: embeddings, of which it reads one row, and empty places.
     """
@@ -68,14 +49,13 @@ class Loader:
     def __init__(self, tensors: Mapping[str, Tensor], layers: int, weights: str | None) -> None:
         self.tensors = tensors
         self.layers = layers
-        own = own_format({tensor.dtype for name, tensor in tensors.items() if is_matrix(name, tensor)})
-        self.format: ModuleType = format_named(weights or own)
+        self.format = format_for(matrices(tensors), weights)
         self.owners: list[np.ndarray] = []
         self.unread_bytes = 0
 
     def vector(self, name: str, *shape: int) -> np.ndarray:
         """One tensor as float32 of `shape`; WrongShape if it has another number of elements."""
-        tensor = find(self.tensors, name)
+        tensor = _plain(find(self.tensors, name))
         if prod(tensor.shape) != prod(shape):
             raise WrongShape(
                 f"tensor {name}: got shape {list(tensor.shape)}, want {prod(shape)} elements as {list(shape)}"
@@ -101,14 +81,14 @@ class Loader:
 
     def embedding(self, rows: int, cols: int) -> Any:
         """The embedding [V, C], read row by row as the checkpoint has it."""
-        packed = self.small([self._checked("emb.weight", rows, cols)])
+        packed = self.small([self._checked(EMBEDDING, rows, cols)])
         self.unread_bytes += self.owners[-1].nbytes
         return packed
 
     def head(self, rows: int, cols: int) -> Any:
         """The head [V, C] in the model's format, or in its own where `keeps_its_precision` says so."""
-        tensor = self._checked("head.weight", rows, cols)
-        if self.format.NAME in QUANTIZED and keeps_its_precision("head.weight", tensor):
+        tensor = self._checked(HEAD, rows, cols)
+        if self.format.quantized and tensor.format is None and keeps_its_precision(HEAD, tensor):
             return self.small([tensor])
         return self._keep(self.format.pack([tensor]))
 
@@ -153,7 +133,9 @@ class Loader:
                     raise WrongShape(
                         f"tensor {other.name}: got shape {list(other.shape)}, want {list(first.shape)}"
                     )
-        pairs, owners = self._small(tensors).pack_heads(layers, heads)
+        pack_heads = self._small(tensors).pack_heads
+        assert pack_heads is not None  # tensors as they are stored are floats
+        pairs, owners = pack_heads(layers, heads)
         read = sum(prod(tensor.shape) for tensor in tensors) * owners[0].itemsize
         self.unread_bytes += (
             sum(owner.nbytes for owner in owners) - read
@@ -169,9 +151,9 @@ class Loader:
     def _pair(self, suffix: str, first: int) -> list[Tensor]:
         return [find(self.tensors, f"blocks.{layer}.{suffix}") for layer in range(first, self.layers)]
 
-    def _small(self, tensors: Sequence[Tensor]) -> ModuleType:
+    def _small(self, tensors: Sequence[Tensor]) -> Format:
         """Low-rank matrices are few and sensitive: they keep the checkpoint's own precision whatever the others become."""
-        return format_named(own_format({t.dtype for t in tensors}))
+        return own_format([_plain(tensor) for tensor in tensors])
 
     def _checked(self, name: str, rows: int, cols: int) -> Tensor:
         tensor = find(self.tensors, name)
@@ -185,12 +167,24 @@ class Loader:
         return rows
 
 
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor, which must hold plain numbers; CheckpointError for one that is packed."""
+    if tensor.format is not None:
+        raise CheckpointError(
+            f"tensor {tensor.name}: got a matrix packed in {tensor.format.name}, want plain numbers, as a low-rank half, "
+            "an embedding or a vector has them; pack the model again"
+        )
+    return tensor
+
+
 def transposed(tensor: Tensor) -> Tensor:
     """The same matrix with its axes exchanged, still unread."""
+    _plain(tensor)
     return Tensor(tensor.name, tensor.shape[::-1], tensor.dtype, lambda: tensor.bits().T)
 
 
 def cut(tensor: Tensor, part: Any) -> Tensor:
     """A part of a tensor (a NumPy index of it), still unread."""
+    _plain(tensor)
     shape = np.empty(tensor.shape, np.bool_)[part].shape if prod(tensor.shape) else tensor.shape
     return Tensor(tensor.name, shape, tensor.dtype, lambda: tensor.bits()[part])

@@ -1,31 +1,58 @@
-"""Weight formats: how the elements of a matrix are laid out in memory. Each row of FORMATS is one file.
+"""Weight formats: how the numbers of a matrix lie in memory. Each row of FORMATS is one file, with its `Format` record.
 
-A format is a module with NAME, `pack(tensors)` and `unpack(rows, layer)`; the type that `pack` makes chooses the kernels when a
-family's program is compiled. The float formats, of which one is every checkpoint's own, also have `pack_heads(layers, heads)` and
-can be read by rows: embeddings and low-rank pairs are always in one of them.
+The type that a format's `pack` makes chooses the kernels when a family's program is compiled. To add a format, write its record and its
+kernels, as `int8` and `kernels.matmul_int8` do, and put it into FORMATS: loading, packed files, `quantize`, estimates of memory and the
+options then know it.
 """
 
-from types import ModuleType
+from collections.abc import Sequence
 
-from rwkv_engine.errors import OptionError
+from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.formats import bf16, f16, f32, int8
+from rwkv_engine.numbers.format import Format
+from rwkv_engine.numbers.tensor import Tensor
 
-FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (f32, bf16, f16, int8)}
-#: element type in a file -> the format that keeps it as it is
-OWN = {"F32": "f32", "BF16": "bf16", "F16": "f16"}
-#: formats that lose precision, which a packed file stores
-QUANTIZED = ("int8",)
+FORMATS: dict[str, Format] = {one.name: one for one in (f32.FORMAT, bf16.FORMAT, f16.FORMAT, int8.FORMAT)}
+#: the format that `quantize` and `pull` make unless told otherwise
+DEFAULT = int8.FORMAT.name
 
 
-def format_named(name: str) -> ModuleType:
+def format_named(name: str) -> Format:
     """The format called `name`; OptionError, with the names there are, for any other."""
     if name not in FORMATS:
         raise OptionError(f"weights: got {name!r}, want one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
-def own_format(dtypes: set[str]) -> str:
-    """Name of the format that loses nothing of tensors of these element types: f32 where floats are mixed, int8 where some are packed."""
-    if "INT8" in dtypes:
-        return "int8"
-    return OWN[next(iter(dtypes))] if len(dtypes) == 1 else "f32"
+def quantized_names() -> tuple[str, ...]:
+    """Names of the formats that `quantize` makes."""
+    return tuple(name for name, one in FORMATS.items() if one.quantized)
+
+
+def own_format(tensors: Sequence[Tensor]) -> Format:
+    """The format that loses nothing of tensors as they are stored: f32 where element types are mixed, a quantized one where some are packed.
+
+    Raises CheckpointError for tensors that are packed in several formats.
+    """
+    tags = {tensor.dtype for tensor in tensors}
+    own = [one for one in FORMATS.values() if one.tag in tags]
+    packed = [one for one in own if one.quantized]
+    if len(packed) > 1:
+        names = " and ".join(one.name for one in packed)
+        raise CheckpointError(f"the matrices are packed in several formats, {names}; pack the model again")
+    if packed:
+        return packed[0]
+    return own[0] if len(own) == 1 else f32.FORMAT
+
+
+def format_for(tensors: Sequence[Tensor], weights: str | None) -> Format:
+    """The format in which matrices are run: the one called `weights`, or (None) their own.
+
+    Raises OptionError for an unknown name, and for matrices that are packed in another format; CheckpointError as `own_format`.
+    """
+    wanted, own = None if weights is None else format_named(weights), own_format(tensors)
+    if wanted is not None and own.quantized and wanted is not own:
+        raise OptionError(
+            f"weights: got {weights!r}, but the model is packed in {own.name}; load the checkpoint that it was made of"
+        )
+    return wanted or own

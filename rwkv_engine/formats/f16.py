@@ -1,14 +1,13 @@
 """float16: IEEE half precision. Row-major, 2 bytes each; meant for checkpoints in F16, which lose nothing."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, view_matrix
-from rwkv_engine.kernels.matmul_float import F16Heads, F16Rows
+from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, row_major
+from rwkv_engine.kernels.matmul_float import F16Heads, F16Rows, room_for_floats
+from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
-
-NAME = "f16"
 
 
 def _stored(tensor: Tensor) -> np.ndarray:
@@ -17,18 +16,19 @@ def _stored(tensor: Tensor) -> np.ndarray:
     return converted(tensor, np.float16, lambda rows: rows.astype(np.float16)).view(np.uint16)
 
 
-def pack(tensors: Sequence[Tensor]) -> tuple[F16Rows, list[np.ndarray]]:
-    """The matrices [rows, cols] of a layer each, with the arrays that hold them (views of the file where possible)."""
-    return packed(F16Rows, _stored, tensors)
+def _to_float32(stored: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    return stored.view(np.float16).astype(np.float32)
 
 
-def pack_heads(
-    layers: Sequence[Sequence[Tensor | None]], heads: int
-) -> tuple[list[F16Heads], list[np.ndarray]]:
-    """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`; see `rows.packed_heads`."""
-    return packed_heads(F16Heads, _stored, layers, heads)
-
-
-def unpack(rows: F16Rows, layer: int) -> np.ndarray:
-    """One layer's matrix [rows, cols] as float32."""
-    return view_matrix(rows, layer, np.float16).astype(np.float32)
+FORMAT = Format(
+    name="f16",
+    tag="F16",
+    quantized=False,
+    element=np.dtype(np.uint16),
+    shape_of=row_major,
+    stored=_stored,
+    to_float32=_to_float32,
+    pack=partial(packed, F16Rows, _stored),
+    room=room_for_floats,
+    pack_heads=partial(packed_heads, F16Heads, _stored),
+)

@@ -1,14 +1,13 @@
 """float32: the elements as they are. Row-major, 4 bytes each; nothing is lost."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, view_matrix
-from rwkv_engine.kernels.matmul_float import F32Heads, F32Rows
+from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, row_major
+from rwkv_engine.kernels.matmul_float import F32Heads, F32Rows, room_for_floats
+from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
-
-NAME = "f32"
 
 
 def _stored(tensor: Tensor) -> np.ndarray:
@@ -17,18 +16,19 @@ def _stored(tensor: Tensor) -> np.ndarray:
     return converted(tensor, np.float32, lambda rows: rows)
 
 
-def pack(tensors: Sequence[Tensor]) -> tuple[F32Rows, list[np.ndarray]]:
-    """The matrices [rows, cols] of a layer each, with the arrays that hold them (views of the file where possible)."""
-    return packed(F32Rows, _stored, tensors)
+def _to_float32(stored: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    return stored
 
 
-def pack_heads(
-    layers: Sequence[Sequence[Tensor | None]], heads: int
-) -> tuple[list[F32Heads], list[np.ndarray]]:
-    """The second halves [R, C] of low-rank pairs, cut by heads for `kernels.matmul.expand`; see `rows.packed_heads`."""
-    return packed_heads(F32Heads, _stored, layers, heads)
-
-
-def unpack(rows: F32Rows, layer: int) -> np.ndarray:
-    """One layer's matrix [rows, cols] as float32."""
-    return view_matrix(rows, layer, np.float32)
+FORMAT = Format(
+    name="f32",
+    tag="F32",
+    quantized=False,
+    element=np.dtype(np.float32),
+    shape_of=row_major,
+    stored=_stored,
+    to_float32=_to_float32,
+    pack=partial(packed, F32Rows, _stored),
+    room=room_for_floats,
+    pack_heads=partial(packed_heads, F32Heads, _stored),
+)

@@ -1,6 +1,5 @@
-"""What the float formats share: matrices stay where the file is mapped, and are copied only if they must change."""
+"""What the formats share: matrices stay where the file is mapped, and are copied only if they must change."""
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from rwkv_engine.numbers.tensor import Tensor
 
 #: numbers that are converted at once
 _PIECE = 1 << 20
-#: turns a tensor into a C-contiguous array of the format's elements: a view of the file where it already is one
+#: `Format.stored`
 Stored = Callable[[Tensor], np.ndarray]
 
 
@@ -23,7 +22,7 @@ def packed(
     """
     owners = [stored(tensor) for tensor in tensors]
     at = np.array([array.ctypes.data for array in owners], np.int64)
-    return rows(at, *owners[0].shape), owners
+    return rows(at, *tensors[0].shape), owners
 
 
 def packed_heads(
@@ -75,12 +74,6 @@ def aligned(array: np.ndarray) -> np.ndarray:
     return array if array.flags.c_contiguous and array.flags.aligned else np.ascontiguousarray(array).copy()
 
 
-def view(address: int, count: int, dtype: type) -> np.ndarray:
-    """[count] elements of `dtype` at an address, as a view that owns nothing; for tests and tools."""
-    buffer = memoryview((ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(int(address)))
-    return np.frombuffer(buffer, dtype)
-
-
-def view_matrix(rows: Any, layer: int, dtype: type) -> np.ndarray:
-    """One layer's matrix [rows, cols] of a float format as the stored elements."""
-    return view(rows.at[layer], rows.rows * rows.cols, dtype).reshape(rows.rows, rows.cols)
+def row_major(rows: int, cols: int) -> tuple[int, int]:
+    """Shape of a matrix that is stored as it is."""
+    return rows, cols

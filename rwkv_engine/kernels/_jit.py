@@ -19,7 +19,8 @@ what pip does not know stays when it removes a package, and the folder that so s
 import functools
 import hashlib
 import pickle
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,6 +205,10 @@ class _PackageCache(caching.FunctionCache):
         super().__init__(function)
         self._cache_file = _Files(self._cache_path, self._impl.filename_base)
 
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Text in place of types, so that an index can be read where a type that it names is missing."""
+        return tuple(_names(sig)), *super()._index_key(sig, codegen)[1:]
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compile result kept for the argument types `sig`; None: it must be compiled."""
         _name_the_runtime()
@@ -218,3 +223,21 @@ class _PackageCache(caching.FunctionCache):
         """Keep what was just compiled."""
         super().save_overload(sig, data)
         give_back_code(_COMPILER)
+
+
+def _names(kinds: Any) -> Iterator[str]:
+    """What tells argument types apart: their names; of named tuples, whose names are short, also the modules, and the sources of those
+    that are not this package's, where a weight format of somebody else has its type and its kernels."""
+    for kind in kinds:
+        yield str(kind)
+        if hasattr(kind, "instance_class"):
+            yield _origin(kind.instance_class.__module__)
+        yield from _names(getattr(kind, "types", None) or ((kind.inner,) if hasattr(kind, "inner") else ()))
+
+
+@functools.cache
+def _origin(module: str) -> str:
+    source = getattr(sys.modules.get(module), "__file__", None)
+    if module.startswith(__name__.partition(".")[0] + ".") or source is None:
+        return module
+    return f"{module} {hashlib.sha256(Path(source).read_bytes()).hexdigest()}"

@@ -1,13 +1,17 @@
-"""What a published model will take on disk and in memory, estimated from its shape before it is there."""
+"""What a published model will take on disk and in memory, told before it is there."""
 
 from dataclasses import dataclass
-from math import prod
 
-from rwkv_engine.numbers.int8_layout import shape_of
-from rwkv_engine.system.process import PROCESS
+from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.formats import format_named
+from rwkv_engine.memory import estimate
+from rwkv_engine.system.process import COMPILING, PROCESS
+from rwkv_engine.tools.quantize import packed_bytes
 
-#: ids of the World vocabulary
-VOCABULARY = 65_536
+#: in place of a format's name: a model as it was published
+KEEP = "keep"
+#: rows and columns of a matrix by which a format is weighed
+_LARGE = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,24 +22,17 @@ class Footprint:
     memory: int
 
 
-def footprint(format: str, bytes: int, layers: int, width: int, vocab: int = VOCABULARY) -> Footprint:
-    """Of an RWKV-7 model whose numbers have 16 bits.
-
-    format   "int8" as `quantize` packs it, or "keep".   bytes  of its file.
-    layers, width, vocab  L, C, V; the channel mix is 4 C wide.
-    """
-    embedding = 2 * vocab * width
-    if format == "keep":
-        return Footprint(bytes, bytes - embedding + PROCESS)
-    matrices = (
-        [(width, width)] * 4 * layers + [(4 * width, width), (width, 4 * width)] * layers + [(vocab, width)]
-    )
-    others = bytes - 2 * sum(map(prod, matrices))
-    file = others + sum(prod(shape_of(*matrix)) for matrix in matrices)
-    return Footprint(file, file - embedding + PROCESS)
+def footprint(checkpoint: Checkpoint, format: str) -> Footprint:
+    """Of a checkpoint, of which only headers are read, in the format that `pull` is to make. Raises OptionError for an unknown one."""
+    if format == KEEP:
+        file, run = sum(tensor.nbytes for tensor in checkpoint.tensors.values()), None
+    else:
+        file, run = packed_bytes(checkpoint, format), format
+    return Footprint(file, estimate(checkpoint, run).total + COMPILING)
 
 
 def rough(format: str, bytes: int) -> Footprint:
     """The least that a model of unknown shape takes, from the bytes of its files, if its numbers have 16 bits."""
-    file = bytes if format == "keep" else bytes * 17 // 32
-    return Footprint(file, file + PROCESS)
+    if format != KEEP:
+        bytes = bytes * format_named(format).bytes_of(_LARGE, _LARGE) // (2 * _LARGE * _LARGE)
+    return Footprint(bytes, bytes + PROCESS)

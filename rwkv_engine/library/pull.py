@@ -10,17 +10,18 @@ from pathlib import Path
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.checkpoints.names import matrices
 from rwkv_engine.errors import CheckpointError, DownloadError, OptionError, UnknownLayout
-from rwkv_engine.families.loader import is_matrix
+from rwkv_engine.formats import DEFAULT, own_format, quantized_names
 from rwkv_engine.library import registry
-from rwkv_engine.library.footprint import Footprint, rough
+from rwkv_engine.library.footprint import KEEP, Footprint, rough
 from rwkv_engine.library.hub import RemoteFile, Repository, describe, fetch, look_up
 from rwkv_engine.library.known_models import KNOWN, known
 from rwkv_engine.library.registry import Record
+from rwkv_engine.numbers.sizes import size
 from rwkv_engine.system.process import physical_memory
 from rwkv_engine.tools.quantize import packed_bytes, quantize
 
-FORMATS = ("int8", "keep")
 ENDINGS = (".safetensors", ".st", ".pth", ".gguf")  #: of weights
 INDEX = "model.safetensors.index.json"
 COMPANIONS = ("tokenizer.json", "config.json")  #: taken along from where the weights lie
@@ -33,7 +34,7 @@ def pull(
     source: str,
     *,
     name: str | None = None,
-    format: str = "int8",
+    format: str = DEFAULT,
     force: bool = False,
     tokenizer: str | Path | None = None,
     endpoint: str | None = None,
@@ -44,7 +45,7 @@ def pull(
 
     source     a name of `known_models.KNOWN`, "owner/repo:file", or "owner/repo" if it holds one model.
     name       to register; None: the known name, or the repository's.
-    format     "int8", or "keep": as it was published.
+    format     a quantized weight format, or "keep": as it was published.
     force      fetch it though memory or disk seem too small.
     tokenizer  as for `load`, to be packed with it.       endpoint  of the hub; None: the package's default, or HF_ENDPOINT.
     say        told one line at each step.                progress  told how far quantizing is.
@@ -53,11 +54,12 @@ def pull(
     """
     row = known(source)
     where, _, wanted = (row.source if row else source).partition(":")
-    if format not in FORMATS:
-        raise OptionError(f"format: got {format!r}, want one of {', '.join(FORMATS)}")
-    if tokenizer is not None and format == "keep":
+    formats = (*quantized_names(), KEEP)
+    if format not in formats:
+        raise OptionError(f"format: got {format!r}, want one of {', '.join(formats)}")
+    if tokenizer is not None and format == KEEP:
         raise OptionError(
-            "a tokenizer can be packed with int8; a model that is kept as it is has the one that lies beside it"
+            "a tokenizer can be packed with a quantized model; one that is kept as it was published has what lies beside it"
         )
     if "/" not in where:
         raise OptionError(
@@ -77,12 +79,10 @@ def pull(
     with _usable(folder), _alone(folder, say):
         if (here := _same(name, key, format)) is not None:
             return here
-        say(
-            f"{where}: {', '.join(file.name for file in files)}, {sum(file.bytes for file in files) / 1e6:,.0f} MB"
-        )
+        say(f"{where}: {', '.join(file.name for file in files)}, {size(sum(file.bytes for file in files))}")
         paths = [fetch(file, folder) for file in files]
         model = paths[0] if len(_weights(files)) == 1 else folder
-        say("checked; " + ("quantizing" if format == "int8" else "registering"))
+        say("checked; " + ("registering" if format == KEEP else "quantizing"))
         try:
             record = _install(
                 name,
@@ -144,26 +144,33 @@ def _install(
     checkpoint = open_checkpoint(model)
     if tokenizer is not None and checkpoint.packing is not None:
         raise OptionError(f"{source} is packed already, with its tokenizer; pull it without another one")
-    config = families.detect(checkpoint.tensors).infer(checkpoint.tensors)  # refuses what does not run here
-    types = {
-        tensor.dtype for tensor_name, tensor in checkpoint.tensors.items() if is_matrix(tensor_name, tensor)
-    }
+    config = families.config_of(checkpoint)  # refuses what does not run here
+    stored = matrices(checkpoint.tensors)
     registry.clear_leftovers()
     place = registry.new_folder(name)
     try:
-        if format == "int8" and checkpoint.packing is None:
-            target = place / f"{name}-int8.safetensors"
-            quantize(checkpoint, target, "int8", tokenizer=tokenizer, progress=_counted(checkpoint, progress))
-            made = "int8"
+        if format != KEEP and checkpoint.packing is None:
+            target, told = place / f"{name}-{format}.safetensors", _counted(checkpoint, format, progress)
+            quantize(checkpoint, target, format, tokenizer=tokenizer, progress=told)
+            made = format
         else:
             for path in paths:
                 os.replace(path, place / path.name)
             target = place if model.is_dir() else place / model.name
-            made = "int8" if checkpoint.packing else "/".join(sorted(types))
-        size = sum(file.stat().st_size for file in place.iterdir())
+            types = "/".join(sorted({tensor.dtype for tensor in stored}))
+            made = own_format(stored).name if checkpoint.packing else types
+        taken = sum(file.stat().st_size for file in place.iterdir())
         inside = str(target.relative_to(registry.models_folder()))
         record = Record(
-            name, f"RWKV-{config.version}", made, size, inside, source, revision, key, fingerprint(checkpoint)
+            name,
+            f"RWKV-{config.version}",
+            made,
+            taken,
+            inside,
+            source,
+            revision,
+            key,
+            fingerprint(checkpoint),
         )
         registry.register(record)
     except BaseException:
@@ -172,11 +179,11 @@ def _install(
     return record
 
 
-def _counted(checkpoint: Checkpoint, progress: Progress | None) -> Callable[[int], None] | None:
+def _counted(checkpoint: Checkpoint, format: str, progress: Progress | None) -> Callable[[int], None] | None:
     """`progress` as `quantize` wants it."""
     if progress is None:
         return None
-    total, done = packed_bytes(checkpoint), 0
+    total, done = packed_bytes(checkpoint, format), 0
 
     def more(count: int) -> None:
         nonlocal done
@@ -194,8 +201,8 @@ def _same(name: str, key: str, format: str) -> Record | None:
         found = registry.record(name)
     except CheckpointError:
         return None  # damaged; it will be replaced
-    fits = found.digest == key and (found.format == "int8") == (format == "int8")
-    return found if fits and registry.path_of(found).exists() else None
+    fits = found.format not in quantized_names() if format == KEEP else found.format == format
+    return found if found.digest == key and fits and registry.path_of(found).exists() else None
 
 
 def _refuse_without_room(
@@ -204,19 +211,19 @@ def _refuse_without_room(
     """DownloadError, with the estimate, if disk or memory are too small."""
     total = sum(file.bytes for file in files)
     here = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
-    disk = max(total - here, 0) + (need.file if format == "int8" else 0)
+    disk = max(total - here, 0) + (0 if format == KEEP else need.file)
     place = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
     if disk > free:
         raise DownloadError(
-            f"{name} takes {disk / 1e9:.1f} GB on disk while it is pulled ({need.file / 1e9:.1f} GB afterwards), "
-            f"{place} has {free / 1e9:.1f} GB; make room, or --force to try"
+            f"{name} takes {size(disk)} on disk while it is pulled ({size(need.file)} afterwards), "
+            f"{place} has {size(free)}; make room, or --force to try"
         )
     memory = physical_memory()
     if memory is not None and need.memory > memory:
-        smaller = "; --format int8 takes less" if format == "keep" else ""
+        smaller = f"; --format {DEFAULT} takes less" if format == KEEP else ""
         raise DownloadError(
-            f"{name} needs about {need.memory / 1e9:.1f} GB of memory to run, this machine has {memory / 1e9:.1f} GB"
+            f"{name} needs about {size(need.memory)} of memory to run, this machine has {size(memory)}"
             f"{smaller}; choose a smaller model, or --force to pull it all the same"
         )
 

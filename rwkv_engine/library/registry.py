@@ -31,7 +31,7 @@ class Record:
     """One registered model.
 
     name         short name, as in `-m NAME`.            family  "RWKV-7" ...
-    format       "int8", or the file's own: "BF16" ...   bytes   of its files together.
+    format       a quantized one's name, or "BF16" ...   bytes   of its files together.
     path         of the file, or of the folder of shards, relative to the models folder.
     source       "owner/repo:file" it was pulled from.   revision  commit of that repository.
     digest       checksum of the files that were pulled.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.numbers import int8_layout
 from rwkv_engine.numbers.bf16 import bf16_to_float32
+from rwkv_engine.numbers.format import Format
 from rwkv_engine.system.pages import give_back, is_mapped, prefer_small
 
 #: element type in a file -> numpy dtype of its bits (BF16 has none of its own: its upper 16 bits of a float32)
@@ -25,25 +25,25 @@ class Tensor:
 
     name    its name in the file, for error messages.
     shape   axis lengths.
-    dtype   "F32", "F16", "BF16", or "INT8" for a packed matrix.
-    bits    returns the elements as float32, float16, or uint16 (the bits of BF16), of that shape; a packed matrix as
-            `int8_layout` says. Where the file stores exactly these it is a view of the mapped file (possibly strided), so it
+    dtype   "F32", "F16", "BF16", or the tag of the format of a packed matrix.
+    bits    returns the elements as float32, float16, or uint16 (the bits of BF16), of that shape; a packed matrix as its
+            format stores it. Where the file stores exactly these it is a view of the mapped file (possibly strided), so it
             costs no memory.
+    format  of a packed matrix.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     bits: Callable[[], np.ndarray]
+    format: Format | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that the elements take as they are stored."""
-        return (
-            prod(int8_layout.shape_of(*self.shape))
-            if self.dtype == "INT8"
-            else prod(self.shape) * BITS[self.dtype].itemsize
-        )
+        if self.format is not None:
+            return self.format.bytes_of(*self.shape)
+        return prod(self.shape) * BITS[self.dtype].itemsize
 
     def rows(self) -> Callable[[int, int], np.ndarray]:
         """read(first, last): some of a float matrix's rows as float32, so that a large one need never be widened as a whole."""
@@ -57,8 +57,8 @@ class Tensor:
     def float32(self) -> np.ndarray:
         """The elements as a float32 array of `shape`: C-contiguous, and never a view of the file."""
         bits = self.bits()
-        if self.dtype == "INT8":
-            return int8_layout.unpacked(bits, *self.shape)
+        if self.format is not None:
+            return self.format.to_float32(bits, *self.shape)
         return (
             np.ascontiguousarray(bf16_to_float32(bits))
             if self.dtype == "BF16"

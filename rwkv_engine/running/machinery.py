@@ -9,14 +9,13 @@ import numpy as np
 from rwkv_engine import families, memory
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
+from rwkv_engine.checkpoints.names import matrices
 from rwkv_engine.families.heads import HEAD_VECTORS
-from rwkv_engine.families.loader import Loader, is_matrix
+from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import FINITE, new_words, tell
 from rwkv_engine.families.program import arguments, step
-from rwkv_engine.formats import own_format
+from rwkv_engine.formats import FORMATS, own_format
 from rwkv_engine.kernels.frozen import Frozen
-from rwkv_engine.kernels.matmul_float import room_for_floats
-from rwkv_engine.kernels.matmul_int8 import room_for
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.numbers.tensor import one_at_a_time
 from rwkv_engine.running.embedding import Rows
@@ -43,19 +42,17 @@ class Machinery:
     def __init__(
         self, checkpoint: Checkpoint, weights: str | None, threads: int | None, ram: int | None
     ) -> None:
-        self.family = families.detect(checkpoint.tensors)
-        self.config = self.family.infer(checkpoint.tensors)
+        self.config = families.config_of(checkpoint)
+        self.family = families.family_of(self.config)
         bounded = memory.estimate(checkpoint, weights, cache=False) if ram is not None else None
         if bounded is not None and ram is not None:
             memory.require(bounded, ram)
         early = ram is None and _lies_ready(checkpoint, weights)
         if early:  # before anything is read: what is once in small pages stays so
-            prefer_large(
-                tensor.bits() for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)
-            )
+            prefer_large(tensor.bits() for tensor in matrices(checkpoint.tensors))
         loader = Loader(one_at_a_time(checkpoint.tensors, stay=early), self.config.layers, weights)
         prepared = self.family.prepare(loader, self.config)
-        self.owners, self.format = tuple(loader.owners), loader.format.NAME
+        self.owners, self.format = tuple(loader.owners), loader.format.name
         if ram is None and not early:
             prefer_large(self.owners[1:])
         prefer_small(self.owners[:1])
@@ -114,14 +111,14 @@ class Machinery:
 def room_for_model(config: ModelConfig) -> int:
     """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
     widest = max(config.width, config.ffn)
-    return max(room_for_floats(widest, CHUNK), room_for(widest, CHUNK), HEAD_VECTORS * config.head_size)
+    rooms = [format.room(widest, CHUNK) for format in FORMATS.values()]
+    return max(*rooms, HEAD_VECTORS * config.head_size)
 
 
 def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
     """Whether matrices are run as they lie in the file, so that to look for them reads and converts nothing."""
-    own = own_format({tensor.dtype for name, tensor in checkpoint.tensors.items() if is_matrix(name, tensor)})
     return (
-        weights in (None, own)
+        weights in (None, own_format(matrices(checkpoint.tensors)).name)
         and checkpoint.container in ("safetensors", "packed")
         and checkpoint.layout == BLINKDL.name
     )

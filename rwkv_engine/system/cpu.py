@@ -163,7 +163,7 @@ def wide_vectors() -> bool:
 def reads_ahead() -> bool:
     """Whether the processor that kernels are compiled for keeps up with a stream of weights by itself, so that prefetches only cost.
 
-    AMD's Zen does: on a Zen 4, BF16 is read by one core 1.2 to 1.8 times as fast without them, INT8 1.1 times. Intel's cores gain
+    AMD's Zen does: on a Zen 4, BF16 is read by one core 1.2 to 1.8 times as fast without them, 8-bit weights 1.1 times. Intel's cores gain
     by them (14 instead of 9 GB/s for a core of a Xeon).
     """
     import llvmlite.binding

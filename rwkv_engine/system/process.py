@@ -11,10 +11,8 @@ LINKING = 36_000_000
 TOKENIZER = 8_000_000
 #: what compiling a program takes on top, once: until it is in the cache
 COMPILING = 172_000_000
-#: bytes of a small model's state and work arrays, which `memory` adds up for each model
-WORK = 14_000_000
 #: what a process may come to take besides the weights
-PROCESS = BASE + TOKENIZER + COMPILING + WORK
+PROCESS = BASE + TOKENIZER + COMPILING
 #: where a control group says how much memory its processes may use
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 

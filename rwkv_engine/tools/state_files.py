@@ -38,8 +38,8 @@ class StateFile:
 
 def layout_of(checkpoint: Checkpoint) -> StateLayout:
     """The layout of the states of a model's checkpoint, without loading the model. Raises CheckpointError."""
-    family = families.detect(checkpoint.tensors)
-    return StateLayout(family.planes(family.infer(checkpoint.tensors)), fingerprint(checkpoint))
+    config = families.config_of(checkpoint)
+    return StateLayout(families.family_of(config).planes(config), fingerprint(checkpoint))
 
 
 def place(state: State, layers: Mapping[int, Tensor]) -> None:

@@ -4,7 +4,7 @@ An entry is a state file whose name is a hash of everything that led to it: the 
 processor, the state before the first token, and the tokens. A prompt's hashes are chained, so the longest beginning that is known is
 found without an index, and processes that share the folder need no lock: files are written whole and renamed into place.
 Entries lie at whole numbers of CHUNK tokens. Reading on from one makes the same passes as reading from the start, so the logits are
-the same bit for bit. INT8 and BF16 states of one model could stand in for each other, but the numbers would differ a little; they are
+the same bit for bit. States of one model in two formats could stand in for each other, but the numbers would differ a little; they are
 kept apart.
 """
 

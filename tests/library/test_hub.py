@@ -12,13 +12,13 @@ import models
 import numpy as np
 import pytest
 
-from rwkv_engine import CheckpointError, DownloadError, OptionError, pull
+from rwkv_engine import CheckpointError, DownloadError, OptionError, memory, pull
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.library import footprint as sizes
 from rwkv_engine.library import registry
-from rwkv_engine.library.known_models import KNOWN
+from rwkv_engine.library.known_models import KNOWN, KnownModel
 from rwkv_engine.loading import open_named
-from rwkv_engine.system.process import PROCESS
+from rwkv_engine.system.process import COMPILING
 from rwkv_engine.tools.quantize import packed_bytes
 
 PROGRAM = [sys.executable, "-m", "rwkv_engine_cli.app"]
@@ -227,7 +227,7 @@ def test_what_the_hub_refuses_is_one_sentence(hub, small):
         pull("someone/tiny", format="int3", endpoint=hub.url)
     with pytest.raises(OptionError, match="model name"):
         pull("someone/tiny", name="../x", endpoint=hub.url)
-    with pytest.raises(OptionError, match="tokenizer can be packed with int8"):
+    with pytest.raises(OptionError, match="tokenizer can be packed with a quantized model"):
         pull("someone/tiny", format="keep", tokenizer="world", endpoint=hub.url)
     hub.files["someone/tiny"]["n.pth"] = small
     with pytest.raises(OptionError, match="holds 2 models; say which"):
@@ -262,10 +262,10 @@ def test_a_model_without_room_is_refused_with_the_estimate_unless_forced(hub, sm
     hub.files["someone/tiny"] = {"m.safetensors": small}
     if short == "memory":
         monkeypatch.setattr("rwkv_engine.library.pull.physical_memory", lambda: 200_000_000)
-        message = r"tiny needs about 0.3 GB of memory to run, this machine has 0.2 GB"
+        message = r"tiny needs about 27\d MB of memory to run, this machine has 200 MB"
     else:
         monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=1000))
-        message = r"tiny takes 0.0 GB on disk while it is pulled \(0.0 GB afterwards\)"
+        message = r"tiny takes \d\d.\d KB on disk while it is pulled \(\d\d.\d KB afterwards\)"
     with pytest.raises(DownloadError, match=message):
         pull("someone/tiny", format="keep", endpoint=hub.url)
     assert hub.ranges() == [] and files() == []
@@ -277,18 +277,27 @@ def test_a_known_name_is_looked_for_in_its_repository(hub, world, monkeypatch):
     repository, _, file = row.source.partition(":")
     hub.files[repository] = {file: world, "other.pth": world}
     monkeypatch.setattr("rwkv_engine.library.pull.physical_memory", lambda: row.footprint("int8").memory - 1)
-    with pytest.raises(DownloadError, match=f"{row.name} needs about 0.4 GB"):
+    with pytest.raises(DownloadError, match=f"{row.name} needs about 441 MB"):
         pull(row.name, endpoint=hub.url)
     monkeypatch.setattr("rwkv_engine.library.pull.physical_memory", lambda: row.footprint("int8").memory)
     assert pull(row.name, endpoint=hub.url).name == row.name
 
 
 def test_the_estimate_of_a_packed_model_is_what_packing_makes(tmp_path):
-    tensors = models.random_model("7", layers=3, heads=16, vocab=16384)
+    ranks = (5, 6, 3, 7)
+    tensors = models.random_model(
+        "7", layers=3, heads=2, head_size=64, vocab=16384, ranks=ranks, layer0_residual="present"
+    )
     path = models.write(tmp_path / "m.safetensors", tensors, "BF16")
-    got = sizes.footprint("int8", sum(2 * array.size for array in tensors.values()), 3, 128, 16384)
-    assert got.file == packed_bytes(open_checkpoint(path))
-    assert got.memory == got.file - 2 * 16384 * 128 + PROCESS
+    row, checkpoint = KnownModel("x", "x.pth", 0, 3, 128, ranks, 16384), open_checkpoint(path)
+    assert {name: t.shape for name, t in row.headers().tensors.items()} == {
+        name: array.shape for name, array in tensors.items()
+    }
+    got, kept = row.footprint("int8"), row.footprint("keep")
+    assert got.file == packed_bytes(checkpoint)
+    assert got.memory == memory.estimate(checkpoint, "int8").total + COMPILING
+    assert kept.file == sum(2 * array.size for array in tensors.values()) < path.stat().st_size
+    assert kept.memory == memory.estimate(checkpoint).total + COMPILING
     assert sizes.rough("int8", path.stat().st_size).file <= got.file
 
 
@@ -297,6 +306,7 @@ def test_known_models_grow_with_their_names_and_need_less_as_int8():
         assert before.bytes < after.bytes and before.footprint("int8").memory < after.footprint("int8").memory
     for row in KNOWN:
         assert row.footprint("int8").file < 0.7 * row.bytes
+        assert row.footprint("keep").file == pytest.approx(row.bytes, rel=0.003)
         billions = float(row.name.rpartition("-")[2].rstrip("b"))
         assert 0.4 < row.bytes / 2e9 / (billions + 0.05) < 1.3, row
 
@@ -306,7 +316,7 @@ def test_what_a_broken_off_download_takes_is_told(rwkv):
     begun.mkdir(parents=True)
     (begun / "m.pth.part").write_bytes(bytes(3_000_000))
     told = rwkv("models")
-    assert "unfinished downloads: 3 MB" in told and str(begun.parent) in told
+    assert "unfinished downloads: 3.0 MB" in told and str(begun.parent) in told
 
 
 def test_the_verb_lists_known_models_without_the_network(rwkv):

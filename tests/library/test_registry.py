@@ -188,7 +188,7 @@ def test_a_name_works_in_every_verb(rwkv):
     assert rwkv("tokenize", "Hello", "-m", "small") == rwkv("tokenize", "Hello")
     assert "packed.safetensors" in rwkv("quantize", "small", "packed.safetensors")
     assert "there are small" in rwkv("generate", "x", "-m", "smal", status=2)
-    assert rwkv("models").splitlines()[1].split() == ["small", "RWKV-7", "0", "MB", "F32", str(path)]
+    assert rwkv("models").splitlines()[1].split() == ["small", "RWKV-7", "10", "bytes", "F32", str(path)]
     assert json.loads(rwkv("models", "--json"))[0]["source"] == RECORD.source
     assert rwkv("models", "remove", "small") == "removed small\n" and "no models yet" in rwkv("models")
 

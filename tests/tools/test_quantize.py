@@ -1,7 +1,9 @@
 """Packed files: the same model, whole or not at all, and damaged ones refused."""
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,10 @@ from safetensors.numpy import load_file, save_file
 import rwkv_engine
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.errors import CheckpointError, OptionError
+from rwkv_engine.families.loader import Loader, transposed
+from rwkv_engine.formats import FORMATS
 from rwkv_engine.numbers import int8_layout
+from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system.files import cache_folder
 from rwkv_engine.tools.quantize import cached, packed_bytes
 
@@ -38,6 +43,14 @@ def packed(checkpoints, tokenizer_file, tmp_path):
     """A packed RWKV-7."""
     target = tmp_path / "packed.safetensors"
     rwkv_engine.quantize(checkpoints("7", "BF16", vocab=64)[0], target, tokenizer=tokenizer_file)
+    return target
+
+
+@pytest.fixture
+def plain(checkpoints, tokenizer_file, tmp_path):
+    """A packed RWKV-7 whose other tensors are float32, as which NumPy knows them."""
+    target = tmp_path / "packed.safetensors"
+    rwkv_engine.quantize(checkpoints("7")[0], target, tokenizer=tokenizer_file)
     return target
 
 
@@ -171,48 +184,105 @@ def test_what_cannot_be_quantized_is_refused(packed, checkpoints, tokenizer_file
     assert [p.name for p in tmp_path.iterdir()] == ["packed.safetensors"]
 
 
-def notes_changed(packed, **changes):
-    """The packed file with other notes; a note that becomes None is left out."""
+KEY = "blocks.0.att.key.weight"
+#: RWKV-7's small matrices -> RWKV-6's
+V6_NAMES = {
+    "blocks.1.att.w1": "blocks.1.att.time_decay_w1",
+    "blocks.1.att.w2": "blocks.1.att.time_decay_w2",
+    "blocks.1.att.r_k": "blocks.1.att.time_faaaa",
+}
+
+
+def notes_of(packed):
+    """What a packed file says of itself."""
     header = packed.read_bytes()
     length = int.from_bytes(header[:8], "little")
-    notes = json.loads(json.loads(header[8 : 8 + length])["__metadata__"]["rwkv_engine"]) | changes
-    save_file(load_file(packed), packed, {"rwkv_engine": json.dumps(notes)})
+    return json.loads(json.loads(header[8 : 8 + length])["__metadata__"]["rwkv_engine"])
+
+
+def notes_changed(packed, **changes):
+    """The packed file with other notes."""
+    save_file(load_file(packed), packed, {"rwkv_engine": json.dumps(notes_of(packed) | changes)})
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"version": 2},
-        {"version": "1"},
-        {"fingerprint": 3},
-        {"tokenizer": "/etc/passwd"},
-        {"int8": {"blocks.0.att.key.weight": [16, 1 << 50]}},
-        {"int8": {"blocks.0.att.key.weight": [160, 16]}},
-        {"int8": {"blocks.0.att.key.weight": "16 x 16"}},
-        {"int8": []},
-        {"turned": {}},
-        {"turned": ["blocks.0.ln1.weight"]},
+        *({"version": version} for version in (3, 0, -1, "1", "²", 1.5, True, math.nan, None, [2])),
+        *({"fingerprint": name} for name in (3, None, "²" * 64, "../" * 20 + "etc", "A" * 64)),
+        *({"tokenizer": name} for name in ("/etc/passwd", 3, ["world"], {})),
+        *({"template": name} for name in (3, None, "\ud800")),
+        *({"formats": given} for given in (None, [], {}, "int8", {"int8": []}, {"int8": None}, {"int3": {}})),
+        *({"formats": {"int8": {KEY: shape}}} for shape in ([16, 1 << 50], [160, 16], "16 x 16", [16, 16.0])),
+        *({"formats": {"int8": {KEY: shape}}} for shape in ([16], [True, 16], [math.nan, 16], [-16, -16])),
+        {"formats": {"bf16": {KEY: [16, 16]}}},
+        {"formats": {"int8": {"nothing": [16, 16]}}},
+        *({"turned": given} for given in ({}, None, [3], [["x"]], "x", ["nothing"])),
+        *({"turned": [name]} for name in ("blocks.0.ln1.weight", KEY)),
     ],
     ids=str,
 )
-def test_notes_that_lie_are_refused_in_one_sentence(checkpoints, tokenizer_file, tmp_path, changes):
-    packed = tmp_path / "packed.safetensors"
-    rwkv_engine.quantize(checkpoints("7", "F32")[0], packed, tokenizer=tokenizer_file)
-    notes_changed(packed)
-    assert np.isfinite(logits(rwkv_engine.load(packed))).all()
-    notes_changed(packed, **changes)
+def test_notes_that_lie_are_refused_in_one_sentence(plain, changes):
+    notes_changed(plain)
+    assert np.isfinite(logits(rwkv_engine.load(plain))).all()
+    notes_changed(plain, **changes)
     with pytest.raises(CheckpointError) as caught:
-        rwkv_engine.load(packed)
-    assert "\n" not in str(caught.value) and str(packed) in str(caught.value)
+        rwkv_engine.load(plain)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and str(plain) in sentence and len(sentence) < 500 + len(str(plain))
 
 
-def test_notes_that_are_no_json_are_refused(checkpoints, tokenizer_file, tmp_path):
+@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize(
+    "name", ["emb.weight", "blocks.1.ln2.weight", "blocks.1.att.w1", "blocks.1.att.w2", "blocks.1.att.r_k"]
+)
+def test_notes_that_pack_what_is_no_matrix_are_refused_before_anything_runs(
+    checkpoints, tokenizer_file, tmp_path, version, name
+):
+    """A row of a low-rank half that is turned, or a row of the embedding, would be looked for behind the end of the file."""
+    name = name if version == "7" else V6_NAMES.get(name, name)
     packed = tmp_path / "packed.safetensors"
-    rwkv_engine.quantize(checkpoints("7", "F32")[0], packed, tokenizer=tokenizer_file)
-    for notes in ("", "[", "[]", "{}", "null", "[" * 100_000):
-        save_file(load_file(packed), packed, {"rwkv_engine": notes})
+    source, tensors = checkpoints(version)
+    rwkv_engine.quantize(source, packed, tokenizer=tokenizer_file)
+    notes, shape = notes_of(packed), (1, *tensors[name].shape)[-2:]
+    notes["formats"]["int8"][name] = shape
+    notes["turned"] = [one for one in notes["turned"] if one != name]
+    stored = np.zeros(int8_layout.shape_of(*shape), np.uint8)
+    save_file(load_file(packed) | {name: stored}, packed, {"rwkv_engine": json.dumps(notes)})
+    with pytest.raises(CheckpointError, match=re.escape(name)) as caught:
+        rwkv_engine.load(packed)
+    assert str(packed) in str(caught.value)
+    tensor = Tensor(name, shape, "INT8", lambda: stored, FORMATS["int8"])
+    loader = Loader({name: tensor}, 1, None)  # whatever reader it came from
+    for read in (lambda: loader.vector(name, 1), lambda: loader.small([tensor]), lambda: transposed(tensor)):
+        with pytest.raises(CheckpointError, match=re.escape(name)):
+            read()
+
+
+def test_a_packed_file_of_version_1_is_read_as_before(plain):
+    """Which had one format, and noted its matrices' shapes under its name."""
+    want, notes = logits(rwkv_engine.load(plain)), notes_of(plain)
+    old = {key: notes[key] for key in ("fingerprint", "tokenizer", "template", "turned")}
+    old |= {"version": 1, "int8": notes["formats"]["int8"]}
+    save_file(load_file(plain), plain, {"rwkv_engine": json.dumps(old)})
+    model = rwkv_engine.load(plain)
+    assert model.format == "int8"
+    np.testing.assert_array_equal(logits(model), want)
+
+
+def test_a_layer_s_number_is_written_in_plain_digits(plain):
+    tensors, notes = load_file(plain), notes_of(plain)
+    tensors["blocks.².ln1.weight"] = tensors["blocks.0.ln1.weight"]
+    save_file(tensors, plain, {"rwkv_engine": json.dumps(notes)})
+    with pytest.raises(CheckpointError, match=r"blocks\.².ln1\.weight' has no place"):
+        rwkv_engine.load(plain)
+
+
+def test_notes_that_are_no_json_are_refused(plain):
+    for notes in ("", "[", "[]", "{}", "null", "[" * 100_000, '{"version": 1' + 5000 * "0" + "}"):
+        save_file(load_file(plain), plain, {"rwkv_engine": notes})
         with pytest.raises(CheckpointError, match="damaged"):
-            rwkv_engine.load(packed)
+            rwkv_engine.load(plain)
 
 
 def test_a_scale_that_is_nan_is_found(packed):

@@ -1,0 +1,55 @@
+"""`Format`: what a weight format has to tell the engine."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rwkv_engine.numbers.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One row of `formats.FORMATS`: how a matrix [rows, cols] is stored, as one array.
+
+    name        as options and packed files say it.
+    tag         `Tensor.dtype` of what is stored in it.
+    quantized   whether it loses precision: `quantize` writes it into packed files, and only matrices take it.
+    element     NumPy type of the stored array; bytes (uint8) for a quantized format.
+    shape_of    (rows, cols) -> shape of the stored array.
+    stored      tensor -> the stored array, C-contiguous: a view of the file where it lies there so.
+    to_float32  (stored array, rows, cols) -> float32 [rows, cols].
+    pack        (tensors of one kind, a layer each) -> (the NamedTuple that chooses the kernels, the arrays whose addresses it holds).
+                It has `at` (an address for each layer), `rows` and `cols`, and `kernels.matmul.matmul` is overloaded for it.
+    room        (cols, tokens) -> float32 numbers of `Lane.room` that a product takes.
+    pack_heads  (layers, heads) -> as `pack`, for the second halves of low-rank pairs; see `formats.rows.packed_heads`.
+                None: only matrices can be in this format. Else `read_row` and `expand` are overloaded too.
+    """
+
+    name: str
+    tag: str
+    quantized: bool
+    element: np.dtype[Any]
+    shape_of: Callable[[int, int], tuple[int, ...]]
+    stored: Callable[["Tensor"], np.ndarray]
+    to_float32: Callable[[np.ndarray, int, int], np.ndarray]
+    pack: Callable[[Sequence["Tensor"]], tuple[Any, list[np.ndarray]]]
+    room: Callable[[int, int], int]
+    pack_heads: (
+        Callable[[Sequence[Sequence["Tensor | None"]], int], tuple[list[Any], list[np.ndarray]]] | None
+    ) = None
+
+    def bytes_of(self, rows: int, cols: int) -> int:
+        """Bytes of a stored matrix."""
+        return prod(self.shape_of(rows, cols)) * self.element.itemsize
+
+    def unpack(self, packed: Any, layer: int) -> np.ndarray:
+        """One layer's matrix of what `pack` made, as float32 [rows, cols]; for tests and tools."""
+        size = self.bytes_of(packed.rows, packed.cols)
+        buffer = memoryview((ctypes.c_char * size).from_address(int(packed.at[layer])))
+        stored = np.frombuffer(buffer, self.element).reshape(self.shape_of(packed.rows, packed.cols))
+        return self.to_float32(stored, packed.rows, packed.cols)
