@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from rwkv_engine.chat.answer import Answer, Part, Turn
-from rwkv_engine.chat.history import worth_keeping
+from rwkv_engine.chat.history import Shelf, worth_keeping
 from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template, Think
@@ -25,13 +25,6 @@ Parts = Generator[Part, None, None]
 
 #: tokens that are read at once before a reader may stop; a multiple of the model's longest pass, so that the numbers are the same
 PIECE = 128
-
-
-class Shelf(Protocol):
-    """Where states of turns lie that are not in memory."""
-
-    def fetch(self, uid: str) -> State | None:
-        """The state after the turn `uid`, or None: it will be made again by reading."""
 
 
 class Talks(Feeds, Protocol):

@@ -4,13 +4,22 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from rwkv_engine.chat.answer import Turn
+from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.chat import Template
 
 #: states of the last turns that are all kept; of older ones, a quarter as many for each doubling of the distance
 RECENT = 24
+
+
+class Shelf(Protocol):
+    """Where states of turns lie that are not in memory."""
+
+    def fetch(self, uid: str) -> State | None:
+        """The state after the turn `uid`, or None: it will be made again by reading."""
 
 
 def worth_keeping(number: int, count: int) -> bool:

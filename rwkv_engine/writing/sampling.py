@@ -14,17 +14,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rwkv_engine.errors import OptionError
-
-if TYPE_CHECKING:
-    from rwkv_engine.writing.choosing import History
+from rwkv_engine.writing.history import History
 
 #: changes logits [V] float32: gets a copy and what was written so far, returns as many numbers
-Processor = Callable[[np.ndarray, "History"], np.ndarray]
+Processor = Callable[[np.ndarray, History], np.ndarray]
 
 #: a bias beyond this is a mistake, and would overflow float32 with others
 LARGEST_BIAS = 1e9

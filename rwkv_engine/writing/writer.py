@@ -20,8 +20,9 @@ from rwkv_engine.errors import EngineError, OptionError, TokenError
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.stream import Characters, Stops
-from rwkv_engine.writing.choosing import Chooser, History, likeliest, log_probability
+from rwkv_engine.writing.choosing import Chooser, likeliest, log_probability
 from rwkv_engine.writing.constraint import Constraint, Guide
+from rwkv_engine.writing.history import History
 from rwkv_engine.writing.prefix_cache import PrefixCache, Reading
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Step, StopReason, Usage

@@ -8,7 +8,8 @@ from rwkv_engine import OptionError, Sampling
 from rwkv_engine.kernels import sample
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.sample import FEW, PIECE, choose
-from rwkv_engine.writing.choosing import Chooser, History, adjust, log_probability
+from rwkv_engine.writing.choosing import Chooser, adjust, log_probability
+from rwkv_engine.writing.history import History
 from rwkv_engine.writing.sampling import PRESETS
 
 cut = standalone(sample.cut.py_func)
