@@ -13,7 +13,8 @@ from rwkv_engine.checkpoints.names import time_state
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.running.machinery import Machinery
-from rwkv_engine.state import State, StateLayout
+from rwkv_engine.running.team import behind_this_turn
+from rwkv_engine.state import Advance, State, StateLayout
 from rwkv_engine.text import Tokenizer, find_tokenizer
 from rwkv_engine.text.chat import Template
 from rwkv_engine.text.templates import find_template
@@ -87,7 +88,8 @@ class Model:
         state    moved T positions on, in place; fork() it first to keep the old one.
         Returns  [V] float32, or [T, V] with `every`: natural-log scale, not normalised; a fresh array each call.
         Raises   TokenError (empty or out of range: id and position), StateError (made for another model); `state` is then
-                 untouched. CheckpointError if the logits stop being finite numbers; the state is then of no more use.
+                 untouched. CheckpointError if the logits stop being finite numbers; the state is then of no more use. An
+                 interrupt (ctrl-C) leaves it untouched, or unusable: whatever is asked of it then raises StateError.
         """
         logits = self._run(tokens, state, every, None)
         return logits if every else logits[0]
@@ -107,26 +109,40 @@ class Model:
         return (logits, hidden) if every else (logits[0], hidden[0])
 
     def skim(self, tokens: Iterable[int], state: State) -> None:
-        """Advance `state` as `feed` does, without computing logits. Raises TokenError, StateError; `state` is then untouched."""
+        """Advance `state` as `feed` does, without computing logits. Raises TokenError, StateError; `state` is then untouched.
+
+        Inside another pass of this thread, where the garbage collector or a handler of a signal may call it, it is done behind that.
+        """
         ids = self._ids(tokens)
         self.own(state)
-        nothing = np.empty((0, self.config.vocab), np.float32)
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            self._machinery.run(chunk, (0, len(chunk)), [state], (), nothing)
+        advance, nothing = Advance([state], [len(ids)]), np.empty((0, self.config.vocab), np.float32)
+
+        def passes() -> None:
+            with advance:
+                for start in range(0, len(ids), CHUNK):
+                    chunk = ids[start : start + CHUNK]
+                    self._machinery.run(chunk, (0, len(chunk)), [state], (), nothing)
+
+        later = behind_this_turn()
+        if later is None:
+            passes()
+        else:
+            advance.wait()
+            later.append(passes)
 
     def _run(self, tokens: Iterable[int], state: State, every: bool, hidden: np.ndarray | None) -> np.ndarray:
         """Logits [1, V] after the last token, or [T, V] with `every`; hidden [1 or T, C] is filled, if given."""
         ids = self._ids(tokens)
         self.own(state)
         logits, finite = np.empty((len(ids) if every else 1, self.config.vocab), np.float32), True
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
-            last = start + len(chunk) == len(ids)
-            wanted: Sequence[int] = range(len(chunk)) if every else (len(chunk) - 1,) if last else ()
-            rows = slice(start, start + len(chunk)) if every else slice(0, len(wanted))
-            read = None if hidden is None else hidden[rows]
-            finite &= self._machinery.run(chunk, (0, len(chunk)), [state], wanted, logits[rows], read)
+        with Advance([state], [len(ids)]):
+            for start in range(0, len(ids), CHUNK):
+                chunk = ids[start : start + CHUNK]
+                last = start + len(chunk) == len(ids)
+                wanted: Sequence[int] = range(len(chunk)) if every else (len(chunk) - 1,) if last else ()
+                rows = slice(start, start + len(chunk)) if every else slice(0, len(wanted))
+                read = None if hidden is None else hidden[rows]
+                finite &= self._machinery.run(chunk, (0, len(chunk)), [state], wanted, logits[rows], read)
         if not finite:
             self._blame()
         return logits
@@ -150,22 +166,23 @@ class Model:
         places = [b for b in range(len(batch)) if wanted is None or wanted[b]]
         row_of, finite = {b: row for row, b in enumerate(places)}, True
         logits = np.empty((len(places), self.config.vocab), np.float32)
-        while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
-            parts = [
-                left[b][:count]
-                for b, count in zip(pending, _shares([len(left[b]) for b in pending]), strict=True)
-            ]
-            spans = list(accumulate((len(part) for part in parts), initial=0))
-            done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i]) and b in row_of]
-            out = np.empty((len(done), self.config.vocab), np.float32)
-            ends = [spans[i + 1] - 1 for i in done]
-            finite &= self._machinery.run(
-                np.concatenate(parts), spans, [owners[b] for b in pending], ends, out
-            )
-            for row, i in enumerate(done):
-                logits[row_of[pending[i]]] = out[row]
-            for b, part in zip(pending, parts, strict=True):
-                left[b] = left[b][len(part) :]
+        with Advance(owners, [len(ids) for ids in left]):
+            while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
+                parts = [
+                    left[b][:count]
+                    for b, count in zip(pending, _shares([len(left[b]) for b in pending]), strict=True)
+                ]
+                spans = list(accumulate((len(part) for part in parts), initial=0))
+                done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i]) and b in row_of]
+                out = np.empty((len(done), self.config.vocab), np.float32)
+                ends = [spans[i + 1] - 1 for i in done]
+                finite &= self._machinery.run(
+                    np.concatenate(parts), spans, [owners[b] for b in pending], ends, out
+                )
+                for row, i in enumerate(done):
+                    logits[row_of[pending[i]]] = out[row]
+                for b, part in zip(pending, parts, strict=True):
+                    left[b] = left[b][len(part) :]
         if not finite:
             self._blame()
         return logits

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,6 +16,15 @@ from rwkv_engine.system.files import write_whole
 
 #: version of the state file's meaning
 FILE_VERSION = "1"
+
+
+#: what may be done with a state: everything; or it waits for the end of another pass, was taken by a feed that has not begun a pass, is
+#: being moved, was left with its numbers half moved
+_FREE, _WAITS, _TAKEN, _MOVING, _BROKEN = range(5)
+_UNUSABLE = (
+    "this state cannot be used: another thread feeds it, or a feed was interrupted and left it between two tokens; "
+    "go on from a fork or a file of before, or from a new state"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +57,27 @@ class State:
     """The memory of one conversation: planes of float32 in one block, and how many tokens they have seen.
 
     `state[name]` is a plane as an array that can be read and written; names: `state.names`. `fork()` copies the state
-    at once; `save(path)` writes it, `Model.load_state(path)` reads it back. One state belongs to one thread at a time.
+    at once; `save(path)` writes it, `Model.load_state(path)` reads it back. One state belongs to one thread at a time. While it is fed,
+    and for good when that is interrupted with its numbers half moved, everything refuses it with a StateError; `copy_from` makes it good.
     """
 
-    __slots__ = ("block", "layout", "position")
+    __slots__ = ("_mark", "_position", "block", "layout")
 
     def __init__(self, layout: StateLayout, block: np.ndarray, position: int = 0) -> None:
         self.layout = layout
         self.block = block
-        self.position = position
+        self._position, self._mark = position, _FREE
+
+    @property
+    def position(self) -> int:
+        """How many tokens it has seen."""
+        if self._mark > _WAITS:
+            raise StateError(_UNUSABLE)
+        return self._position
+
+    @position.setter
+    def position(self, tokens: int) -> None:
+        self._position = tokens
 
     @classmethod
     def fresh(cls, layout: StateLayout) -> "State":
@@ -78,6 +99,7 @@ class State:
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The plane called `name`, float32, as a view of this state. Raises KeyError for a name that is not in `names`."""
+        self._check()
         for plane, start in self._starts():
             if plane.name == name:
                 return self.block[start : start + prod(plane.shape)].reshape(plane.shape)
@@ -87,6 +109,8 @@ class State:
         """Same model, same number of tokens, same numbers bit for bit."""
         if not isinstance(other, State):
             return NotImplemented
+        self._check()
+        other._check()
         same = self.layout == other.layout and self.position == other.position
         return same and self.block.tobytes() == other.block.tobytes()
 
@@ -94,14 +118,21 @@ class State:
 
     def fork(self) -> "State":
         """An independent copy: what happens to one does not reach the other."""
-        return State(self.layout, self.block.copy(), self.position)
+        self._check()
+        copy = State(self.layout, self.block.copy(), self._position)
+        self._check()  # whether another thread has begun to feed it meanwhile
+        return copy
 
     def copy_from(self, other: "State") -> None:
-        """Become equal to `other`, in place. Raises StateError for a state of another model."""
+        """Become equal to `other`, in place, also after an interrupted feed. Raises StateError for a state of another model."""
         if other.layout != self.layout:
             raise StateError("this state belongs to another model than the one it is copied to")
+        other._check()
+        if self._mark != _BROKEN:
+            self._check()
+        self._mark = _BROKEN  # until all is copied
         self.block[:] = other.block
-        self.position = other.position
+        self._position, self._mark = other._position, _FREE
 
     def save(self, path: str | Path, sync: bool = True) -> None:
         """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it (`load` will tell).
@@ -109,6 +140,7 @@ class State:
         The planes are F32 tensors under their names; the metadata says the model's fingerprint, the tokens seen so far
         and a checksum of both and the numbers. Raises OSError where the file cannot be written.
         """
+        self._check()
         metadata = {
             "rwkv_engine.state": FILE_VERSION,
             "fingerprint": self.layout.fingerprint,
@@ -117,11 +149,55 @@ class State:
         metadata["checksum"] = _checksum(metadata, self.block)
         write_whole(path, [safetensors.numpy.save({name: self[name] for name in self.names}, metadata)], sync)
 
+    def _check(self) -> None:
+        """Raise StateError while it is fed, or if that was interrupted."""
+        if self._mark != _FREE:
+            raise StateError(_UNUSABLE)
+
     def _starts(self) -> Iterator[tuple[Plane, int]]:
         start = 0
         for plane in self.layout.planes:
             yield plane, start
             start += prod(plane.shape)
+
+
+class Advance:
+    """States that move over so many tokens: all passes are made `with` it. Behind it they have moved, are untouched, or unusable.
+
+    Making it takes the states. Raises StateError, with all untouched, if one of them is unusable or taken already.
+    """
+
+    __slots__ = ("_counts", "_states")
+
+    def __init__(self, states: Sequence[State], counts: Sequence[int]) -> None:
+        self._states, self._counts = states, counts
+        for state in states:
+            state._check()
+        for state, count in zip(states, counts, strict=True):
+            state._mark, state._position = _TAKEN, state._position + count
+
+    def wait(self) -> None:
+        """The passes will be made later; until then all that can be asked is what the position will be."""
+        for state in self._states:
+            state._mark = _WAITS
+
+    def __enter__(self) -> "Advance":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:
+        for state, count in zip(self._states, self._counts, strict=True):
+            if kind is None:
+                state._mark = _FREE
+            elif state._mark == _MOVING:
+                state._mark = _BROKEN
+            else:  # no pass had begun
+                state._position, state._mark = state._position - count, _FREE
+
+
+def touch(states: Sequence[State]) -> None:
+    """A pass over them begins: from here on their numbers may have moved."""
+    for state in states:
+        state._mark = _MOVING
 
 
 def load(path: str | Path, layout: StateLayout) -> State:

@@ -7,7 +7,7 @@ import pytest
 
 from rwkv_engine import StateError
 from rwkv_engine import state as states
-from rwkv_engine.state import Plane, State, StateLayout
+from rwkv_engine.state import Advance, Plane, State, StateLayout, touch
 
 LAYOUT = StateLayout(
     (Plane("att_prev", (2, 3)), Plane("pp", (2, 3), -1e30), Plane("wkv", (2, 1, 3, 3))), "f" * 64
@@ -102,3 +102,45 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkey
         filled(2).save(path)
     assert states.load(path, LAYOUT) == filled(1)
     assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+USES = {
+    "fork": lambda state, folder: state.fork(),
+    "save": lambda state, folder: state.save(folder / "s.safetensors"),
+    "copy": lambda state, folder: filled().copy_from(state),
+    "position": lambda state, folder: state.position,
+    "a plane": lambda state, folder: state["wkv"],
+    "compare": lambda state, folder: state == filled(),
+    "feed": lambda state, folder: Advance([filled(), state], [1, 1]),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_state_whose_feed_was_interrupted_is_refused_by_everything(tmp_path, use):
+    state, other = filled(1), filled(2)
+    with pytest.raises(KeyboardInterrupt), Advance([state, other], [5, 5]):
+        touch([state])
+        raise KeyboardInterrupt
+    with pytest.raises(StateError, match="was interrupted") as refused:
+        USES[use](state, tmp_path)
+    assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+    assert other == filled(2)  # no pass had begun to move it
+    state.copy_from(other)
+    assert state == other
+
+
+@pytest.mark.parametrize("use", [*USES, "overwrite"])
+def test_a_state_that_is_being_fed_is_refused_by_everything_else(tmp_path, use):
+    state = filled(1)
+    with Advance([state], [5]):
+        touch([state])
+        with pytest.raises(StateError, match="another thread feeds it"):
+            {**USES, "overwrite": lambda state, folder: state.copy_from(filled())}[use](state, tmp_path)
+    assert state.position == filled(1).position + 5
+
+
+def test_states_that_a_feed_may_not_have_are_left_as_they_were():
+    free, taken = filled(1), filled(2)
+    with Advance([taken], [3]), pytest.raises(StateError):
+        Advance([free, taken], [1, 1])
+    assert free == filled(1) and taken.position == filled(2).position + 3

@@ -22,6 +22,8 @@ STRIDE = 128
 #: shared lines: barrier generation, arrivals, and from COUNTERS on two lines of ticket counters for each lane
 TURN, ARRIVED, COUNTERS = 0, 1, 2
 SLOTS = STRIDE // 8
+#: what TURN says when a lane will not come: nobody waits any more
+BROKEN = -1
 #: polls of the barrier before a lane offers its core to somebody else (some 20 microseconds)
 PATIENCE = 1000
 
@@ -85,12 +87,17 @@ def _counters(lane, turn, owner):
 
 @kernel
 def barrier(lane):
-    """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew."""
+    """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew.
+
+    In a call that is BROKEN off nobody waits: every lane runs to the end of its function, on numbers that are of no use.
+    """
     if lane.lanes == 1:
         if lane.leave != 0:
             leave(lane.leave)
         return
     turn = load(lane.shared + TURN * STRIDE)
+    if turn == BROKEN:
+        return
     mine = _counters(lane, turn + 1, lane.number)  # last used before the barrier before this one
     for slot in range(SLOTS):
         store(mine + 8 * slot, 0)

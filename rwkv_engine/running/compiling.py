@@ -1,6 +1,6 @@
 """What is compiled, and what that is like to wait for: progress of numba's compiler, and the programs that a model needs.
 
-A program is compiled when it is first called and then kept on disk (`kernels._jit`). LLVM takes a minute or more for one on a small
+A program is compiled when it is first called and then kept on disk (`kernels._cache`). LLVM takes a minute or more for one on a small
 computer; how much is left cannot be known, but how many functions are done can.
 """
 
@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from numba.core import event
-
+from rwkv_engine.kernels._cache import Listener, listen
 from rwkv_engine.kernels.calling import ring
 
 #: tell(functions compiled so far, seconds since the first, whether all is done)
@@ -22,10 +21,10 @@ PATIENCE, INTERVAL = 0.3, 1.0
 
 def watch(tell: Tell) -> None:
     """From now on, for the life of the process, call `tell` while numba compiles and when it has; never for what the cache has."""
-    event.register("numba:compile", Watcher(tell))
+    listen(Watcher(tell))
 
 
-class Watcher(event.Listener):
+class Watcher(Listener):
     """Numba's listener: it counts functions, and tells from a thread of its own, because a compiler at work calls nobody."""
 
     def __init__(self, tell: Tell) -> None:

@@ -1,7 +1,5 @@
 """`Machinery`: a checkpoint's weights made ready, and one pass over them; the threads, work arrays and words that this takes."""
 
-import functools
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +18,7 @@ from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.numbers.tensor import one_at_a_time
 from rwkv_engine.running.embedding import Rows
 from rwkv_engine.running.team import Team
-from rwkv_engine.state import State
+from rwkv_engine.state import State, touch
 from rwkv_engine.system import cpu
 from rwkv_engine.system.pages import prefer_large, prefer_small, ranges
 
@@ -64,7 +62,7 @@ class Machinery:
             if bounded is not None and ram is not None
             else []
         )
-        lanes = cpu.physical_cores() if threads is None else threads
+        lanes = cpu.lanes() if threads is None else threads
         self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
         self.weight_bytes = sum(array.nbytes for array in self.owners) - loader.unread_bytes
         self._prepared, self._scratch, self._words = (
@@ -72,12 +70,17 @@ class Machinery:
             self.family.scratch(self.config, prepared, CHUNK),
             new_words(),
         )
-        self._lanes, self._one_pass = threads, threading.Lock()
+        self._lanes = threads
+        self._frozen: Frozen | None = None
 
-    @functools.cached_property
-    def _frozen(self) -> Frozen:
-        """Made by the first pass: it is the first that needs compiled code, which takes half as long to find as all of loading."""
-        return arguments(self.family.planes(self.config), self._prepared, self._scratch, self._words)
+    def _ready(self) -> Frozen:
+        """What the program is called with. Made by the first pass, which is the first that needs compiled code, and outside of its turn:
+        compiling may be interrupted, and takes half as long to find on disk as all of loading."""
+        if self._frozen is None:
+            frozen = arguments(self.family.planes(self.config), self._prepared, self._scratch, self._words)
+            self.team.prepare(step, frozen)
+            self._frozen = frozen
+        return self._frozen
 
     def run(
         self,
@@ -88,24 +91,26 @@ class Machinery:
         out: np.ndarray,
         hidden: np.ndarray | None = None,
     ) -> bool:
-        """One run of the family's program over one or more sequences, whose states it advances; return whether all logits are finite.
+        """One run of the family's program over one or more sequences, whose states' numbers it moves; return whether all logits are finite.
 
         tokens  [T] int64, at most CHUNK, of B sequences one after another.   spans   [B + 1]: sequence b has [spans[b], spans[b + 1]).
         batch   [B] states of this model.                                     wanted  [W]: the tokens whose logits are computed.
         out     [W, V] float32 <- logits.                                     hidden  [W, C] float32 <- what the head read.
         """
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
-        with self._one_pass:
+        frozen = self._ready()
+
+        def one_pass() -> bool:
             rows = tokens if self._embedding is None else self._embedding.read(tokens)
             states = [state.block.ctypes.data for state in batch]
             tell(self._words, tokens, rows, spans, states, wanted, out)
-            self.team.run(step, self._frozen, lanes=lanes)
+            touch(batch)
+            self.team.run(step, frozen, lanes=lanes)
             if hidden is not None:
                 hidden[:] = self._scratch.h[: len(wanted)]  # left there by `families.ends.project`
-            finite = bool(self._words[FINITE])
-        for b, state in enumerate(batch):
-            state.position += spans[b + 1] - spans[b]
-        return finite
+            return bool(self._words[FINITE])
+
+        return self.team.turn(one_pass)
 
 
 def room_for_model(config: ModelConfig) -> int:

@@ -3,6 +3,10 @@
 Lane 0 is the caller's own thread. The others are daemon threads that sleep on a lock, which costs nothing. They are woken for a
 call, meet inside compiled code at `kernels.lanes.barrier`, and stay there for a moment in case they are called again
 (`kernels.calling`). A team runs one call at a time.
+
+An interrupt (ctrl-C) may come between any two lines of Python here, but never inside compiled code. So whatever a call needs is compiled
+before anybody is called; and when the caller's lane does not come, the call is broken off: the helpers no longer wait for it, run to their
+end, and have left before the exception is raised. No helper is ever left behind with memory of a call that is over.
 """
 
 import functools
@@ -10,20 +14,41 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+import numba
 import numpy as np
 
-from rwkv_engine.errors import OptionError
+from rwkv_engine.errors import EngineError, OptionError
 from rwkv_engine.kernels.calling import ASLEEP, CALLED, STAY, WAITING, ring
-from rwkv_engine.kernels.lanes import STRIDE, Lane, shared_bytes
+from rwkv_engine.kernels.lanes import BROKEN, STRIDE, TURN, Lane, shared_bytes
 from rwkv_engine.system import cpu
 
 #: more lanes than this is a typing error, not a machine
 MOST_LANES = 1024
 _WORDS = STRIDE // 8
+_TURN = TURN * _WORDS
+#: what is to be done when a turn is over
+Later = deque[Callable[[], None]]
+Result = TypeVar("Result")
+
+
+class _Here(threading.local):
+    """What this thread is inside of: `later` of the team whose turn it has, or that it helps; None: of nothing."""
+
+    later: Later | None = None
+
+
+_here = _Here()
+_teams: "weakref.WeakSet[Team]" = weakref.WeakSet()
+
+
+def behind_this_turn() -> Later | None:
+    """If this thread is inside a team's turn: what is done when that is over, to which more can be added."""
+    return _here.later
 
 
 @dataclass(slots=True)
@@ -46,11 +71,12 @@ class _Desk:
         with self.guard:
             self.work, self.failure = work, None
             self.says[0] = CALLED
-        self.alarm.release()
+            self.alarm.release()  # no call stands between these two, where an interrupt could come
 
 
-def _serve(desk: _Desk, kept: tuple[object, ...]) -> None:
+def _serve(desk: _Desk, shared: np.ndarray, later: Later, kept: tuple[object, ...]) -> None:
     """A helper thread's life: sleep, work; without work it ends. kept: what it may still look at when its team is gone."""
+    _here.later = later
     while True:
         desk.alarm.acquire()
         work = desk.work
@@ -60,6 +86,7 @@ def _serve(desk: _Desk, kept: tuple[object, ...]) -> None:
             work()
         except BaseException as failure:  # whatever it is, it belongs to the caller, who raises it
             desk.failure = failure
+            shared[_TURN] = BROKEN  # the others need not wait for this lane
         with desk.guard:
             if desk.work is work:  # else it has been woken again, having said itself that it is asleep
                 desk.work = None
@@ -68,20 +95,33 @@ def _serve(desk: _Desk, kept: tuple[object, ...]) -> None:
 
 
 def _dismiss(desks: list[_Desk], owner: int) -> None:
-    """End the helper threads of a team that nobody holds any more, or whose interpreter is about to end: none is left polling."""
-    if os.getpid() == owner:
-        for desk in desks:
-            while desk.says[0] == WAITING:
-                time.sleep(0)
-            with desk.guard:
-                desk.work = None
-            desk.alarm.release()
+    """End the helper threads of a team that nobody holds any more, or whose interpreter is about to end: none is left polling.
+
+    What a generator still runs when the interpreter ends, it runs alone: `desks` is then empty.
+    """
+    while desks and os.getpid() == owner:
+        desk = desks.pop()
+        while desk.says[0] == WAITING:
+            time.sleep(0)
+        with desk.guard:
+            desk.work = None
+        desk.alarm.release()
+
+
+def _forked() -> None:
+    """In a forked child: the thread that was in a team's turn stayed behind."""
+    for team in list(_teams):
+        team.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Team:
     """Up to `lanes` threads for SPMD functions `function(lane, *arguments)`.
 
-    lanes   1 or more; more than the machine has cores works, slower.
+    lanes   1 or more; more than the machine has cores works, slower. Fewer after the first call if the system starts no more threads.
     room    float32 numbers of private scratch for each lane.
     leave   ranges of pages [n, 2] int64 (address, length) that are given back after every stage (see Lane); None: none.
     Raises  OptionError for a lane count that cannot be meant.
@@ -92,9 +132,9 @@ class Team:
         if not isinstance(lanes, int) or not 1 <= lanes <= MOST_LANES:
             raise OptionError(f"threads: got {lanes!r}, want a whole number from 1 to {MOST_LANES}")
         self.lanes = lanes
-        self._one_call = threading.Lock()
         # words that all lanes share, and each one's private scratch
         self._shared, self._words = _aligned(shared_bytes(lanes)), _aligned(lanes * STRIDE)
+        self._at = self._words.ctypes.data
         self._rooms = [np.zeros(room, np.float32) for _ in range(lanes)]
         self._leave = None if leave is None else np.array([len(leave), *leave.reshape(-1)], np.int64)
         self._desks: list[_Desk] = []
@@ -102,6 +142,40 @@ class Team:
         self._views: dict[tuple[int, int], Lane] = {}
         self._stay = STAY if lanes <= cpu.usable_cpus() else 0
         self._owner = 0
+        self._later: Later = deque()
+        self.renew()
+        _teams.add(self)
+
+    def renew(self) -> None:
+        """Forget who had a turn."""
+        self._one = threading.RLock()
+
+    def turn(self, work: Callable[[], Result]) -> Result:
+        """Call `work` while nobody else uses this team, then what was put off meanwhile; return what `work` returns.
+
+        Raises EngineError in a thread that has a turn, of any team, or is a lane of one: the garbage collector and handlers of signals
+        may call anything anywhere, and would wait for themselves.
+        """
+        if _here.later is not None:
+            raise EngineError(
+                "a pass was asked for inside a pass, by a handler of a signal or by what the garbage collector calls; "
+                "ask for it outside of those"
+            )
+        try:
+            with self._one:
+                _here.later = self._later
+                try:
+                    result = work()
+                finally:
+                    _here.later = None
+        finally:
+            while self._later:
+                try:
+                    put_off = self._later.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                put_off()
+        return result
 
     def run(self, function: Callable[..., None], *arguments: Any, lanes: int | None = None) -> None:
         """Call `function(lane, *arguments)` once on each of the first `lanes` lanes (default: all); return when all have.
@@ -110,19 +184,36 @@ class Team:
         raises nothing after its first barrier. One that loops over `kernels.calling.attend` is called again without waking anybody
         if the arguments are the same objects; what lies in arrays may have changed.
         """
-        count = min(lanes or self.lanes, self.lanes)
-        with self._one_call:
+        with self._one:
+            count = min(lanes or self.lanes, self.lanes)
+            if count > 1:
+                count = min(count, 1 + self._hire())
             if count == 1:
                 function(self._lane(0, 1), *arguments)
                 return
-            self._hire()
-            self._call((function, count, *arguments), count)
+            work = (function, count, *arguments)
+            again = len(work) == len(self._last) and all(
+                new is old for new, old in zip(work, self._last, strict=True)
+            )
+            if not again:
+                self.prepare(function, *arguments)
             try:
+                self._call(work, again)
                 function(self._lane(0, count), *arguments)
                 self._join(self._desks[: count - 1])
             except BaseException:
-                self._last = ()
+                # no call comes before `ring` has returned, so no second interrupt either
+                self._last, self._shared[_TURN] = (), BROKEN
+                ring(self._at, count - 1, False)
                 raise
+
+    def prepare(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have `function` compiled for these arguments, or taken from the disk, so that `run` does nothing of that."""
+        dispatcher: Any = function
+        if hasattr(dispatcher, "signatures"):  # else it is a plain function
+            kinds = tuple(map(numba.typeof, (self._lane(0, 1), *arguments)))
+            if kinds not in dispatcher.signatures:
+                dispatcher.compile(kinds)
 
     def _join(self, desks: list[_Desk]) -> None:
         """Wait until nobody is at work; raise what a helper raised."""
@@ -134,17 +225,14 @@ class Team:
             if desk.failure is not None:
                 raise desk.failure
 
-    def _call(self, work: tuple[Any, ...], count: int) -> None:
-        """Have the first `count` - 1 helpers run `work`: a function, how many lanes run it, and its arguments."""
-        again = len(work) == len(self._last) and all(
-            new is old for new, old in zip(work, self._last, strict=True)
-        )
+    def _call(self, work: tuple[Any, ...], again: bool) -> None:
+        """Have the helpers run `work`: a function, how many lanes run it, and its arguments. again: it is what they ran last."""
+        function, count, *arguments = work
         self._last = ()
-        asleep = ring(self._words.ctypes.data, count - 1, again)
+        asleep = ring(self._at, count - 1, again)
         if not again:
             self._shared[:] = 0
         if asleep:
-            function, _, *arguments = work
             for index, desk in enumerate(self._desks[: count - 1], start=1):
                 if desk.says[0] == ASLEEP:
                     desk.wake(functools.partial(function, self._lane(index, count), *arguments))
@@ -160,20 +248,37 @@ class Team:
             )
         return self._views[index, count]
 
-    def _hire(self) -> None:
-        """Start the helper threads, if this process has none yet: the first call, or the first one after a fork."""
+    def _hire(self) -> int:
+        """Start the helper threads, if this process has none yet: the first call, or the first one after a fork. Returns how many
+        there are, which are fewer than asked for where the system refuses a thread."""
         if self._owner == os.getpid():
-            return
-        self._owner = os.getpid()
-        self._desks, self._last = [], ()
+            return len(self._desks)
+        ring(self._at, 0, False)  # compiled, before it is needed
+        self._last, desks, process = (), [], os.getpid()
         self._words[:] = ASLEEP
-        kept = self._shared, self._words, self._leave
-        for index in range(1, self.lanes):
-            desk = _Desk(self._words[_WORDS * (index - 1) :].data)
-            desk.alarm.acquire()
-            self._desks.append(desk)
-            threading.Thread(target=_serve, args=(desk, kept), daemon=True, name=f"rwkv-lane-{index}").start()
-        weakref.finalize(self, _dismiss, self._desks, self._owner)
+        try:
+            for index in range(1, self.lanes):
+                desk = _Desk(self._words[_WORDS * (index - 1) :].data)
+                desk.alarm.acquire()
+                desks.append(desk)
+                about = desk, self._shared, self._later, (self._words, self._leave)
+                try:
+                    threading.Thread(
+                        target=_serve, args=about, daemon=True, name=f"rwkv-lane-{index}"
+                    ).start()
+                except (
+                    RuntimeError,
+                    MemoryError,
+                ):  # a limit on threads or memory; those that are there will do
+                    desks.pop()
+                    break
+            weakref.finalize(self, _dismiss, desks, process)
+            self._desks, self.lanes = desks, 1 + len(desks)
+            self._owner = process
+        except BaseException:
+            _dismiss(desks, process)
+            raise
+        return len(desks)
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -170,9 +170,12 @@ class Reading:
 
 def _names(tokens: np.ndarray, state: State, format: str) -> dict[int, str]:
     """The entry's name behind every CHUNK tokens: place -> 40 hexadecimal digits."""
+    from rwkv_engine.kernels._cache import sources_stamp
     from rwkv_engine.kernels.int8_levels import chosen
 
-    about = f"rwkv_engine prefix {VERSION}\n{state.layout.fingerprint}\n{format}\n{cpu.name()} {chosen()}\n{state.position}\n"
+    # the stamp, of numba's version and all kernels' sources: sums may be in another order in another engine
+    about = f"rwkv_engine prefix {VERSION}\n{state.layout.fingerprint}\n{format}\n{sources_stamp()}\n"
+    about += f"{cpu.name()} {chosen()}\n{state.position}\n"
     digest = hashlib.blake2b(about.encode(), digest_size=20)
     digest.update(np.ascontiguousarray(state.block).data)
     names = {}

@@ -63,6 +63,62 @@ def test_cores_that_this_process_may_not_use_do_not_count(tmp_path):
     assert cpu.physical_cores(tmp_path / "missing", {5}) == 1
 
 
+V2, V1 = "0::{}\n", "12:pids:{0}\n4:cpu,cpuacct:{0}\n1:name=systemd:{0}\n"
+GROUPS = {
+    "no limit": (V2.format("/"), {"cpu.max": "max 100000"}, None),
+    "a container of version 2": (V2.format("/"), {"cpu.max": "150000 100000"}, 1.5),
+    "a group inside it": (V2.format("/a/b"), {"a/b/cpu.max": "max 100000", "a/cpu.max": "200000 100000"}, 2),
+    "the least one counts": (
+        V2.format("/a/b"),
+        {"a/b/cpu.max": "90000 100000", "a/cpu.max": "50000 100000"},
+        0.5,
+    ),
+    "another group's limit": (V2.format("/a"), {"b/cpu.max": "50000 100000"}, None),
+    "version 1": (
+        V1.format("/docker/7f"),
+        {"cpu,cpuacct/docker/7f/cpu.cfs_quota_us": 400000, "cpu,cpuacct/docker/7f/cpu.cfs_period_us": 200000},
+        2,
+    ),
+    "version 1 from inside, mounted as cpu": (
+        V1.format("/docker/7f"),
+        {"cpu/cpu.cfs_quota_us": 100000, "cpu/cpu.cfs_period_us": 100000},
+        1,
+    ),
+    "version 1 without a limit": (
+        V1.format("/"),
+        {"cpu,cpuacct/cpu.cfs_quota_us": -1, "cpu,cpuacct/cpu.cfs_period_us": 100000},
+        None,
+    ),
+    "version 2 beside 1": (V1.format("/") + V2.format("/x"), {"unified/x/cpu.max": "300000 100000"}, 3),
+    "something else": ("what is this\n\n:::\n", {"cpu.max": "many\n"}, None),
+    "a period of nothing": (V2.format("/"), {"cpu.max": "100 0"}, None),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_containers_quota_of_processor_time_is_found(tmp_path, name):
+    told, files, want = GROUPS[name]
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(told)
+    for place, content in files.items():
+        path = tmp_path / "sys/fs/cgroup" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+    assert cpu.quota(tmp_path) == want
+    assert cpu.quota(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(("share", "want"), [(None, 4), (0.2, 1), (1.0, 1), (1.9, 1), (3.0, 3), (64.0, 4)])
+def test_lanes_are_no_more_than_the_quota(monkeypatch, share, want):
+    import rwkv_engine
+
+    monkeypatch.setattr(cpu, "physical_cores", lambda: 4)
+    monkeypatch.setattr(cpu, "_usable", lambda: range(4))
+    monkeypatch.setattr(cpu, "quota", lambda: share)
+    assert cpu.lanes() == cpu.usable_cpus() == want
+    assert rwkv_engine.load().lanes == want and rwkv_engine.load(threads=3).lanes == 3
+
+
 def features(program="print(*sorted(cpu._features()))", **variables):
     """What a fresh process may use, compiling for a processor that the variables name."""
     program = f"from rwkv_engine.system import cpu; {program}"

@@ -170,6 +170,24 @@ def test_a_name_covers_all_tokens_before_it(embedded):
     assert len(set(one.values())) == len(one) == 10
 
 
+def test_an_entry_of_other_kernels_or_another_numba_is_never_taken(embedded, monkeypatch):
+    from rwkv_engine.kernels import _cache
+
+    names = _names(np.arange(2 * CHUNK), embedded.new_state(), "bf16")
+    assert _names(np.arange(2 * CHUNK), embedded.new_state(), "bf16") == names
+    for change in ("numba.__version__", "COMPILED"):
+        _cache.sources_stamp.cache_clear()
+        with monkeypatch.context() as patch:
+            if change == "COMPILED":
+                patch.setattr(_cache, change, ("kernels/*.py",))  # as if sources had changed
+            else:
+                patch.setattr(f"{_cache.__name__}.{change}", "0.0")
+            assert not set(names.values()) & set(
+                _names(np.arange(2 * CHUNK), embedded.new_state(), "bf16").values()
+            )
+    _cache.sources_stamp.cache_clear()
+
+
 def test_a_folder_that_cannot_be_written_to_is_done_without(embedded, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
