@@ -69,7 +69,8 @@ def read_header(path: Path, data: np.ndarray) -> tuple[dict[str, Entry], dict[st
     data  uint8 [size], the whole file.
     """
     base, header = _parse(path, data)
-    metadata = _metadata(path, header.pop("__metadata__", {}))
+    notes = header.pop("__metadata__", None)
+    metadata = _metadata(path, {} if notes is None else notes)
     entries = {name: _entry(path, name, fields, base, len(data)) for name, fields in header.items()}
     _require_tiling(path, entries, base, len(data))
     return entries, metadata

@@ -36,13 +36,19 @@ def write_safetensors(
               multiple of it (these come first; the format allows no padding). The others follow, larger elements first.
     Raises    CheckpointError (cannot be written), or whatever reading a tensor raises; no part of a file is left.
     """
-    lengths = {name: prod(tensor.shape) * SIZES[tensor.dtype] for name, tensor in tensors.items()}
-    order = sorted(tensors, key=lambda name: (lengths[name] % align != 0, -SIZES[tensors[name].dtype], name))
-    parts = _parts(_header(tensors, lengths, order, dict(metadata or {}), align), tensors, order)
     try:
-        write_whole(path, parts)
+        write_whole(path, safetensors_parts(tensors, metadata, align))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error}; choose another place.") from error
+
+
+def safetensors_parts(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, align: int = 64
+) -> Iterator[bytes | memoryview]:
+    """The bytes of such a file one after another, for `system.files.write_whole`; arguments as of `write_safetensors`."""
+    lengths = {name: prod(tensor.shape) * SIZES[tensor.dtype] for name, tensor in tensors.items()}
+    order = sorted(tensors, key=lambda name: (lengths[name] % align != 0, -SIZES[tensors[name].dtype], name))
+    return _parts(_header(tensors, lengths, order, dict(metadata or {}), align), tensors, order)
 
 
 def _header(

@@ -15,6 +15,7 @@ import numpy as np
 from rwkv_engine import families
 from rwkv_engine import state as states
 from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.checkpoints.checkpoint import shown
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.opening import container_of
 from rwkv_engine.checkpoints.safetensors_file import open_safetensors
@@ -154,7 +155,9 @@ def _layout_in(path: str | Path) -> StateLayout:
         if {plane.name for plane in planes} == contents.tensors.keys():
             shaped = tuple(replace(plane, shape=contents.tensors[plane.name].shape) for plane in planes)
             return StateLayout(shaped, contents.metadata.get("fingerprint", ""))
-    raise StateError(f"{path}: no family of RWKV has the planes {', '.join(sorted(contents.tensors)[:8])}")
+    raise StateError(
+        f"{path}: no family of RWKV has the planes {', '.join(map(shown, sorted(contents.tensors)[:4]))}"
+    )
 
 
 def _state_error(path: str | Path, error: CheckpointError) -> StateError:

@@ -160,8 +160,8 @@ def test_every_element_type_is_decoded_as_gguf_does_and_scaled_back(tmp_path, ki
     assert np.array_equal(tensor.float32(), wanted) and np.allclose(wanted, values * factor, atol=0.6)
 
 
-def test_the_fingerprint_decodes_only_the_first_rows_of_a_quantized_tensor(tmp_path, monkeypatch):
-    values = np.zeros((4096, 32), np.float32)
+def test_the_fingerprint_decodes_little_of_a_quantized_tensor(tmp_path, monkeypatch):
+    values = np.zeros((4096, 320), np.float32)
     arrays = fused(v7_names(canonical("7")), "x_", "rwkvag") | {"output.weight": values}
     path = write(tmp_path / "m.gguf", "rwkv7", arrays, {"output.weight": "Q8_0"})
     sizes: list[int] = []
@@ -170,7 +170,7 @@ def test_the_fingerprint_decodes_only_the_first_rows_of_a_quantized_tensor(tmp_p
         gguf.quants, "dequantize", lambda data, kind: sizes.append(len(data)) or decode(data, kind)
     )
     fingerprint(open_checkpoint(path))
-    assert max(sizes) == 32
+    assert 1 < max(sizes) <= 40  # blocks of 32 values, of 40,960
 
 
 def test_quantized_tensors_without_the_package_ask_for_the_extra(tmp_path, monkeypatch):

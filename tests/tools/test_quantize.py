@@ -22,7 +22,7 @@ from rwkv_engine.families.loader import Loader, transposed
 from rwkv_engine.formats import FORMATS
 from rwkv_engine.numbers import int8_layout
 from rwkv_engine.numbers.tensor import Tensor
-from rwkv_engine.system.files import cache_folder
+from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.tools.quantize import cached, packed_bytes
 
 TOKENS = [1, 2, 3, 5, 8, 13, 21, 34, 55]
@@ -122,7 +122,7 @@ def test_layout_packs_and_unpacks_every_shape():
 def test_int8_is_kept_in_the_cache_and_taken_from_there(checkpoints, tokenizer_file):
     source = checkpoints("7")[0]
     first = rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)
-    (file,) = cache_folder().iterdir()
+    (file,) = cache_folder().glob("*.safetensors")
     before = file.stat().st_mtime_ns
     second = rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)
     np.testing.assert_array_equal(logits(first), logits(second))
@@ -137,7 +137,7 @@ def test_without_cache_nothing_is_written(checkpoints, tokenizer_file):
 def test_a_damaged_or_foreign_cache_is_made_anew(checkpoints, tokenizer_file):
     source = checkpoints("7")[0]
     want = logits(rwkv_engine.load(source, "int8", tokenizer=tokenizer_file))
-    (file,) = cache_folder().iterdir()
+    (file,) = cache_folder().glob("*.safetensors")
     foreign = cache_folder().parent / "foreign"
     rwkv_engine.quantize(checkpoints("7", seed=5)[0], foreign, tokenizer=tokenizer_file)
     for damage in (file.read_bytes()[:-1], b"", b"no model at all", foreign.read_bytes()):
@@ -165,7 +165,67 @@ def test_two_tunings_of_one_model_share_a_cache_and_keep_their_states(checkpoint
         )
         state = cached(open_checkpoint(path), "int8").tensors["blocks.1.att.time_state"].float32()
         np.testing.assert_array_equal(state, tuned[1])
-    assert len(list(cache_folder().iterdir())) == 1
+    assert len(list(cache_folder().glob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("name", ["emb.weight", "blocks.1.ffn.key.weight", "blocks.0.ln1.bias"])
+@pytest.mark.parametrize("way", ["in place", "as a new file", "with its old time"])
+def test_a_change_of_any_byte_gets_no_old_cache(tmp_path, checkpoints, tokenizer_file, name, way):
+    """Also one that no sample sees, in a file of the same length."""
+    source = tmp_path / "m.safetensors"
+    tensors = models.random_model("7", heads=8, head_size=64, ffn=2048, vocab=256)
+    models.write(source, tensors)
+    time.sleep(0.2)  # what changed just now is not remembered
+    cached(open_checkpoint(source), "int8")
+    about = source.stat()
+    (other := tensors[name].reshape(-1))[other.size * 2 // 3] *= -3
+    changed = models.write(tmp_path / "n.safetensors", tensors)
+    if way == "as a new file":
+        os.replace(changed, source)
+    else:
+        source.write_bytes(changed.read_bytes())
+    if way == "with its old time":
+        os.utime(source, ns=(about.st_atime_ns, about.st_mtime_ns))
+    took = cached(open_checkpoint(source), "int8").tensors
+    for key, array in took.items():
+        np.testing.assert_array_equal(
+            array.float32(), cached_anew(tmp_path, tensors)[key].float32(), err_msg=key
+        )
+
+
+def cached_anew(tmp_path, tensors):
+    """What quantizing makes of these tensors where there is no cache."""
+    target = tmp_path / "anew.safetensors"
+    if not target.exists():
+        models.write(tmp_path / "once.safetensors", tensors)
+        rwkv_engine.quantize(tmp_path / "once.safetensors", target, tokenizer="bytes")
+    return open_checkpoint(target).tensors
+
+
+def test_a_file_is_read_whole_once_and_its_copy_shares_the_cache(tmp_path, monkeypatch):
+    source = models.write(tmp_path / "m.safetensors", models.random_model("7"))
+    time.sleep(0.2)
+    first = cached(open_checkpoint(source), "int8")
+    (tmp_path / "copy.safetensors").write_bytes(source.read_bytes())
+    assert cached(open_checkpoint(tmp_path / "copy.safetensors"), "int8").packing == first.packing
+    assert len(list(cache_folder().glob("*.safetensors"))) == 1
+
+    def refuse(*arguments, **more):
+        raise AssertionError("the checkpoint is read as a whole again")
+
+    monkeypatch.setattr("rwkv_engine.checkpoints.fingerprint.one_at_a_time", refuse)
+    assert cached(open_checkpoint(source), "int8").packing == first.packing
+
+
+@pytest.mark.parametrize("content", ["", "x" * 129, "a" * 64 + " " + "b" * 63, "\0"])
+def test_a_damaged_memory_of_a_file_is_not_believed(tmp_path, content):
+    source = models.write(tmp_path / "m.safetensors", models.random_model("7"))
+    time.sleep(0.2)
+    first = cached(open_checkpoint(source), "int8")
+    (memory,) = (cache_folder() / "digests").iterdir()
+    memory.write_text(content)
+    assert cached(open_checkpoint(source), "int8").packing == first.packing
+    assert memory.read_text().startswith(first.packing.fingerprint)
 
 
 # refusals
