@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import shown
-from rwkv_engine.checkpoints.safetensors_file import HEADER_LIMIT, Entry, read_header
-from rwkv_engine.checkpoints.write import safetensors_parts, stored
-from rwkv_engine.errors import CheckpointError, StateError
+from rwkv_engine.errors import CheckpointError, StateError, shown
+from rwkv_engine.numbers.container import HEADER_LIMIT, Entry, read_header, safetensors_parts, stored
 from rwkv_engine.system.files import write_whole
 
 #: version of the state file's meaning

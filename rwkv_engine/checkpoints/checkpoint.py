@@ -67,9 +67,3 @@ def identity(path: Path) -> str:
     """What tells one content of a file from any later one, without reading it: device, inode, bytes, times of the last changes."""
     about = os.stat(path)
     return f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
-
-
-def shown(name: object) -> str:
-    """A name out of a file, fit for a one-line message: quoted, escaped, at most 80 characters."""
-    text = repr(name)
-    return text if len(text) <= 80 else text[:76] + "...'"

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
-from rwkv_engine.checkpoints.safetensors_file import HEADER_LIMIT
-from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout
+from rwkv_engine.checkpoints.checkpoint import Contents
+from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, shown
+from rwkv_engine.numbers.container import HEADER_LIMIT
 from rwkv_engine.numbers.tensor import Tensor
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")

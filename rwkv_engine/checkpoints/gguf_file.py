@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.gguf_header import TensorInfo, read_gguf_header
 from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor
-from rwkv_engine.checkpoints.safetensors_file import SIZES
-from rwkv_engine.errors import CheckpointError, MissingExtra, UnknownLayout
+from rwkv_engine.errors import CheckpointError, MissingExtra, UnknownLayout, shown
 from rwkv_engine.numbers.bf16 import float32_to_bf16
+from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 
 ARCHITECTURES = ("rwkv6", "rwkv7")

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import shown
-from rwkv_engine.errors import CheckpointError
+from rwkv_engine.errors import CheckpointError, shown
 
 TEXT, ARRAY = 8, 9
 #: kind of a note -> its struct code

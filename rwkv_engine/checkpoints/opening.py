@@ -9,9 +9,10 @@ from rwkv_engine.checkpoints.gguf_file import open_gguf
 from rwkv_engine.checkpoints.layouts import canonical
 from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.checkpoints.packed_file import KEY, packed_contents
-from rwkv_engine.checkpoints.safetensors_file import float_contents, read_header
+from rwkv_engine.checkpoints.safetensors_file import float_contents
 from rwkv_engine.checkpoints.torch_zip import open_torch_zip
 from rwkv_engine.errors import CheckpointError, UnknownLayout
+from rwkv_engine.numbers.container import read_header
 
 
 def _open_safetensors(path: Path) -> Contents:

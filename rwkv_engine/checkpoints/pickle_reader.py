@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rwkv_engine.checkpoints.checkpoint import shown
 from rwkv_engine.checkpoints.pickle_names import STORAGES, TYPES, UNREAD
+from rwkv_engine.errors import shown
 
 OPCODES_LIMIT = 400_000  #: a checkpoint takes about 60 a tensor
 ARGUMENTS_LIMIT = 8

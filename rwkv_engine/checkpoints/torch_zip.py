@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor, require_dtype
 from rwkv_engine.checkpoints.pickle_reader import Refused, Storage, Stored, read_pickle
-from rwkv_engine.checkpoints.safetensors_file import SIZES
-from rwkv_engine.errors import CheckpointError, UnknownLayout
+from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
+from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 
 PICKLE_LIMIT = 4 << 20  #: bytes; a checkpoint of 1,000 tensors takes about 150,000

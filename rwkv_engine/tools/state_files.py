@@ -15,12 +15,11 @@ import numpy as np
 from rwkv_engine import families
 from rwkv_engine import state as states
 from rwkv_engine.checkpoints import Checkpoint
-from rwkv_engine.checkpoints.checkpoint import shown
 from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.opening import container_of
 from rwkv_engine.checkpoints.safetensors_file import open_safetensors
 from rwkv_engine.checkpoints.time_state import open_time_state, write_time_state
-from rwkv_engine.errors import CheckpointError, OptionError, StateError, WrongShape
+from rwkv_engine.errors import CheckpointError, OptionError, StateError, WrongShape, shown
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane, State, StateLayout
