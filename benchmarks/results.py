@@ -6,9 +6,11 @@ Reads what `rwkv bench --share FILE.json` wrote. The bound is each machine's own
 """
 
 import argparse
+import io
 from pathlib import Path
 
 from rwkv_engine.bench.report import Report, markdown_table
+from rwkv_engine.system.files import write_whole
 
 
 def main() -> None:
@@ -34,7 +36,9 @@ def main() -> None:
         axes.barh(names, [r.decode for r in reports], height=0.5, label="decode")
         axes.set_xlabel("tokens/s")
         axes.legend()
-        figure.savefig(options.plot, format="png", dpi=120)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        write_whole(options.plot, [picture.getbuffer()])
 
 
 if __name__ == "__main__":

@@ -50,3 +50,9 @@ class MissingExtra(EngineError, ImportError):
 
 class UnsupportedSystem(EngineError):
     """A Python or processor that the engine cannot run on."""
+
+
+def shown(name: object) -> str:
+    """A name out of a file, fit for a one-line message: quoted, escaped, at most 80 characters."""
+    text = repr(name)
+    return text if len(text) <= 80 else text[:76] + "...'"

@@ -2,16 +2,16 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from rwkv_engine.errors import StateError
+from rwkv_engine.errors import CheckpointError, StateError, shown
+from rwkv_engine.numbers.container import HEADER_LIMIT, Entry, read_header, safetensors_parts, stored
 from rwkv_engine.system.files import write_whole
 
 #: version of the state file's meaning
@@ -134,9 +134,10 @@ class State:
         self.block[:] = other.block
         self._position, self._mark = other._position, _FREE
 
-    def save(self, path: str | Path, sync: bool = True) -> None:
+    def save(self, path: str | Path, sync: bool = True, private: bool = False) -> None:
         """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it (`load` will tell).
 
+        private  whether nobody but the user may read a new file; else the umask says who may.
         The planes are F32 tensors under their names; the metadata says the model's fingerprint, the tokens seen so far
         and a checksum of both and the numbers. Raises OSError where the file cannot be written.
         """
@@ -147,7 +148,8 @@ class State:
             "tokens": str(self.position),
         }
         metadata["checksum"] = _checksum(metadata, self.block)
-        write_whole(path, [safetensors.numpy.save({name: self[name] for name in self.names}, metadata)], sync)
+        planes = {name: stored(name, "F32", self[name]) for name in self.names}
+        write_whole(path, safetensors_parts(planes, metadata), sync, private)
 
     def _check(self) -> None:
         """Raise StateError while it is fed, or if that was interrupted."""
@@ -206,56 +208,75 @@ def load(path: str | Path, layout: StateLayout) -> State:
     Raises StateError, in one sentence, for a file that is missing, damaged, no state, or of another model.
     """
     path = Path(path)
+    shown_path = str(path) if len(str(path)) <= 200 else f"...{str(path)[-200:]}"
     try:
-        content = path.read_bytes()
-        planes = safetensors.numpy.load(content)
-        metadata = _metadata(content)
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        content = _content(path, HEADER_LIMIT + 4 * layout.size)
+        entries, metadata = read_header(path, content)
+        _check_owner(metadata, layout)
+        state = State.fresh(layout)
+        _fill(state, content, entries)
+        state.position = _checked_tokens(metadata, state.block)
+    except (OSError, ValueError) as error:
         raise StateError(
-            f"{path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})"
+            f"{shown_path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})"
         ) from None
-    if metadata.get("rwkv_engine.state") != FILE_VERSION:
-        raise StateError(
-            f"{path}: not a state file of this engine: got version {metadata.get('rwkv_engine.state')!r}, want {FILE_VERSION!r}"
-        )
-    if metadata.get("fingerprint") != layout.fingerprint:
-        got = str(metadata.get("fingerprint"))[:12]
-        raise StateError(
-            f"{path}: state of another model: got fingerprint {got}, want {layout.fingerprint[:12]}; load it with its own model"
-        )
-    state = State.fresh(layout)
-    _fill(state, planes, path)
-    if metadata.get("checksum") != _checksum(
-        {k: v for k, v in metadata.items() if k != "checksum"}, state.block
-    ):
-        raise StateError(
-            f"{path}: the checksum does not fit the numbers, the file is damaged; use another copy"
-        )
-    state.position = int(metadata["tokens"])
+    except CheckpointError as error:
+        why = str(error).removeprefix(str(path)).lstrip(": ")[:150].rstrip(".")
+        raise StateError(f"{shown_path}: not a readable state file ({why})") from None
+    except StateError as error:
+        raise StateError(f"{shown_path}: {error}") from None
     return state
 
 
-def _metadata(content: bytes) -> Mapping[str, str]:
-    """The `__metadata__` entry of a safetensors file that the library has already accepted."""
-    length = int.from_bytes(content[:8], "little")
-    found: Mapping[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
-    return found
+def _content(path: Path, most: int) -> np.ndarray:
+    """A file's bytes; ValueError if there are more than `most`."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has over {most} bytes")
+    return np.frombuffer(content, np.uint8)
 
 
-def _fill(state: State, planes: Mapping[str, np.ndarray], path: Path) -> None:
-    """Copy planes read from `path` into `state`; StateError where names, shapes or dtypes differ."""
+def _check_owner(metadata: Mapping[str, str], layout: StateLayout) -> None:
+    """StateError unless a file's notes say that it is a state of this engine and of this model."""
+    version, fingerprint = metadata.get("rwkv_engine.state"), metadata.get("fingerprint", "nothing")
+    if version != FILE_VERSION:
+        raise StateError(
+            f"not a state file of this engine: got version {shown(version)}, want {FILE_VERSION!r}"
+        )
+    if fingerprint != layout.fingerprint:
+        raise StateError(
+            f"state of another model: got fingerprint {shown(fingerprint[:12])}, want "
+            f"{layout.fingerprint[:12]!r}; load it with its own model"
+        )
+
+
+def _checked_tokens(metadata: Mapping[str, str], block: np.ndarray) -> int:
+    """How many tokens a state has read, as its file says; StateError unless the checksum fits and it is a number."""
+    notes = {key: value for key, value in metadata.items() if key != "checksum"}
+    if metadata.get("checksum") != _checksum(notes, block):
+        raise StateError("the checksum does not fit the numbers, the file is damaged; use another copy")
+    if not re.fullmatch("[0-9]{1,18}", metadata.get("tokens", "")):
+        raise StateError(
+            f"it has read {shown(metadata.get('tokens'))} tokens, want a whole number, 0 or more; use another copy"
+        )
+    return int(metadata["tokens"])
+
+
+def _fill(state: State, content: np.ndarray, entries: Mapping[str, Entry]) -> None:
+    """Copy the planes that lie in a file's `content` into `state`; StateError where names, shapes or dtypes differ."""
     for plane in state.layout.planes:
-        got = planes.get(plane.name)
-        if got is None or got.shape != plane.shape or got.dtype != np.float32:
-            seen = "nothing" if got is None else f"{got.dtype} {list(got.shape)}"
-            raise StateError(
-                f"{path}: state plane {plane.name}: got {seen}, want float32 {list(plane.shape)}"
-            )
-        state[plane.name][...] = got
-    unknown = sorted(set(planes) - set(state.names))
+        entry = entries.get(plane.name)
+        if entry is None or entry.shape != plane.shape or entry.dtype != "F32":
+            seen = "nothing" if entry is None else f"{entry.dtype} {shown(list(entry.shape))}"
+            raise StateError(f"state plane {plane.name}: got {seen}, want F32 {list(plane.shape)}")
+        state[plane.name][...] = np.frombuffer(content, "<f4", prod(plane.shape), entry.start).reshape(
+            plane.shape
+        )
+    unknown = sorted(set(entries) - set(state.names))
     if unknown:
         raise StateError(
-            f"{path}: the model's state has no plane {unknown[0]}; it has {', '.join(state.names)}"
+            f"the model's state has no plane {shown(unknown[0])}; it has {', '.join(state.names)}"
         )
 
 

@@ -21,6 +21,10 @@ class Hub:
     status   path -> status with which it is refused.
     url, elsewhere  of the hub, and of the host (the same, by another name) to which it sends those who want large files.
     trusted  paths that were asked for with a token.
+    endless  path -> a piece that is sent again and again, without a length; `sent` counts the bytes.
+    encoding path -> what is said to be the encoding of its content.
+    points   path -> address that it is redirected to.
+    texts    path -> what is answered.           no_ranges  send all where a part was asked for.
     """
 
     def __init__(self):
@@ -28,6 +32,8 @@ class Hub:
         self.stall, self.stalled, self.over = None, threading.Event(), threading.Event()
         self.url = self.elsewhere = ""
         self.trusted = set()
+        self.endless, self.encoding, self.points, self.texts, self.sent = {}, {}, {}, {}, 0
+        self.no_ranges = False
 
     def ranges(self):
         """The Range of every request for a large file's content."""
@@ -53,6 +59,12 @@ class _Answers(http.server.BaseHTTPRequestHandler):
             hub.trusted.add(path)
         if path in hub.status:
             return self.send(hub.status[path], b"{}", body)
+        if path in hub.texts:
+            return self.send(200, hub.texts[path], body)
+        if path in hub.points:
+            return self.send(302, b"", body, {"Location": hub.points[path]})
+        if path in hub.endless and body:
+            return self.run_on(hub.endless[path], hub.encoding.get(path))
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"] and "/".join(parts[2:4]) in hub.files:
             return self.send(200, json.dumps(self.listing("/".join(parts[2:4]))).encode(), body)
@@ -93,8 +105,21 @@ class _Answers(http.server.BaseHTTPRequestHandler):
             "siblings": siblings,
         }
 
+    def run_on(self, piece, encoding):
+        """Send until the other side has enough, 256 MB at most."""
+        self.send_response(200)
+        if encoding:
+            self.send_header("Content-Encoding", encoding)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        while self.server.hub.sent < 256 << 20:
+            self.server.hub.sent += len(piece)
+            self.wfile.write(piece)
+
     def content(self, content):
         hub, asked, start = self.server.hub, self.headers.get("Range"), 0
+        asked = None if hub.no_ranges else asked
         if asked:
             start = int(asked.removeprefix("bytes=").split("-")[0])
         sent = content[start:]

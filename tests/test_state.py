@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 
 from rwkv_engine import StateError
 from rwkv_engine import state as states
@@ -144,3 +146,77 @@ def test_states_that_a_feed_may_not_have_are_left_as_they_were():
     with Advance([taken], [3]), pytest.raises(StateError):
         Advance([free, taken], [1, 1])
     assert free == filled(1) and taken.position == filled(2).position + 3
+
+
+def written(path, planes=None, layout=LAYOUT, **notes):
+    """A state file by the package safetensors, with a checksum that fits; a note that is None is left out."""
+    state = filled(1)
+    told = {"rwkv_engine.state": "1", "fingerprint": layout.fingerprint, "tokens": "18"} | notes
+    told = {key: value for key, value in told.items() if value is not None}
+    told["checksum"] = states._checksum(told, state.block)
+    safetensors.numpy.save_file(planes or {name: state[name] for name in state.names}, path, told)
+    return path
+
+
+def test_the_safetensors_package_reads_what_is_saved_and_what_it_writes_is_read(tmp_path):
+    state = filled(1)
+    state.save(tmp_path / "ours")
+    with safetensors.safe_open(tmp_path / "ours", "numpy") as theirs:
+        assert set(theirs.keys()) == set(state.names) and theirs.metadata()["tokens"] == "18"
+        for name in state.names:
+            np.testing.assert_array_equal(theirs.get_tensor(name), state[name])
+    assert states.load(written(tmp_path / "theirs"), LAYOUT) == state
+
+
+@pytest.mark.parametrize(
+    "tokens", [None, "", "-1", "²", "1_0", " 5", "+5", "5.0", "1e3", "9" * 5000, "٣", "x" * 9999]
+)
+def test_a_count_of_tokens_that_is_none_is_refused(tmp_path, tokens):
+    with pytest.raises(StateError, match="tokens, want a whole number") as refused:
+        states.load(written(tmp_path / "s", tokens=tokens), LAYOUT)
+    assert len(str(refused.value)) <= 500 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"planes": {"x" * 50_000: np.zeros(3, np.float32)}},
+        {"planes": {"att_prev": np.zeros((1,) * 8, np.float32)}},
+        {"planes": {"att_prev": np.zeros((2, 3))}},
+        {"fingerprint": "\n" * 90_000},
+        {"fingerprint": None},
+        {"rwkv_engine.state": "y" * 90_000},
+        {"rwkv_engine.state": None},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_odd_notes_and_planes_are_one_short_sentence(tmp_path, change):
+    with pytest.raises(StateError) as refused:
+        states.load(written(tmp_path / "s", **change), LAYOUT)
+    assert len(str(refused.value)) <= 500 and "\n" not in str(refused.value)
+
+
+def test_a_message_is_short_however_long_the_path_is(tmp_path):
+    deep = tmp_path.joinpath(*["d" * 200] * 8)
+    deep.mkdir(parents=True)
+    for path in (deep / "none", written(deep / "s", tokens="-1")):
+        with pytest.raises(StateError) as refused:
+            states.load(path, LAYOUT)
+        assert len(str(refused.value)) <= 500
+
+
+@pytest.mark.parametrize(
+    "header", ["{}", '{"__metadata__": null}', '{"__metadata__": {"tokens": 5}}', "[]", "[" * 9999]
+)
+def test_a_header_that_is_none_is_refused(tmp_path, header):
+    (tmp_path / "s").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(StateError) as refused:
+        states.load(tmp_path / "s", LAYOUT)
+    assert len(str(refused.value)) <= 500
+
+
+def test_a_file_far_too_large_is_not_read(tmp_path):
+    with open(tmp_path / "s", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(StateError, match="over"):
+        states.load(tmp_path / "s", LAYOUT)

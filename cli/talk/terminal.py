@@ -17,6 +17,7 @@ from rwkv_engine_cli.talk.markdown import Answer
 from rwkv_engine_cli.talk.running import Talk
 
 from rwkv_engine.chat.answer import Part
+from rwkv_engine.system.folders import private_file
 
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold"})
 
@@ -135,7 +136,6 @@ def _history(path: Path | None) -> History:
     if path is None:
         return InMemoryHistory()
     try:
-        with path.open("ab"):
-            return FileHistory(str(path))
+        return FileHistory(str(private_file(path)))
     except OSError:
         return InMemoryHistory()

@@ -1,9 +1,11 @@
 """A picture of a report: speed against the roofline, and the latency of every token of a run."""
 
+import io
 from pathlib import Path
 
 from rwkv_engine.bench.report import Report
 from rwkv_engine.errors import MissingExtra, OptionError
+from rwkv_engine.system.files import write_whole
 
 
 def plot(r: Report, path: str | Path) -> None:
@@ -30,7 +32,9 @@ def plot(r: Report, path: str | Path) -> None:
     run.set_xlabel("token")
     run.set_ylabel("ms")
     run.set_title(f"{r.machine['processor']}, {r.machine['lanes']} lanes, {r.machine['level']}", fontsize=10)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
     try:
-        figure.savefig(path, format="png", dpi=120)
+        write_whole(path, [picture.getbuffer()])
     except OSError as error:
         raise OptionError(f"--plot {path}: {error.strerror or error}") from None

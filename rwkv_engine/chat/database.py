@@ -6,6 +6,7 @@ revisions: who writes says which one he has seen, and learns if another process 
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 
 from rwkv_engine.chat.answer import Turn
 from rwkv_engine.errors import SessionError
+from rwkv_engine.system.folders import private_file
 from rwkv_engine.text.chat import Think
 
 VERSION = 1
@@ -54,14 +56,21 @@ class Info:
 
 
 class Database:
-    """The rows. Raises SessionError where the file is damaged, cannot be written, or belongs to a later version."""
+    """The rows. Raises SessionError where the file is damaged, cannot be written, or belongs to a later version.
 
-    __slots__ = ("_connection", "path")
+    Many threads may use one: each call has the connection for itself.
+    """
+
+    __slots__ = ("_connection", "_lock", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.RLock()
         with self._told():
-            self._connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+            private_file(path)
+            self._connection = sqlite3.connect(
+                path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
             self._connection.execute("PRAGMA foreign_keys = ON")
             version = self._version()
             if version == 0:
@@ -75,7 +84,8 @@ class Database:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def infos(self) -> list[Info]:
         """All sessions, the last changed first."""
@@ -95,7 +105,8 @@ class Database:
             rows = self._connection.execute(
                 "SELECT user, answer, thinking, system, think, tokens, stop, uid, tries FROM turns WHERE session = ? ORDER BY number",
                 (session,),
-            )
+            ).fetchall()
+        with self._understood():
             return [_turn(*row) for row in rows]
 
     def add(
@@ -184,10 +195,22 @@ class Database:
                 f"FROM sessions {rest}",
                 values,
             ).fetchall()
-        for number, name, created, changed, revision, fingerprint, settings, turns, tokens in rows:
-            yield Info(
-                number, name, created, changed, revision, fingerprint, json.loads(settings), turns, tokens
-            )
+        with self._understood():
+            infos = [
+                Info(
+                    number,
+                    name,
+                    created,
+                    changed,
+                    revision,
+                    fingerprint,
+                    dict(json.loads(settings)),
+                    turns,
+                    tokens,
+                )
+                for number, name, created, changed, revision, fingerprint, settings, turns, tokens in rows
+            ]
+        yield from infos
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -213,14 +236,37 @@ class Database:
             self._connection.execute("COMMIT")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
+    def _understood(self) -> Iterator[None]:
+        """Rows that this engine cannot have written, as SessionError."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (ValueError, TypeError, RecursionError):
             raise SessionError(
-                f"{self.path}: {error}; if it is damaged, move it away and start anew"
+                f"{self.path} is damaged: a row has no proper values; move it away and start anew"
             ) from None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """One thread at a time; what SQLite and the system refuse, as SessionError."""
+        with self._lock:
+            try:
+                yield
+            except (sqlite3.Error, OSError) as error:
+                raise SessionError(f"{self.path}: {str(error)[:200]}; {_advice(error)}") from None
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error of the database."""
+    text = str(error)
+    if isinstance(error, sqlite3.ProgrammingError):
+        return "the store was closed; open it again"
+    if "locked" in text:
+        return f"another program has been writing for {PATIENCE} seconds; try again when it is done"
+    if isinstance(error, OSError) or any(
+        word in text for word in ("full", "readonly", "disk I/O", "unable to open")
+    ):
+        return "make room, and see that the file and its folder may be written to"
+    return "it is damaged; move it away and start anew"
 
 
 def _turn(

@@ -5,7 +5,6 @@ again. Forks share the files of the turns they have in common.
 """
 
 import difflib
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,20 +16,18 @@ from rwkv_engine.chat.database import Database, Info
 from rwkv_engine.chat.history import worth_keeping
 from rwkv_engine.errors import SessionError
 from rwkv_engine.state import State
-from rwkv_engine.system.files import remove_leftovers
+from rwkv_engine.system import folders
+from rwkv_engine.system.files import remove_abandoned
 
 _SUFFIX = ".safetensors"
 _LONGEST_NAME = 80
 
 
 def data_folder() -> Path:
-    """Where talks are kept: `rwkv_engine` in the user's data folder, $XDG_DATA_HOME or ~/.local/share."""
-    base = os.environ.get("XDG_DATA_HOME")
+    """Where talks are kept: the user's data folder. Raises SessionError for a user without a home."""
     try:
-        return (
-            Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share"
-        ) / "rwkv_engine"
-    except RuntimeError:  # pathlib's word for a user without a home
+        return folders.data_folder()
+    except OSError:
         raise SessionError(
             "there is no home folder to keep talks in; set XDG_DATA_HOME, or give --no-save"
         ) from None
@@ -44,9 +41,9 @@ class Store:
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = data_folder() if folder is None else Path(folder)
         self._states = self.folder / "states"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people say is theirs alone
-            self._states.mkdir(exist_ok=True, mode=0o700)
+        try:  # what people say is theirs alone
+            folders.private_folder(self.folder, close=folder is None)
+            folders.private_folder(self._states)
         except OSError as error:
             raise SessionError(
                 f"{self.folder}: talks cannot be kept there: {error.strerror or error}"
@@ -123,7 +120,7 @@ class Store:
         for uid, state in states.items():
             if not self.state_file(uid).exists():
                 try:
-                    state.save(self.state_file(uid))
+                    state.save(self.state_file(uid), private=True)
                 except OSError as error:
                     raise SessionError(
                         f"{self._states}: the state was not kept: {error.strerror or error}; the text was"
@@ -147,8 +144,8 @@ class Store:
             if name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) not in known:
                 path.unlink(missing_ok=True)
                 gone += 1
-            elif half := re.fullmatch(r"\.(.+)\.\d+\.[^.]*\.part", name):
-                remove_leftovers(self._states / half[1])
+            elif name.startswith(".") and name.endswith(".part"):
+                remove_abandoned(path)
                 gone += not path.exists()
         return gone
 

@@ -1,5 +1,6 @@
 """Two records: what a container file holds, and the checkpoint that comes of it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Checkpoint:
     metadata   text notes of the file.
     files      the folder in which a tokenizer.json may lie beside the weights.
     packing    of a packed file.
+    paths      of the files it was read from.    identities  of these files as they were then; see `identity`.
     """
 
     path: Path
@@ -57,9 +59,11 @@ class Checkpoint:
     metadata: Mapping[str, str]
     files: Path
     packing: Packing | None = None
+    paths: tuple[Path, ...] = ()
+    identities: tuple[str, ...] = ()
 
 
-def shown(name: object) -> str:
-    """A name out of a file, fit for a one-line message: quoted, escaped, at most 80 characters."""
-    text = repr(name)
-    return text if len(text) <= 80 else text[:76] + "...'"
+def identity(path: Path) -> str:
+    """What tells one content of a file from any later one, without reading it: device, inode, bytes, times of the last changes."""
+    about = os.stat(path)
+    return f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"

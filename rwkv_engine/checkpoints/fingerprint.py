@@ -1,46 +1,132 @@
-"""`fingerprint`: a short name for the numbers in a checkpoint, the same in whatever container and naming they come."""
+"""Names for the numbers in a checkpoint, the same in whatever container and naming they come: a quick one that samples, an exact one."""
 
+import contextlib
+import functools
 import hashlib
-from math import prod
+import os
+import re
+import time
+from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import Checkpoint
+from rwkv_engine.checkpoints.checkpoint import Checkpoint, identity
 from rwkv_engine.checkpoints.gguf_file import Quantized
 from rwkv_engine.checkpoints.names import is_time_state, is_unread
 from rwkv_engine.numbers.bf16 import bf16_to_float32
-from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.numbers.tensor import Tensor, one_at_a_time
+from rwkv_engine.system.files import write_whole
+from rwkv_engine.system.folders import cache_folder
+from rwkv_engine.system.pages import give_back, mapped_file
 
-SAMPLE = 1024  #: values taken of each tensor, 4096 bytes as float32
+VERSION = 2
+#: values up to which all of a tensor are taken
+WHOLE = 4096
+#: of a larger one: how many runs of neighbours, at least, one more for so many values, at most; and values of a run
+LEAST, SHARE, MOST, RUN = 8, 1 << 18, 1024, 8
+#: seconds after a change within which another one might leave a file's times as they are
+UNSETTLED = 0.1
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """SHA-256, as 64 hexadecimal digits, of what tells this model from others.
+    """SHA-256, as 64 hexadecimal digits, of what tells this model from others: by it a state knows its model.
 
-        Covered, in order of the canonical names: name, shape without axes of length 1, element type, and the first 1,024
-        values in C order as little-endian float32. So the same elements in another container or layout give the same
-        fingerprint; another model, another fine-tuning or another precision gives another one. Not covered: metadata,
-        tokenizer, `time_state`, and v0, v1, v2 of block 0. It reads about 4 KiB a tensor. A packed file has its source's fingerprint: the
-    same model in another format, whose states are of use to both.
+    Covered, in order of the canonical names: name, shape without axes of length 1, element type, and values in C order as
+    little-endian float32: of a tensor of up to 4,096 all, of a larger one runs of 8 at places drawn by lot, one in each of 8
+    to 1,024 equal parts, the first and the last of all among them. So another fine-tuning changes it, and any change of a
+    quarter of a tensor in one piece; one of a few values of a large matrix may not: `digests` tells that. The same elements in
+    another container or layout give the same fingerprint. Not covered: metadata, tokenizer, `time_state`, and v0, v1, v2 of
+    block 0. Little is read: 4,000 runs and the small tensors of a 0.4B model.
+    A packed file has its source's fingerprint: the same model in another format, whose states are of use to both.
     """
     if checkpoint.packing:
         return checkpoint.packing.fingerprint
-    digest = hashlib.sha256(b"rwkv_engine fingerprint 1\n")
+    digest = hashlib.sha256(b"rwkv_engine fingerprint %d\n" % VERSION)
     for name in sorted(checkpoint.tensors):
-        if is_unread(name) or is_time_state(name):
-            continue
-        tensor = checkpoint.tensors[name]
-        lengths = [length for length in tensor.shape if length != 1]
-        digest.update(f"{name} {lengths} {tensor.dtype}\n".encode())
-        digest.update(_sample(tensor).astype("<f4").tobytes())
+        if not (is_unread(name) or is_time_state(name)):
+            digest.update(_about(name, checkpoint.tensors[name]))
+            digest.update(_sample(checkpoint.tensors[name]).astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
 
 
+def digests(checkpoint: Checkpoint) -> tuple[str, str]:
+    """(`fingerprint`, SHA-256 of every number but `time_state`): any change of a number gives another second one.
+
+    The whole checkpoint is read for it, so both are remembered in the user's cache folder for the very files that were read: by
+    device, inode, bytes, and the times at which their content, and anything else about them, was last changed.
+    """
+    memory = None
+    if checkpoint.identities:
+        known = hashlib.sha256("\n".join(checkpoint.identities).encode()).hexdigest()
+        with contextlib.suppress(OSError):  # no home; nothing remembered yet
+            memory = cache_folder() / "digests" / f"{known}-{VERSION}"
+            found = re.fullmatch("([0-9a-f]{64}) ([0-9a-f]{64})", memory.read_text("ascii", "replace"))
+            if found:
+                return found[1], found[2]
+    digest = hashlib.sha256(b"rwkv_engine exact %d\n" % VERSION)
+    tensors = one_at_a_time(checkpoint.tensors, stay=False)
+    for name in sorted(tensors):
+        if not is_time_state(name):
+            digest.update(_about(name, tensors[name]))
+            digest.update(np.ascontiguousarray(tensors[name].bits()).reshape(-1).view(np.uint8).data)
+    names = fingerprint(checkpoint), digest.hexdigest()
+    if memory is not None:
+        _remember(memory, " ".join(names), checkpoint)
+    return names
+
+
+def _remember(memory: Path, text: str, checkpoint: Checkpoint) -> None:
+    """Keep what was found out about files that did not change while they were read, and not just before."""
+    with contextlib.suppress(OSError):
+        now = tuple(identity(path) for path in checkpoint.paths)
+        changed = max(max(about.st_mtime, about.st_ctime) for about in map(os.stat, checkpoint.paths))
+        if now == checkpoint.identities and time.time() - changed > UNSETTLED:
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(memory, [text.encode()], sync=False)
+
+
+def _about(name: str, tensor: Tensor) -> bytes:
+    return f"{name} {[length for length in tensor.shape if length != 1]} {tensor.dtype}\n".encode()
+
+
 def _sample(tensor: Tensor) -> np.ndarray:
-    """The first SAMPLE values, float32, touching no more of the file than their rows."""
-    rows = -(-SAMPLE // prod(tensor.shape[1:]))
-    bits = (
-        tensor.bits.first(rows) if isinstance(tensor.bits, Quantized) else np.atleast_1d(tensor.bits())[:rows]
-    )
-    bits = bits.reshape(-1)[:SAMPLE]
-    return bf16_to_float32(bits) if tensor.dtype == "BF16" else bits.astype(np.float32)
+    """Some values, float32, reading little more of the file than these."""
+    if isinstance(tensor.bits, Quantized):
+        return tensor.bits.at(_places(tensor.bits.size))
+    bits = tensor.bits()
+    read = bits.reshape(-1) if bits.size <= WHOLE else _read(bits)
+    taken = bits[np.unravel_index(_places(bits.size), bits.shape)] if read is None else read
+    if read is None:
+        give_back(bits)
+    return bf16_to_float32(taken) if tensor.dtype == "BF16" else taken.astype(np.float32)
+
+
+def _read(bits: np.ndarray) -> np.ndarray | None:
+    """The values at `_places` of a contiguous view of a mapped file, not read where it is mapped: there each would bring in 16 pages,
+    which would count as memory of this process. None for what is no such view, or where files cannot be read at a place."""
+    file = mapped_file(bits)
+    if file is None or not bits.flags.c_contiguous or not hasattr(os, "pread"):
+        return None
+    read, handle, start, size = os.pread, file.descriptor, file.place(bits), bits.itemsize
+    runs = _runs(bits.size)
+    content = b"".join([read(handle, RUN * size, start + size * first) for first in runs])
+    return np.frombuffer(content, bits.dtype) if len(content) == RUN * size * len(runs) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _runs(size: int) -> list[int]:
+    """Where runs of RUN values begin in a tensor of `size`: one in each equal part, the first and the last of all among them."""
+    count = min(max(size // SHARE, LEAST), MOST)
+    width = size // count
+    number = np.arange(count, dtype=np.uint64)
+    lot = (number * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # the golden ratio: evenly spread
+    drawn = (number * np.uint64(width) + lot % np.uint64(width - RUN + 1)).tolist()
+    return [0, *drawn[1:-1], size - RUN]
+
+
+@functools.lru_cache(maxsize=64)
+def _places(size: int) -> np.ndarray:
+    """Which values of a tensor of `size`, in C order, are taken."""
+    if size <= WHOLE:
+        return np.arange(size)
+    return (np.array(_runs(size))[:, None] + np.arange(RUN)).reshape(-1)

@@ -1,16 +1,18 @@
 """Which files a path stands for: one file, or a folder's model, whole or in shards."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
-from rwkv_engine.checkpoints.safetensors_file import HEADER_LIMIT
-from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout
+from rwkv_engine.checkpoints.checkpoint import Contents
+from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, shown
+from rwkv_engine.numbers.container import HEADER_LIMIT
 from rwkv_engine.numbers.tensor import Tensor
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 PREFERRED = ("model.safetensors", "pytorch_model.bin")  #: what `transformers` writes
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")  #: a part of a model: stem, number, how many, ending
 ENDINGS = (".safetensors", ".st", ".pth", ".gguf")
 
 
@@ -30,26 +32,50 @@ def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
         raise CheckpointError(
             f"{path} cannot be looked at: {error}; check the path and its permissions."
         ) from error
+    part = SHARD.fullmatch(path.name)
+    if part and int(part[3]) > 1:
+        raise UnknownLayout(f"{path} is part {int(part[2])} of {int(part[3])} of a model; {_whole(part)}.")
     return [path], frozenset()
 
 
 def _files_in(path: Path) -> tuple[list[Path], frozenset[str]]:
-    for index in INDEXES:
+    for index, name in zip(INDEXES, PREFERRED, strict=True):
+        if (path / name).is_file():  # as `transformers` does: an index beside it is left over
+            return [path / name], frozenset()
         if (path / index).is_file():
             return _shards(path / index)
-    for name in PREFERRED:
-        if (path / name).is_file():
-            return [path / name], frozenset()
     found = sorted(file for file in path.iterdir() if file.suffix in ENDINGS and file.is_file())
     if not found:
         raise UnknownLayout(
             f"{path} holds no model: wanted {PREFERRED[0]}, its shards with {INDEXES[0]}, {PREFERRED[1]}, or one file "
             f"ending in {', '.join(ENDINGS)}."
         )
+    parts = [SHARD.fullmatch(file.name) for file in found]
+    if all(parts) and len({(part[1], part[3], part[4]) for part in parts if part}) == 1:
+        return _parts(path, found, [part for part in parts if part])
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:4]) + (", ..." if len(found) > 4 else "")
         raise UnknownLayout(f"{path} holds {len(found)} models ({names}); give the path of one of them.")
     return found, frozenset()
+
+
+def _parts(path: Path, found: list[Path], parts: list[re.Match[str]]) -> tuple[list[Path], frozenset[str]]:
+    """All parts of one model without an index. Raises CheckpointError where some are missing, UnknownLayout for a split GGUF."""
+    count = int(parts[0][3])
+    if parts[0][4] == ".gguf" and count > 1:
+        raise UnknownLayout(f"{path} holds {len(found)} of {count} parts of a GGUF; {_whole(parts[0])}.")
+    if [int(part[2]) for part in parts] != list(range(1, count + 1)):
+        raise CheckpointError(
+            f"{path} holds {len(found)} of {count} parts of a model; download the others too."
+        )
+    return found, frozenset()
+
+
+def _whole(part: re.Match[str]) -> str:
+    """What to do about one part of a model."""
+    return (
+        "join them with llama-gguf-split --merge" if part[4] == ".gguf" else "give the folder that holds all"
+    )
 
 
 def merged(path: Path, parts: Sequence[Contents], wanted: frozenset[str]) -> Contents:
@@ -77,7 +103,7 @@ def _shards(index: Path) -> tuple[list[Path], frozenset[str]]:
     try:
         if index.stat().st_size > HEADER_LIMIT:
             raise CheckpointError(f"{index} is larger than {HEADER_LIMIT} bytes; it is no index of shards.")
-        table = json.loads(index.read_text("utf-8"))
+        table = json.loads(index.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{index} cannot be read as JSON: {error}; download it again.") from error
     names = table.get("weight_map") if isinstance(table, dict) else None

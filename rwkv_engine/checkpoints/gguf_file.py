@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.gguf_header import TensorInfo, read_gguf_header
 from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor
-from rwkv_engine.checkpoints.safetensors_file import SIZES
-from rwkv_engine.errors import CheckpointError, MissingExtra, UnknownLayout
+from rwkv_engine.errors import CheckpointError, MissingExtra, UnknownLayout, shown
 from rwkv_engine.numbers.bf16 import float32_to_bf16
+from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 
 ARCHITECTURES = ("rwkv6", "rwkv7")
@@ -26,12 +26,14 @@ class Quantized:
     """The `bits` of a quantized tensor: decoded to float32 at each call.
 
     data   uint8 [..., bytes a row], a view of the mapped file.
+    block  (values, bytes) that are packed together.
     kind   gguf.GGMLQuantizationType.
     scale  factor on every value.
     quants the module gguf.quants.
     """
 
     data: np.ndarray
+    block: tuple[int, int]
     kind: Any
     scale: float
     quants: ModuleType
@@ -39,9 +41,18 @@ class Quantized:
     def __call__(self) -> np.ndarray:
         return self._decoded(self.data)
 
-    def first(self, rows: int) -> np.ndarray:
-        """The first rows alone, without decoding the others."""
-        return self._decoded(self.data[:rows])
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        values, length = self.block
+        return self.data.size // length * values
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """The values at these places in C order, without decoding other blocks than theirs."""
+        values, length = self.block
+        blocks, which = np.unique(places // values, return_inverse=True)
+        decoded = self._decoded(self.data.reshape(-1, length)[blocks])
+        return decoded.reshape(-1, values)[which.reshape(-1), places % values]
 
     def _decoded(self, data: np.ndarray) -> np.ndarray:
         values: np.ndarray = self.quants.dequantize(data, self.kind)
@@ -93,7 +104,7 @@ def _tensor(path: Path, data: np.ndarray, name: str, info: TensorInfo) -> Tensor
     length = prod(info.shape[:-1]) * row
     _require_inside(path, name, info, length, len(data))
     packed = data[info.start : info.start + length].reshape(*info.shape[:-1], row)
-    return Tensor(name, info.shape, "F32", Quantized(packed, kind, 1.0, gguf.quants))
+    return Tensor(name, info.shape, "F32", Quantized(packed, (block, size), kind, 1.0, gguf.quants))
 
 
 def _require_inside(path: Path, name: str, info: TensorInfo, length: int, size: int) -> None:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import shown
-from rwkv_engine.errors import CheckpointError
+from rwkv_engine.errors import CheckpointError, shown
 
 TEXT, ARRAY = 8, 9
 #: kind of a note -> its struct code
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 COUNT_LIMIT = 10_000  #: tensors, and notes
 TEXT_LIMIT = 1 << 20  #: bytes
+HEADER_LIMIT = 32 << 20  #: bytes; vocabularies are in it, the largest take about 10 MB
+ITEMS_LIMIT = 1 << 19  #: texts in all arrays together: the entries of a vocabulary and its merges
 AXES_LIMIT = 4
 
 
@@ -36,13 +37,16 @@ class TensorInfo:
 
 
 class _Cursor:
-    """Takes numbers and text off the file one after another; moves only forward, never past the end."""
+    """Takes numbers and text off the file one after another; moves only forward, never past the end of a header's bounds.
 
-    __slots__ = ("data", "place")
+    In a sparse file any count is true and costs its maker nothing.
+    """
+
+    __slots__ = ("data", "items", "place")
 
     def __init__(self, data: np.ndarray) -> None:
         self.data = data
-        self.place = 0
+        self.items = self.place = 0
 
     def take(self, count: int) -> bytes:
         self._skip(count)
@@ -66,6 +70,9 @@ class _Cursor:
         if kind in NUMBERS:
             self._skip(length * struct.calcsize("<" + NUMBERS[kind]))
         elif kind == TEXT:
+            self.items += length
+            if self.items > ITEMS_LIMIT:
+                raise ValueError(f"over {ITEMS_LIMIT} texts in arrays")
             for _ in range(length):
                 self._skip(self.count())
         else:
@@ -75,6 +82,8 @@ class _Cursor:
         if count > len(self.data) - self.place:
             raise ValueError("it ends early")
         self.place += count
+        if self.place > HEADER_LIMIT:
+            raise ValueError(f"over {HEADER_LIMIT} bytes")
 
 
 def read_gguf_header(path: Path, data: np.ndarray) -> tuple[dict[str, TensorInfo], dict[str, str]]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
-from rwkv_engine.errors import CheckpointError, UnknownLayout, WrongShape
+from rwkv_engine.checkpoints.checkpoint import Contents
+from rwkv_engine.errors import CheckpointError, UnknownLayout, WrongShape, shown
 from rwkv_engine.numbers.tensor import Tensor
 
 Tensors = Mapping[str, Tensor]

@@ -8,10 +8,10 @@ is flat, and v6's att.output and ffn.value of layer n are divided by 2^(n // res
 from math import prod
 from pathlib import Path
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.gguf_file import scaled
 from rwkv_engine.checkpoints.layout import Layout, Rule, row, rule, shaped, turned
-from rwkv_engine.errors import CheckpointError
+from rwkv_engine.errors import CheckpointError, shown
 from rwkv_engine.numbers.tensor import Tensor
 
 

@@ -19,7 +19,7 @@ def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[
     if "head.weight" in tensors or "emb.weight" not in tensors or not (folder / "config.json").is_file():
         return tensors
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads((folder / "config.json").read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} cannot be read as JSON: {error}; download it again."

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.layout import Layout, Tensors, renamed
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL, WEB_V5, WEB_V6, WEB_V7
 from rwkv_engine.checkpoints.layout_gguf import GGUF_V6, GGUF_V7
 from rwkv_engine.checkpoints.layout_huggingface import FLA_V7, HF_V4, HF_V5, HF_V6
 from rwkv_engine.checkpoints.names import is_time_state
-from rwkv_engine.errors import CheckpointError, UnknownLayout
+from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
 from rwkv_engine.numbers.tensor import Tensor
 
 #: the first row whose mark a file bears is its layout

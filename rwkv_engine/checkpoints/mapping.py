@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import shown
-from rwkv_engine.errors import CheckpointError
+from rwkv_engine.errors import CheckpointError, shown
 from rwkv_engine.numbers.tensor import BITS, Tensor
 from rwkv_engine.system.pages import MappedFile
 

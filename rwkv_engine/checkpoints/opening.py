@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rwkv_engine.checkpoints.checkpoint import Checkpoint, Contents
+from rwkv_engine.checkpoints.checkpoint import Checkpoint, Contents, identity
 from rwkv_engine.checkpoints.folder import files_of, merged
 from rwkv_engine.checkpoints.gguf_file import open_gguf
 from rwkv_engine.checkpoints.layouts import canonical
 from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.checkpoints.packed_file import KEY, packed_contents
-from rwkv_engine.checkpoints.safetensors_file import float_contents, read_header
+from rwkv_engine.checkpoints.safetensors_file import float_contents
 from rwkv_engine.checkpoints.torch_zip import open_torch_zip
 from rwkv_engine.errors import CheckpointError, UnknownLayout
+from rwkv_engine.numbers.container import read_header
 
 
 def _open_safetensors(path: Path) -> Contents:
@@ -40,10 +41,23 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     files, wanted = files_of(path)
+    identities = tuple(
+        identity(file) for file in files
+    )  # before they are opened: one that is replaced now is not taken for the new
     contents = merged(path, [_open_file(file) for file in files], wanted)
     layout, tensors = canonical(path, contents)
     folder = path if path.is_dir() else path.parent
-    return Checkpoint(path, contents.container, layout, tensors, contents.metadata, folder, contents.packing)
+    return Checkpoint(
+        path,
+        contents.container,
+        layout,
+        tensors,
+        contents.metadata,
+        folder,
+        contents.packing,
+        tuple(files),
+        identities,
+    )
 
 
 def _open_file(path: Path) -> Contents:

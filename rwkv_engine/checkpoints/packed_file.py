@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import Contents, Packing, shown
+from rwkv_engine.checkpoints.checkpoint import Contents, Packing
 from rwkv_engine.checkpoints.layout import turned
 from rwkv_engine.checkpoints.mapping import mapped_tensor, require_dtype
 from rwkv_engine.checkpoints.names import is_matrix
-from rwkv_engine.checkpoints.safetensors_file import Entry, is_text
-from rwkv_engine.checkpoints.write import stored, write_safetensors
-from rwkv_engine.errors import CheckpointError
+from rwkv_engine.checkpoints.write import write_safetensors
+from rwkv_engine.errors import CheckpointError, shown
 from rwkv_engine.formats import FORMATS, quantized_names
+from rwkv_engine.numbers.container import Entry, is_text, stored
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
 

@@ -13,20 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rwkv_engine.checkpoints.checkpoint import shown
+from rwkv_engine.checkpoints.pickle_names import STORAGES, TYPES, UNREAD
+from rwkv_engine.errors import shown
 
 OPCODES_LIMIT = 400_000  #: a checkpoint takes about 60 a tensor
 ARGUMENTS_LIMIT = 8
 AXES_LIMIT = 8
+PAIRS_LIMIT = 100  #: of a dict that is made by one call, which can be called again and again; Python fills it afterwards
 
 #: the byte of an instruction -> what `pickletools` knows of it
 OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
-
-#: torch's storage classes -> element type
-STORAGES = {
-    "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64", "LongStorage": "I64",
-    "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
-}  # fmt: skip
 
 
 class Refused(Exception):
@@ -58,6 +54,13 @@ class Stored:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something else that trainers save beside the tensors, such as a number of numpy's; what it holds is let go."""
+
+    name: str
 
 
 class _Mark:
@@ -180,15 +183,16 @@ def _container(stack: list[Any], kind: type) -> Any:
 
 def _put(target: dict[Any, Any], pairs: list[Any]) -> None:
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if type(key) not in (str, int):  # hashing a nested tuple could take for ever
+        if type(key) not in KEYS:  # hashing a nested tuple could take for ever
             raise Refused(f"it has a dict with a key of type {type(key).__name__}")
         target[key] = value
 
 
 def _build(stack: list[Any]) -> None:
-    """Attributes for an object: torch gives an OrderedDict its `_metadata` so. Dropped."""
+    """Attributes for an object: torch gives an OrderedDict its `_metadata` so, numpy a dtype its byte order. Dropped."""
     stack.pop()
-    _container(stack, dict)
+    if type(stack[-1]) is not Unread:
+        _container(stack, dict)
 
 
 def _stack_global(stack: list[Any]) -> None:
@@ -201,17 +205,21 @@ def _symbol(module: Any, name: Any) -> Symbol:
     ):  # formatting or hashing a nested tuple could take for ever
         raise Refused("it names something with no text")
     symbol = Symbol(module, name)
-    if (module, name) not in ALLOWED and not (module in ("torch", "torch.storage") and name in STORAGES):
+    known = (module, name) in ALLOWED or (module, name) in UNREAD
+    if not known and not (module in ("torch", "torch.storage") and (name in STORAGES or name in TYPES)):
         raise Refused(f"it wants {shown(f'{module}.{name}')}, which is no part of a checkpoint")
     return symbol
 
 
 def _reduce(stack: list[Any]) -> None:
     function, arguments = _popped(stack, 2)
-    if type(function) is not Symbol or (function.module, function.name) not in ALLOWED:
+    if type(function) is not Symbol or (function.module, function.name) not in CALLED:
         raise Refused("it calls something that is no function")
     if type(arguments) is not tuple or len(arguments) > ARGUMENTS_LIMIT:
         raise Refused("it calls a function with no proper arguments")
+    if (function.module, function.name) in UNREAD:
+        stack.append(Unread(function.name))
+        return
     stack.append(ALLOWED[function.module, function.name](*arguments))
 
 
@@ -250,7 +258,10 @@ def _parameter(tensor: Any, *_: Any) -> Stored:
 def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
     """collections.OrderedDict() or OrderedDict([[key, value] ...])."""
     filled: dict[Any, Any] = {}
-    for pair in arguments[0] if arguments else ():
+    pairs = arguments[0] if arguments else ()
+    if type(pairs) not in (list, tuple) or len(pairs) > PAIRS_LIMIT:
+        raise Refused("a dict in it is made of no pairs, or of too many")
+    for pair in pairs:
         if type(pair) not in (list, tuple) or len(pair) != 2:
             raise Refused("a dict in it is made of no pairs")
         _put(filled, list(pair))
@@ -260,9 +271,14 @@ def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
 #: the functions a checkpoint may name, and what stands for each of them here
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "defaultdict"): lambda *_: {},
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
+
+#: functions that may be called, and types of what may be a key
+CALLED = ALLOWED.keys() | UNREAD
+KEYS = (str, int, float, bool, bytes, type(None))
 
 #: opcodes whose argument is the object; those of the text protocol 0, which torch does not write, are left out
 PUSHED = frozenset(
@@ -276,6 +292,7 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": lambda: Unread("set"),
 }
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 ACTIONS: dict[str, Callable[[list[Any]], Any]] = {
@@ -288,6 +305,9 @@ ACTIONS: dict[str, Callable[[list[Any]], Any]] = {
     "STACK_GLOBAL": _stack_global,
     "REDUCE": _reduce,
     "BINPERSID": _persistent,
+    "NEWOBJ": _reduce,
+    "FROZENSET": lambda stack: stack.append(Unread(f"{len(_marked(stack))} things")),
+    "ADDITEMS": _marked,
     "POP": lambda stack: stack.pop(),
     "POP_MARK": _marked,
 }

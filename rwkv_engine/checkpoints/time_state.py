@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import shown
 from rwkv_engine.checkpoints.layouts import bare
 from rwkv_engine.checkpoints.names import is_time_state, time_state
 from rwkv_engine.checkpoints.opening import OPENERS, container_of
-from rwkv_engine.checkpoints.write import stored, write_safetensors
-from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, WrongShape
+from rwkv_engine.checkpoints.write import write_safetensors
+from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, WrongShape, shown
+from rwkv_engine.numbers.container import stored
 from rwkv_engine.numbers.tensor import Tensor
 
 

@@ -13,19 +13,20 @@ import zlib
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import Contents, shown
+from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor, require_dtype
 from rwkv_engine.checkpoints.pickle_reader import Refused, Storage, Stored, read_pickle
-from rwkv_engine.checkpoints.safetensors_file import SIZES
-from rwkv_engine.errors import CheckpointError, UnknownLayout
+from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
+from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 
 PICKLE_LIMIT = 4 << 20  #: bytes; a checkpoint of 1,000 tensors takes about 150,000
-ENTRIES_LIMIT = 100_000
+#: bytes of a zip directory; a checkpoint of 1,000 tensors takes about 100,000, and listing one takes ten times its length
+DIRECTORY_LIMIT = 2 << 20
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -34,6 +35,19 @@ WRAPPERS = (
 )  #: keys under which trainers keep the tensors
 ENCRYPTED = 1  #: bit of a zip entry's flags
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")  #: a zip entry's own header, at the place the directory names
+
+
+class _Bounded:
+    """A file of which `zipfile` reads no directory that is longer than any checkpoint's: it would take all of it apart first."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        """As that of files."""
+        if count > DIRECTORY_LIMIT:
+            raise zipfile.BadZipFile(f"its directory has {count} bytes, over {DIRECTORY_LIMIT}")
+        return self._file.read(count)
 
 
 def open_torch_zip(path: Path) -> Contents:
@@ -62,7 +76,7 @@ def open_torch_zip(path: Path) -> Contents:
 def _entries(path: Path) -> tuple[dict[str, zipfile.ZipInfo], str]:
     """The archive's directory, and the folder in it ("archive/") that holds data.pkl."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(_Bounded(file)) as archive:
             listing = archive.infolist()
     except (
         OSError,
@@ -74,10 +88,8 @@ def _entries(path: Path) -> tuple[dict[str, zipfile.ZipInfo], str]:
     ) as error:
         raise CheckpointError(f"{path} is a damaged zip archive ({error}); copy the file again.") from error
     entries = {entry.filename: entry for entry in listing}
-    if len(entries) < len(listing) or len(listing) > ENTRIES_LIMIT:
-        raise CheckpointError(
-            f"{path} has entries of the same name, or over {ENTRIES_LIMIT}; write the file again."
-        )
+    if len(entries) < len(listing):
+        raise CheckpointError(f"{path} has entries of the same name; write the file again.")
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise UnknownLayout(
@@ -124,16 +136,28 @@ def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: in
 
 
 def _state_dict(path: Path, found: Any) -> dict[str, Stored]:
-    """The tensors by name: of the object itself, or of the one dict in it under a name that trainers use."""
+    """The tensors of the model by name: of the object itself, or of the one dict in it under a name that trainers use.
+
+    Names of a model's tensors have dots in them. What else trainers save (rng_state, loss, step) has none, and is left out.
+    """
     if isinstance(found, dict):
         inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)]
-        for candidate in (found, *inner) if len(inner) < 2 else (found,):
-            tensors = {name: value for name, value in candidate.items() if isinstance(value, Stored)}
-            if tensors and all(isinstance(name, str) for name in tensors):
-                return tensors
+        dicts = [tensors for candidate in (found, *inner) if (tensors := _tensors(candidate))]
+        dotted = [{name: stored for name, stored in tensors.items() if "." in name} for tensors in dicts]
+        models = [tensors for tensors in dotted if tensors] or dicts[:1]
+        if len(models) == 1:
+            return models[0]
     raise UnknownLayout(
         f"{path}: its pickle is no dict of tensors, nor holds one as {', '.join(WRAPPERS)}; save model.state_dict() alone."
     )
+
+
+def _tensors(candidate: dict[Any, Any]) -> dict[str, Stored]:
+    return {
+        name: value
+        for name, value in candidate.items()
+        if isinstance(name, str) and isinstance(value, Stored)
+    }
 
 
 def _tensor(

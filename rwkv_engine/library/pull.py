@@ -174,7 +174,7 @@ def _install(
         )
         registry.register(record)
     except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
+        registry.discard(place)
         raise
     return record
 
@@ -232,7 +232,7 @@ def _refuse_without_room(
 def _usable(folder: Path) -> Iterator[None]:
     """What the disk refuses, as a DownloadError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        registry.make_folder(folder)
         yield
     except OSError as error:
         raise DownloadError(

@@ -1,29 +1,34 @@
 """The user's models: short names for model files, kept in one folder.
 
     models/NAME.json          one record; writing it whole registers the model, deleting it removes the name
-    models/data/NAME.PID.N/   its files, written before the record
+    models/data/NAME@X/       its files, written before the record; X is drawn by lot and never comes twice
     models/downloads/         what `hub` has fetched so far
 
-A folder below data/ that no record names is left over from a process that was killed, once that process is gone.
+A folder below data/ that no record names is left over from a process that was killed, unless a process holds its lock: that one is
+filling it. A record names files in its own model's folders alone, so a damaged one can do no harm to other models.
 """
 
-import itertools
+import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rwkv_engine.errors import CheckpointError, OptionError
-from rwkv_engine.system.files import process_runs, remove_leftovers, write_whole
+from rwkv_engine.system import folders
+from rwkv_engine.system.files import hold, remove_abandoned, write_whole
 
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: of this process's folders below data/
-_NUMBERS = itertools.count()
-#: a model's folder below data/, and a record that is being written
-_DATA, _PART = re.compile(r".*\.(\d+)\.\d+"), re.compile(r"\.(.+\.json)\.\d+\..*")
+#: a model's folder below data/
+_DATA = re.compile(rf"({NAME.pattern})@[0-9a-f]{{8}}")
+#: folders below data/ that this process is filling -> the handles that lock them
+_HELD: dict[Path, int] = {}
+#: characters of a record, and of one text in it
+_RECORD_LIMIT, _TEXT_LIMIT = 1 << 16, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +55,10 @@ class Record:
 
 
 def models_folder() -> Path:
-    """Where models are kept: $XDG_DATA_HOME/rwkv_engine/models, by default ~/.local/share/rwkv_engine/models.
-
-    Raises OptionError for a user without a home.
-    """
+    """Where models are kept: `models` in the user's data folder. Raises OptionError for a user without a home."""
     try:
-        return (
-            Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-            / "rwkv_engine"
-            / "models"
-        )
-    except RuntimeError:  # pathlib's word for a user without a home
+        return folders.data_folder() / "models"
+    except OSError:
         raise OptionError(
             "there is no home folder to keep models in; set XDG_DATA_HOME, or give a model's path"
         ) from None
@@ -84,7 +82,7 @@ def names() -> list[str]:
     """Names of all registered models, sorted; damaged records too."""
     folder = models_folder()
     return (
-        sorted(file.stem for file in folder.glob("*.json") if NAME.fullmatch(file.stem))
+        sorted(file.stem for file in folder.glob("*.json") if NAME.fullmatch(file.stem) and file.is_file())
         if folder.is_dir()
         else []
     )
@@ -94,29 +92,35 @@ def record(name: str) -> Record:
     """What is registered as `name`. Raises CheckpointError for a record that is missing or damaged."""
     path = models_folder() / f"{name}.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            content = json.loads(file.read(_RECORD_LIMIT).decode("utf-8"))
         version = content.pop("version")
         found = Record(**content)
     except FileNotFoundError:
-        raise CheckpointError(f"no model is called {name!r}; {_what_there_is()}") from None
+        raise CheckpointError(f"no model is called {name[:100]!r}; {_what_there_is()}") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}); pull {name} again, or remove it"
         ) from None
-    good = all(
-        isinstance(getattr(found, field.name), int if field.name == "bytes" else str)
-        for field in fields(Record)
-    )
-    inside = (
-        good
-        and Path(os.path.normpath(found.path)).parts[:1] == ("data",)
-        and not Path(found.path).is_absolute()
-    )
-    if version != VERSION or found.name != name or not inside:
+    texts = {key: value for key, value in asdict(found).items() if key != "bytes"}
+    good = type(found.bytes) is int and 0 <= found.bytes < 1 << 62 and all(map(_is_text, texts.values()))
+    if version != VERSION or found.name != name or not good or not _is_inside(found):
         raise CheckpointError(
             f"{path} is damaged, or of another version of the engine; pull {name} again, or remove it"
         )
     return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _TEXT_LIMIT and value.isprintable()
+
+
+def _is_inside(found: Record) -> bool:
+    """Whether a record's path is one of its own model's folders, or a file in one, spelled plainly."""
+    parts = Path(found.path).parts
+    owner = _DATA.fullmatch(parts[1]) if len(parts) in (2, 3) and parts[0] == "data" else None
+    plain = found.path == "/".join(parts) and ".." not in parts and all(len(part) <= 255 for part in parts)
+    return plain and owner is not None and owner[1] == found.name
 
 
 def path_of(found: Record) -> Path:
@@ -143,29 +147,44 @@ def resolve(source: str | Path) -> Path:
     raise CheckpointError(f"{word} does not exist, and no model is called so; {_what_there_is()}")
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder below the models folder; the data folder around it is the user's alone. Raises OSError, OptionError."""
+    folders.private_folder(models_folder().parent)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def new_folder(name: str) -> Path:
-    """An empty folder for a model's files, to be named by a `register` to come.
+    """An empty folder for a model's files, to be named by a `register` to come, or given up by `discard`. Raises OSError.
 
     No process gives a name twice: another may be about to delete the folder that had it, having registered a model in its place.
     """
-    parent = models_folder() / "data"
-    parent.mkdir(parents=True, exist_ok=True)
+    parent = make_folder(models_folder() / "data")
     while True:
-        folder = parent / f"{check_name(name)}.{os.getpid()}.{next(_NUMBERS)}"
-        try:
+        folder = parent / f"{check_name(name)}@{secrets.token_hex(4)}"
+        with contextlib.suppress(FileExistsError, FileNotFoundError):  # drawn twice; taken for a leftover
             folder.mkdir()
+            handle = hold(folder)
+            if handle is not None:
+                _HELD[folder] = handle
             return folder
-        except FileExistsError:
-            pass  # of an older process that had this number
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder that `new_folder` made, as no model will come of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _let_go(folder)
 
 
 def register(new: Record) -> None:
     """Make a name stand for files that are in place; an older model of that name goes. Raises OSError."""
     check_name(new.name)
+    assert _is_inside(new), new.path
     old = _record_or_none(new.name)
     text = json.dumps({"version": VERSION, **asdict(new)}, indent=1)
     write_whole(models_folder() / f"{new.name}.json", [text.encode()])
-    if old is not None and old.path != new.path:
+    _let_go(_own_folder(new))
+    if old is not None and _own_folder(old) != _own_folder(new):
         shutil.rmtree(_own_folder(old), ignore_errors=True)
 
 
@@ -185,23 +204,27 @@ def remove(name: str) -> None:
 
 
 def clear_leftovers() -> None:
-    """Delete what killed processes left behind; what a process at work or a record needs stays."""
+    """Delete what killed processes left behind; what a process at work or a record needs stays, and what a damaged one may need."""
     folder = models_folder()
     for part in list(folder.glob(".*.part")):
-        written = _PART.fullmatch(part.name)
-        if written:
-            remove_leftovers(folder / written[1])
-    used = {_own_folder(found) for name in names() if (found := _record_or_none(name)) is not None}
-    damaged = any(_record_or_none(name) is None for name in names())
-    for part in (folder / "data").iterdir() if (folder / "data").is_dir() and not damaged else ():
+        remove_abandoned(part)
+    records = {name: _record_or_none(name) for name in names()}
+    used = {_own_folder(found) for found in records.values() if found is not None}
+    damaged = {name for name, found in records.items() if found is None}
+    for part in list((folder / "data").glob("*@*")):
         made = _DATA.fullmatch(part.name)
-        if made and part not in used and not process_runs(int(made[1])):
-            shutil.rmtree(part, ignore_errors=True)
+        if made and part not in used and made[1] not in damaged:
+            remove_abandoned(part)
+
+
+def _let_go(folder: Path) -> None:
+    if (handle := _HELD.pop(folder, None)) is not None:
+        os.close(handle)
 
 
 def _own_folder(found: Record) -> Path:
     """The folder below data/ that holds the model's files."""
-    return models_folder().joinpath(*Path(os.path.normpath(found.path)).parts[:2])
+    return models_folder().joinpath(*Path(found.path).parts[:2])
 
 
 def _record_or_none(name: str) -> Record | None:

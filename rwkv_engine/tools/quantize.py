@@ -9,14 +9,15 @@ import numpy as np
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.checkpoint import Packing
-from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.checkpoints.fingerprint import digests, fingerprint
 from rwkv_engine.checkpoints.names import is_first_half, is_quantized, is_time_state
 from rwkv_engine.checkpoints.packed_file import VERSION, write_packed
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.formats import DEFAULT, FORMATS, quantized_names
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor, one_at_a_time
-from rwkv_engine.system.files import cache_folder, remove_leftovers
+from rwkv_engine.system.files import remove_leftovers
+from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.text import find_tokenizer, packable
 from rwkv_engine.text.chat import template_for
 from rwkv_engine.text.templates import packable_template
@@ -63,13 +64,13 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
     wanted = _quantized(format)
     own = {name: tensor for name, tensor in checkpoint.tensors.items() if is_time_state(name)}
     others = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in own}
-    name = fingerprint(checkpoint)
     packed = None
     try:
-        path = cache_folder() / f"{name}-{format}-{VERSION}.safetensors"
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        name, every_number = digests(checkpoint)
+        path = cache_folder() / f"{every_number}-{format}-{VERSION}.safetensors"
         packed = _open_whole(path, name)
         if packed is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             template = template_for(families.config_of(checkpoint).vocab).name
             _write(path, others, wanted, Packing(name, None, template), None)
             packed = _open_whole(path, name)

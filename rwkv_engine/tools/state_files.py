@@ -19,7 +19,7 @@ from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.checkpoints.opening import container_of
 from rwkv_engine.checkpoints.safetensors_file import open_safetensors
 from rwkv_engine.checkpoints.time_state import open_time_state, write_time_state
-from rwkv_engine.errors import CheckpointError, OptionError, StateError, WrongShape
+from rwkv_engine.errors import CheckpointError, OptionError, StateError, WrongShape, shown
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane, State, StateLayout
@@ -154,7 +154,9 @@ def _layout_in(path: str | Path) -> StateLayout:
         if {plane.name for plane in planes} == contents.tensors.keys():
             shaped = tuple(replace(plane, shape=contents.tensors[plane.name].shape) for plane in planes)
             return StateLayout(shaped, contents.metadata.get("fingerprint", ""))
-    raise StateError(f"{path}: no family of RWKV has the planes {', '.join(sorted(contents.tensors)[:8])}")
+    raise StateError(
+        f"{path}: no family of RWKV has the planes {', '.join(map(shown, sorted(contents.tensors)[:4]))}"
+    )
 
 
 def _state_error(path: str | Path, error: CheckpointError) -> StateError:

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,14 +22,13 @@ from rwkv_engine.errors import OptionError, StateError
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.state import State
 from rwkv_engine.system import cpu
-from rwkv_engine.system.files import cache_folder
+from rwkv_engine.system.files import remove_abandoned
+from rwkv_engine.system.folders import cache_folder, private_folder
 
 #: version of what the names mean; raised when a state's numbers would change
 VERSION = 1
 #: most entries that are kept of one prompt, the one near its end aside
 ENTRIES = 16
-#: seconds after which a file that was never finished is nobody's any more
-ABANDONED = 3600
 
 
 class PrefixCache:
@@ -97,9 +95,9 @@ class PrefixCache:
         if state.nbytes > self.max_bytes:
             return
         with contextlib.suppress(OSError):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self.folder, close=self.folder == cache_folder() / "prefixes")
             if not path.is_file():
-                state.save(path, sync=False)  # it is checked when it is read
+                state.save(path, sync=False, private=True)  # it is checked when it is read
             self._trim()
 
     def _trim(self) -> None:
@@ -111,9 +109,7 @@ class PrefixCache:
             path.unlink(missing_ok=True)
             left -= size
         for path in self.folder.glob(".*.part"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
+            remove_abandoned(path)
 
     def _entries(self) -> list[tuple[int, int, Path]]:
         """(when it was last used, bytes, path) of every entry; other processes may add and delete some meanwhile."""

@@ -1,5 +1,6 @@
 """Kept talks: what is on disk after whatever happens, and that it goes on where it was."""
 
+import fcntl
 import json
 import os
 import random
@@ -180,10 +181,11 @@ def test_what_killed_processes_leave_behind_is_collected_and_nothing_else(store,
     states = store.folder / "states"
     files = set(states.iterdir())
     (states / "0123.safetensors").write_text("without a row")
-    (states / ".4567.safetensors.999999999.x1.part").write_text("half")
-    (states / f".89ab.safetensors.{os.getpid()}.x2.part").write_text("being written")
-    assert store.collect() == 2
-    assert {p.name for p in set(states.iterdir()) - files} == {f".89ab.safetensors.{os.getpid()}.x2.part"}
+    (states / ".4567.safetensors.01234567.part").write_text("half")
+    with open(states / ".89ab.safetensors.01234567.part", "wb") as written:
+        fcntl.flock(written, fcntl.LOCK_EX)
+        assert store.collect() == 2
+        assert {p.name for p in set(states.iterdir()) - files} == {".89ab.safetensors.01234567.part"}
 
 
 @pytest.mark.parametrize("harm", ["text", "version", "file for a folder"])

@@ -1,12 +1,16 @@
+import dataclasses
+import os
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import safetensors.numpy
 from checkpoint_files import canonical, write_torch
 
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.families.loader import transposed
 
 
 def of(folder: Path, arrays: dict[str, np.ndarray]) -> str:
@@ -65,3 +69,41 @@ def test_one_other_number_name_shape_or_precision_changes_it(tmp_path):
 def test_a_tensor_without_axes_has_its_part_in_it(tmp_path):
     scalars = [canonical("7") | {"blocks.0.att.scale": np.full((), number, np.float32)} for number in (1, 2)]
     assert len({of(tmp_path, arrays) for arrays in scalars}) == 2
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A model with one matrix of which not all is read."""
+    key = np.random.default_rng(0).standard_normal((512, 1024)).astype(np.float32)
+    return canonical("7") | {"blocks.1.ffn.key.weight": key}
+
+
+@pytest.mark.parametrize(
+    "part", [slice(0, 1), slice(64, 256), slice(300, 500), slice(511, 512), slice(None, None, 2)]
+)
+def test_a_change_behind_the_first_numbers_changes_it(tmp_path, large, part):
+    changed = large["blocks.1.ffn.key.weight"].copy()
+    changed[part] *= 2
+    assert of(tmp_path, large | {"blocks.1.ffn.key.weight": changed}) != of(tmp_path, large)
+
+
+def test_a_large_model_has_the_same_one_in_place_turned_and_where_files_are_not_read_at_a_place(
+    tmp_path, large, monkeypatch
+):
+    name = "blocks.1.ffn.key.weight"
+    first = of(tmp_path, large)
+    assert fingerprint(open_checkpoint(write_torch(tmp_path / "m.pth", large))) == first
+    turned = large | {name: np.ascontiguousarray(large[name].T)}
+    checkpoint = open_checkpoint(write_torch(tmp_path / "m.pth", turned))
+    tensors = {**checkpoint.tensors, name: transposed(checkpoint.tensors[name])}
+    assert fingerprint(dataclasses.replace(checkpoint, tensors=tensors)) == first
+    monkeypatch.delattr(os, "pread")
+    assert of(tmp_path, large) == first
+
+
+def test_little_of_a_large_model_is_read(tmp_path, large, monkeypatch):
+    read = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *about: read.append(about[1]) or pread(*about))
+    of(tmp_path, large)
+    assert 0 < sum(read) < 0.1 * sum(array.nbytes for array in large.values())

@@ -119,3 +119,53 @@ def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "m.safetensors").touch()
     with pytest.raises(CheckpointError, match="is empty"):
         open_checkpoint(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_a_whole_model_wins_over_an_index_that_was_left_beside_it(tmp_path, index):
+    arrays = canonical("7")
+    safetensors.numpy.save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / index).write_text(
+        json.dumps({"weight_map": dict.fromkeys(arrays, "model-00001-of-00002.bin")})
+    )
+    assert open_checkpoint(tmp_path).tensors.keys() == arrays.keys()
+
+
+def test_an_index_with_a_byte_order_mark_is_read(tmp_path):
+    arrays = sharded(tmp_path)
+    index = tmp_path / INDEX
+    index.write_bytes(b"\xef\xbb\xbf" + index.read_bytes())
+    assert open_checkpoint(tmp_path).tensors.keys() == arrays.keys()
+
+
+def test_shards_without_an_index_are_one_model_and_a_missing_one_is_told(tmp_path):
+    arrays = canonical("7")
+    names = sorted(arrays)
+    for number, own in enumerate((names[::2], names[1::2]), 1):
+        path = tmp_path / f"model-{number:05}-of-00002.safetensors"
+        safetensors.numpy.save_file({name: arrays[name] for name in own}, path)
+    assert open_checkpoint(tmp_path).tensors.keys() == arrays.keys()
+    with pytest.raises(UnknownLayout, match="is part 2 of 2 of a model; give the folder"):
+        open_checkpoint(path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="1 of 2 parts of a model; download the others"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_split_gguf_is_told_as_such(tmp_path):
+    for number in (1, 2):
+        (path := tmp_path / f"x-0000{number}-of-00002.gguf").write_bytes(b"GGUF")
+    for what in (tmp_path, path):
+        with pytest.raises(UnknownLayout, match="2 .*llama-gguf-split --merge"):
+            open_checkpoint(what)
+
+
+def test_metadata_that_is_null_is_none(tmp_path):
+    safetensors.numpy.save_file(canonical("7"), tmp_path / "m.st")
+    content = (tmp_path / "m.st").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]) | {"__metadata__": None}
+    text = json.dumps(header).encode()
+    (tmp_path / "m.st").write_bytes(
+        len(text).to_bytes(8, "little") + text + content[8 + int.from_bytes(content[:8], "little") :]
+    )
+    assert open_checkpoint(tmp_path / "m.st").metadata == {}

@@ -1,4 +1,7 @@
+import argparse
 import pickle
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -167,3 +170,137 @@ def test_what_torch_saves_is_what_is_read(tmp_path):
         checkpoint = open_checkpoint(tmp_path / "m.pth")
         for name, tensor in model.items():
             assert np.array_equal(checkpoint.tensors[name].float32(), tensor.detach().float().numpy()), name
+
+
+def long_op(module, name, *arguments):
+    """A call of a function by name."""
+    return global_op(module, name) + tuple_op(*arguments) + b"R"
+
+
+def stray_entries():
+    """What trainers save beside the tensors, by name."""
+    dtype = (
+        long_op("numpy", "dtype", text_op("f8"), b"\x89", b"\x88") + tuple_op(int_op(3), text_op("<")) + b"b"
+    )
+    raw = long_op("_codecs", "encode", text_op("\0" * 8), text_op("latin1"))
+    array = long_op(
+        "numpy.core.multiarray", "_reconstruct", global_op("numpy", "ndarray"), tuple_op(int_op(0)), raw
+    )
+    return {
+        "rng_state": tensor_op(storage_op("ByteStorage", "0", 24), 0, (24,), (1,)),
+        "loss": tensor_op(STORAGE, 0, (), ()),
+        "best": long_op("numpy._core.multiarray", "scalar", dtype, raw),
+        "curve": array + tuple_op(int_op(1), dtype) + b"b",
+        "shape": long_op("torch", "Size", tuple_op(int_op(2))),
+        "device": long_op("torch", "device", text_op("cuda"), int_op(0)),
+        "dtype": global_op("torch", "bfloat16"),
+        "args": global_op("argparse", "Namespace") + b")\x81" + dict_op({"lr": int_op(1)}) + b"b",
+        "lrs": long_op("collections", "Counter", dict_op({})),
+        "folder": long_op("pathlib", "PosixPath", text_op("/tmp")),
+        "some": b"\x8f(" + text_op("a") + b"\x90",
+        "other": dict_op({}),
+        "optimizer": dict_op(
+            {"state": b"}(" + int_op(0) + dict_op({"step": tensor_op(STORAGE, 0, (), ())}) + b"u"}
+        ),
+    }
+
+
+@pytest.mark.parametrize("place", ["", "model", "state_dict"])
+def test_what_trainers_save_beside_the_model_is_left_out(tmp_path, place):
+    names = ("emb.weight", "blocks.0.att.key.weight")
+    model = {name: tensor_op(STORAGE, 0, (2, 3), (3, 1)) for name in names}
+    entries = stray_entries() | ({place: dict_op(model)} if place else model)
+    assert opened(tmp_path, dict_op(entries)).tensors.keys() == set(names)
+
+
+@pytest.mark.parametrize("name", stray_entries())
+def test_no_entry_beside_the_model_is_taken_for_it(tmp_path, name):
+    model = {"emb.weight": tensor_op(STORAGE, 0, (2, 3), (3, 1))}
+    for entries in (
+        {name: stray_entries()[name], "model": dict_op(model)},
+        {**model, name: stray_entries()[name]},
+    ):
+        assert opened(tmp_path, dict_op(entries)).tensors.keys() == {"emb.weight"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        long_op("os", "system", text_op("true")),
+        long_op("builtins", "eval", text_op("1")),
+        long_op("numpy", "load", text_op("x")),
+        long_op("torch", "load", text_op("x")),
+        long_op("torch", "FloatStorage", int_op(9)),
+        long_op("torch", "float32"),
+    ],
+)
+def test_nothing_else_is_called_not_even_beside_a_model(tmp_path, content):
+    model = {"emb.weight": tensor_op(STORAGE, 0, (2, 3), (3, 1))}
+    with pytest.raises(CheckpointError, match="nothing of it was run"):
+        opened(tmp_path, dict_op({**model, "x": content}))
+
+
+def test_a_dict_that_is_copied_again_and_again_is_refused_at_once(tmp_path):
+    pairs = b"](" + b"".join(tuple_op(int_op(n), b"N") for n in range(30_000)) + b"e\x85q\x00"
+    call = global_op("collections", "OrderedDict") + b"q\x01"
+    began = time.process_time()
+    with pytest.raises(CheckpointError, match="too many"):
+        opened(tmp_path, pairs + call + b"h\x01h\x00R" * 60_000)
+    assert time.process_time() - began < 3
+
+
+def test_two_models_in_one_file_are_refused(tmp_path):
+    model = dict_op({"emb.weight": tensor_op(STORAGE, 0, (2, 3), (3, 1))})
+    with pytest.raises(UnknownLayout):
+        opened(tmp_path, dict_op({"model": model, "state_dict": model}))
+
+
+def many_members(path, count):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle_bytes(dict_op({"a": tensor_op(STORAGE, 0, (6,), (1,))})))
+        archive.writestr("archive/data/0", SIX.tobytes())
+        for number in range(count):
+            info = zipfile.ZipInfo(f"{number}")
+            info.header_offset = info.CRC = 0
+            archive.filelist.append(info)
+    return path
+
+
+def test_a_zip_directory_of_hundreds_of_thousands_is_refused_at_once(tmp_path):
+    path = many_members(tmp_path / "m.pth", 300_000)
+    began = time.process_time()
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="directory has"):
+        open_torch_zip(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20 and time.process_time() - began < 1
+    tracemalloc.stop()
+
+
+def test_a_zip_directory_of_ten_thousand_is_read(tmp_path):
+    assert open_torch_zip(many_members(tmp_path / "m.pth", 10_000)).tensors.keys() == {"a"}
+
+
+def test_what_torch_saves_beside_a_model_is_left_out(tmp_path):
+    torch = pytest.importorskip(
+        "torch", reason="torch is not installed; the other tests write its format by hand"
+    )
+    model = {"emb.weight": torch.zeros(3, 2), "blocks.0.ln1.weight": torch.ones(2)}
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    beside = {
+        "rng_state": torch.get_rng_state(),
+        "numpy": np.random.default_rng(0).standard_normal(3),
+        "loss": np.float64(3),
+        "size": torch.Size((2, 3)),
+        "device": torch.device("cpu"),
+        "dtype": torch.bfloat16,
+        "optimizer": optimizer.state_dict(),
+        "args": argparse.Namespace(lr=1e-3, folder=Path("/tmp")),
+        "set": {1, 2},
+    }
+    for protocol in (2, 4):
+        for content in ({**model, **beside}, {"model": model, **beside}):
+            torch.save(content, tmp_path / "m.pth", pickle_protocol=protocol)
+            assert open_torch_zip(tmp_path / "m.pth").tensors.keys() == model.keys()

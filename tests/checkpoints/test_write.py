@@ -7,9 +7,10 @@ import safetensors.numpy
 from checkpoint_files import canonical
 
 from rwkv_engine.checkpoints.mapping import map_file
-from rwkv_engine.checkpoints.safetensors_file import open_safetensors, read_header
-from rwkv_engine.checkpoints.write import stored, write_safetensors
+from rwkv_engine.checkpoints.safetensors_file import open_safetensors
+from rwkv_engine.checkpoints.write import write_safetensors
 from rwkv_engine.errors import CheckpointError
+from rwkv_engine.numbers.container import read_header, stored
 from rwkv_engine.numbers.tensor import Tensor
 
 

@@ -108,6 +108,19 @@ def test_a_name_that_could_be_a_path_or_an_option_is_refused(name):
         {"version": 2},
         {"name": "other"},
         {"extra": 1},
+        {"path": "data"},
+        {"path": "data/other@00000000/m.safetensors"},
+        {"path": "data/tiny@0000000/m.safetensors"},
+        {"path": "data/tiny@00000000/../other@00000000"},
+        {"path": "data//tiny@00000000/x"},
+        {"path": "data/tiny@00000000/a/b"},
+        {"path": "data/tiny@00000000/" + "x" * 300},
+        {"path": "data/tiny@00000000/x\0"},
+        {"path": "data/tiny@00000000/\ud800"},
+        {"bytes": -1},
+        {"bytes": True},
+        {"source": "\x1b[31m"},
+        {"source": "x" * 100_000},
         None,
     ],
     ids=str,
@@ -118,8 +131,19 @@ def test_a_damaged_record_is_refused_and_can_be_removed(change):
     path.write_text("{" if change is None else json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CheckpointError, match="damaged"):
         open_named("tiny")
+    other = registered("other")
     registry.remove("tiny")
-    assert registry.names() == []
+    assert registry.names() == ["other"] and registry.path_of(other).exists()
+    assert [path.name[:6] for path in (registry.models_folder() / "data").iterdir()] == ["other@"]
+
+
+def test_a_damaged_record_deletes_no_other_models_files_nor_are_its_own_cleared_away():
+    kept, bad = registered("kept"), registered("bad")
+    (registry.models_folder() / "bad.json").write_text("{")
+    left = registry.models_folder() / "data" / "kept@00000000"
+    left.mkdir()
+    registry.clear_leftovers()
+    assert registry.path_of(kept).exists() and registry.path_of(bad).exists() and not left.exists()
 
 
 def test_files_that_are_gone_are_said_to_be_gone():
@@ -131,11 +155,10 @@ def test_files_that_are_gone_are_said_to_be_gone():
 def test_what_a_killed_process_left_is_cleared_and_what_is_in_use_stays():
     kept = registered()
     at_work = registry.new_folder("other")
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = registry.models_folder() / "data" / f"tiny.{dead.pid}.0"
+    left = registry.models_folder() / "data" / "tiny@0123abcd"
     left.mkdir()
-    part = registry.models_folder() / f".tiny.json.{dead.pid}.abc.part"
+    (left / "m.safetensors").write_bytes(b"half")
+    part = registry.models_folder() / ".tiny.json.0123abcd.part"
     part.write_text("{")
     registry.clear_leftovers()
     assert registry.path_of(kept).exists() and at_work.exists() and not left.exists() and not part.exists()

@@ -22,7 +22,7 @@ from rwkv_engine.families.loader import Loader, transposed
 from rwkv_engine.formats import FORMATS
 from rwkv_engine.numbers import int8_layout
 from rwkv_engine.numbers.tensor import Tensor
-from rwkv_engine.system.files import cache_folder
+from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.tools.quantize import cached, packed_bytes
 
 TOKENS = [1, 2, 3, 5, 8, 13, 21, 34, 55]
@@ -122,7 +122,7 @@ def test_layout_packs_and_unpacks_every_shape():
 def test_int8_is_kept_in_the_cache_and_taken_from_there(checkpoints, tokenizer_file):
     source = checkpoints("7")[0]
     first = rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)
-    (file,) = cache_folder().iterdir()
+    (file,) = cache_folder().glob("*.safetensors")
     before = file.stat().st_mtime_ns
     second = rwkv_engine.load(source, "int8", tokenizer=tokenizer_file)
     np.testing.assert_array_equal(logits(first), logits(second))
@@ -137,7 +137,7 @@ def test_without_cache_nothing_is_written(checkpoints, tokenizer_file):
 def test_a_damaged_or_foreign_cache_is_made_anew(checkpoints, tokenizer_file):
     source = checkpoints("7")[0]
     want = logits(rwkv_engine.load(source, "int8", tokenizer=tokenizer_file))
-    (file,) = cache_folder().iterdir()
+    (file,) = cache_folder().glob("*.safetensors")
     foreign = cache_folder().parent / "foreign"
     rwkv_engine.quantize(checkpoints("7", seed=5)[0], foreign, tokenizer=tokenizer_file)
     for damage in (file.read_bytes()[:-1], b"", b"no model at all", foreign.read_bytes()):
@@ -165,7 +165,7 @@ def test_two_tunings_of_one_model_share_a_cache_and_keep_their_states(checkpoint
         )
         state = cached(open_checkpoint(path), "int8").tensors["blocks.1.att.time_state"].float32()
         np.testing.assert_array_equal(state, tuned[1])
-    assert len(list(cache_folder().iterdir())) == 1
+    assert len(list(cache_folder().glob("*.safetensors"))) == 1
 
 
 # refusals

@@ -1,6 +1,7 @@
 """The recipe of the embedded model: the same seed gives the same texts, answers are right, contradictions are found."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,3 +195,14 @@ def test_what_is_told_together_is_one_fact_about_each_person_and_the_answer_is_t
         fact = next(s for s in question.prompt.removeprefix("User: ").split(".") if asked in s)
         value = question.answer.removesuffix(" best.").rstrip(".").split(f"{asked} ")[1].split()[-1]
         assert question.answer.startswith(asked) and value in fact
+
+
+@TORCH
+def test_the_largest_threshold_for_giving_memory_back_is_set(monkeypatch):
+    from rwkv_engine_weights.recipe import train
+
+    told = {}
+    monkeypatch.setattr(train.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=told.__setitem__))
+    monkeypatch.setattr(train.sys, "platform", "linux")
+    train.keep_memory()
+    assert told[-1] == 2**31 - 1

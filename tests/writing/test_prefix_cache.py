@@ -1,10 +1,10 @@
 """States behind the beginnings of prompts: the same numbers as reading again, whatever happens to the folder."""
 
+import fcntl
 import os
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -200,12 +200,12 @@ def test_the_folder_is_for_its_owner_alone_and_unfinished_files_go(embedded, cac
     run(embedded, LONG[:200], cache)
     if os.name == "posix":
         assert cache.folder.stat().st_mode & 0o077 == 0
-    old, new = cache.folder / ".x.safetensors.1.a.part", cache.folder / ".y.safetensors.1.a.part"
-    for path in (old, new):
-        path.write_bytes(b"unfinished")
-    os.utime(old, (time.time() - 9999, time.time() - 9999))
-    run(embedded, LONG[200:400], cache)
-    assert (old.exists(), new.exists()) == (False, True)
+    old, new = cache.folder / ".x.safetensors.01234567.part", cache.folder / ".y.safetensors.01234567.part"
+    old.write_bytes(b"unfinished")
+    with open(new, "wb") as written:
+        fcntl.flock(written, fcntl.LOCK_EX)
+        run(embedded, LONG[200:400], cache)
+        assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_threads_may_share_a_folder_that_is_always_too_small(embedded, tmp_path):

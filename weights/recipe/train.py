@@ -70,7 +70,7 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         trim_threshold, mmap_threshold = -1, -3
         libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, 1 << 31 - 1)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
