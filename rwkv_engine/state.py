@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
@@ -53,7 +54,7 @@ class State:
 
     __slots__ = ("block", "layout", "position")
 
-    def __init__(self, layout: StateLayout, block: np.ndarray, position: int = 0) -> None:
+    def __init__(self, layout: StateLayout, block: npt.NDArray[np.float32], position: int = 0) -> None:
         self.layout = layout
         self.block = block
         self.position = position
@@ -76,7 +77,7 @@ class State:
         """Bytes of all planes together; the same however much was read."""
         return int(self.block.nbytes)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
         """The plane called `name`, float32, as a view of this state. Raises KeyError for a name that is not in `names`."""
         for plane, start in self._starts():
             if plane.name == name:
@@ -136,16 +137,25 @@ def load(path: str | Path, layout: StateLayout) -> State:
         metadata = _metadata(content)
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise StateError(
-            f"{path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})"
+            f"{path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})", path=path
         ) from None
-    if metadata.get("rwkv_engine.state") != FILE_VERSION:
+    version = metadata.get("rwkv_engine.state")
+    if version != FILE_VERSION:
         raise StateError(
-            f"{path}: not a state file of this engine: got version {metadata.get('rwkv_engine.state')!r}, want {FILE_VERSION!r}"
+            f"{path}: not a state file of this engine: got version {version!r}, want {FILE_VERSION!r}",
+            path=path,
+            name="version",
+            got=version,
+            wanted=FILE_VERSION,
         )
     if metadata.get("fingerprint") != layout.fingerprint:
-        got = str(metadata.get("fingerprint"))[:12]
+        got, wanted = str(metadata.get("fingerprint"))[:12], layout.fingerprint[:12]
         raise StateError(
-            f"{path}: state of another model: got fingerprint {got}, want {layout.fingerprint[:12]}; load it with its own model"
+            f"{path}: state of another model: got fingerprint {got}, want {wanted}; load it with its own model",
+            path=path,
+            name="fingerprint",
+            got=got,
+            wanted=wanted,
         )
     state = State.fresh(layout)
     _fill(state, planes, path)
@@ -153,7 +163,9 @@ def load(path: str | Path, layout: StateLayout) -> State:
         {k: v for k, v in metadata.items() if k != "checksum"}, state.block
     ):
         raise StateError(
-            f"{path}: the checksum does not fit the numbers, the file is damaged; use another copy"
+            f"{path}: the checksum does not fit the numbers, the file is damaged; use another copy",
+            path=path,
+            name="checksum",
         )
     state.position = int(metadata["tokens"])
     return state
@@ -172,14 +184,22 @@ def _fill(state: State, planes: Mapping[str, np.ndarray], path: Path) -> None:
         got = planes.get(plane.name)
         if got is None or got.shape != plane.shape or got.dtype != np.float32:
             seen = "nothing" if got is None else f"{got.dtype} {list(got.shape)}"
+            wanted = f"float32 {list(plane.shape)}"
             raise StateError(
-                f"{path}: state plane {plane.name}: got {seen}, want float32 {list(plane.shape)}"
+                f"{path}: state plane {plane.name}: got {seen}, want {wanted}",
+                path=path,
+                name=plane.name,
+                got=seen,
+                wanted=wanted,
             )
         state[plane.name][...] = got
     unknown = sorted(set(planes) - set(state.names))
     if unknown:
         raise StateError(
-            f"{path}: the model's state has no plane {unknown[0]}; it has {', '.join(state.names)}"
+            f"{path}: the model's state has no plane {unknown[0]}; it has {', '.join(state.names)}",
+            path=path,
+            name=unknown[0],
+            wanted=state.names,
         )
 
 
