@@ -77,6 +77,9 @@ def main() -> None:
     except EngineError as error:
         complain(error)
         code = BAD_INPUT
+    except UnicodeEncodeError as error:  # bytes of an argument that the locale does not know
+        complain(f"got {error.object[:60]!r}, want text in this terminal's encoding")
+        code = BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # whoever read our output has left

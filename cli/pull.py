@@ -65,7 +65,9 @@ def _list_known(as_json: bool) -> None:
 
     if as_json:
         sizes = (DEFAULT, KEEP)
-        echo(json.dumps([asdict(row) | {name: asdict(row.footprint(name)) for name in sizes} for row in KNOWN]))
+        echo(
+            json.dumps([asdict(row) | {name: asdict(row.footprint(name)) for name in sizes} for row in KNOWN])
+        )
         return
     rows = [("name", "download", f"{DEFAULT} on disk", f"{DEFAULT} in memory", "keep in memory", "file")]
     for row in KNOWN:

@@ -38,7 +38,7 @@ def checker_lists():
 def test_there_is_one_list_of_public_names():
     assert checker_lists() == rwkv_engine._NAMES
     assert rwkv_engine.__all__ == sorted(rwkv_engine._NAMES) == dir(rwkv_engine)
-    assert {"Part", "Template", "Turn", "describe"} <= set(rwkv_engine.__all__)
+    assert {"Batch", "Part", "Template", "Turn", "describe"} <= set(rwkv_engine.__all__)
 
 
 def test_every_public_name_is_there_and_lies_where_the_list_says():

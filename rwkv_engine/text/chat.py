@@ -84,7 +84,9 @@ class ChatTemplate:
         think  the mode.    call  whether the answer has to be a call of a tool, which is JSON.
         """
         if think not in self.think:
-            raise OptionError.of("think", think, f"what the template {self.name} has: {', '.join(self.think)}")
+            raise OptionError.of(
+                "think", think, f"what the template {self.name} has: {', '.join(self.think)}"
+            )
         asked = f"{self._said(Message('user', text))}{self.asking.get(think, '')}"
         return f"{asked}{self.between}{self.names['assistant']}:{CALL if call else self.think[think]}"
 

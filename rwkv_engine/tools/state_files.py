@@ -53,7 +53,10 @@ def place(state: State, layers: Mapping[int, Tensor]) -> None:
         if tensor.shape != memory.shape:
             got, wanted = list(tensor.shape), list(memory.shape)
             raise WrongShape(
-                f"tensor {tensor.name}: got shape {got}, want {wanted}", name=tensor.name, got=got, wanted=wanted
+                f"tensor {tensor.name}: got shape {got}, want {wanted}",
+                name=tensor.name,
+                got=got,
+                wanted=wanted,
             )
         memory[...] = tensor.float32().transpose(0, 2, 1)
 

@@ -109,6 +109,10 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(rwkv, verb, opti
     assert option.split("=")[0].strip("-") in complaint.replace("_", "-")
 
 
+def test_alternatives_without_json_are_not_silently_left_out(rwkv):
+    assert "--json" in rwkv("generate", "x", "--alternatives", "2", status=2)
+
+
 @pytest.mark.parametrize("option", ["--think=", "--template=", "--session="])
 def test_an_empty_choice_is_not_taken_for_the_default(rwkv, option):
     rwkv("chat", option, status=2, text="Hi\n")

@@ -226,6 +226,11 @@ def test_a_prompt_that_is_no_text_is_one_line():
     for verb in ("generate", "tokenize"):
         done = subprocess.run([*PROGRAM, verb, b"caf\xe9"], capture_output=True)
         assert done.returncode == 2 and done.stderr.count(b"\n") == 1, done.stderr
+    for option in ("--stop", "--choice", "--regex", "--preset", "--weights", "--schema", "--bias"):
+        done = subprocess.run([*PROGRAM, "generate", "x", option, b"caf\xe9"], capture_output=True)
+        assert done.returncode == 2 and done.stderr.count(b"\n") == 1, done.stderr
+    done = subprocess.run([*PROGRAM, "chat", "--session", b"caf\xe9"], input=b"Hi\n", capture_output=True)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1, done.stderr
     for verb in ("chat", "generate", "tokenize"):
         done = subprocess.run([*PROGRAM, verb], input=b"caf\xe9\n", capture_output=True)
         assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"UTF-8" in done.stderr.upper(), (

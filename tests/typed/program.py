@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_engine import (
+    Batch,
     CheckpointError,
     Constraint,
     Conversation,
@@ -28,6 +29,7 @@ from rwkv_engine import (
     Turn,
     UnknownLayout,
     UnsupportedSystem,
+    Usage,
     WrongShape,
     __version__,
     blend,
@@ -95,3 +97,14 @@ def talk(model: Model, template: Template) -> list[Turn]:
 
 def cached(model: Model, cache: PrefixCache) -> int:
     return sum(1 for _ in model.generate(PROMPT * 100, prefix_cache=cache))
+
+
+def together(model: Model, prompts: list[str]) -> dict[int, str]:
+    batch = Batch(model, max_sequences=8)
+    texts = {batch.add(prompt, max_tokens=20): "" for prompt in prompts}
+    while len(batch):
+        for ticket, step in batch.step():
+            texts[ticket] += step.text
+            usage: Usage = step.usage
+            print(usage.rate)
+    return texts
