@@ -1,7 +1,8 @@
 """`rwkv`: the list of verbs, and what every failure looks like: one line on stderr and exit code 2."""
 
-import os
+import difflib
 import sys
+from typing import Any
 
 import typer
 from rwkv_engine_cli.bench import bench
@@ -9,6 +10,7 @@ from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
 from rwkv_engine_cli.models import models
+from rwkv_engine_cli.output import complain, echo, open_streams, silence
 from rwkv_engine_cli.pull import pull
 from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.sessions import sessions
@@ -22,6 +24,8 @@ from rwkv_engine.system import support
 
 #: exit codes: bad input; stopped by ctrl-C (128 + SIGINT)
 BAD_INPUT, INTERRUPTED = 2, 130
+#: what typer raises for a misspelt option or a missing argument, whichever of its versions is installed
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help="Run RWKV language models on this computer: CPU only, constant memory.",
@@ -29,19 +33,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    # help is as wide as the terminal
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 1000},
 )
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"rwkv-engine {__version__}")
+        echo(f"rwkv-engine {__version__}")
         raise typer.Exit()
 
 
 @app.callback()
 def _options(
     version: bool = typer.Option(
-        False, "--version", help="Print the version and leave.", callback=_version, is_eager=True
+        False, "-V", "--version", help="Print the version and leave.", callback=_version, is_eager=True
     ),
 ) -> None:
     """Options before the verb."""
@@ -56,18 +62,48 @@ app.add_typer(sessions, name="sessions")
 
 def main() -> None:
     """Run the command line; turn every refusal of the engine into one line."""
+    open_streams()
     try:
         support.check()
-        app()
+        command = typer.main.get_command(app)
+        with command.make_context("rwkv", sys.argv[1:]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        code = 0
+    except typer.Exit as left:
+        code = left.exit_code
+    except UsageError as error:
+        code = _misused(error)
     except EngineError as error:
-        print(f"rwkv: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # whoever read our output has left; give Python's own flush at exit somewhere harmless to write to
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        complain(error)
+        code = BAD_INPUT
+    except UnicodeEncodeError as error:  # bytes of an argument that the locale does not know
+        complain(f"got {error.object[:60]!r}, want text in this terminal's encoding")
+        code = BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has left
+        code = 0
+    except OSError as error:
+        complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        code = BAD_INPUT
+    silence(sys.stdout)
+    raise SystemExit(code)
+
+
+def _misused(error: Any) -> int:
+    """Tell a wrong option or argument in one line, with the nearest option there is."""
+    message, context = error.format_message(), error.ctx
+    if "\n" in message:  # the help of a command that was called without arguments
+        echo(message, err=True)
+        return BAD_INPUT
+    wrong = getattr(error, "option_name", None)
+    options = [name for parameter in context.command.params for name in parameter.opts] if context else []
+    near = difflib.get_close_matches(wrong, options, 1) if wrong else []
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    name = context.command_path if context else "rwkv"
+    complain(f"{message.split(' (Possible')[0]}{hint} See {name} --help.")
+    return BAD_INPUT
 
 
 if __name__ == "__main__":

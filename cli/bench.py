@@ -1,17 +1,16 @@
 """`rwkv bench`: measure a model on this machine."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
+from rwkv_engine_cli.output import echo, progress
 
 
 def bench(
-    model: Annotated[
-        str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")
-    ] = None,
+    model: o.ModelArgument = None,
+    named: o.Source = None,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokens: Annotated[int, typer.Option(help="Tokens decoded in each trial.")] = 64,
@@ -19,7 +18,7 @@ def bench(
         list[int] | None, typer.Option(help="Length of a prompt to read; may be given again.")
     ] = None,
     trials: Annotated[int, typer.Option(help="Trials of each figure; medians are shown.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: o.Json = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
     share: Annotated[
         Path | None,
@@ -38,25 +37,19 @@ def bench(
         raise rwkv_engine.OptionError("got --json and --compare; give one of them")
     other = Report.of_file(compare) if compare else None
     report = measure(
-        model,
+        o.source(model, named),
         weights,
         threads,
         tokens=tokens,
         prompts=prompt or (16, 64, 256, 512),
         trials=trials,
-        tell=_tell,
+        tell=lambda line: progress(f"{line} ..."),
     )
-    typer.echo(report.json() if as_json else compared(report, other) if other else table(report))
+    echo(report.json() if as_json else compared(report, other) if other else table(report))
     if share is not None:
         o.write_text(share, shared(report).json() + "\n", "--share")
-        typer.echo(markdown_row(report), err=as_json)
+        echo(markdown_row(report), err=as_json)
     if plot is not None:
         from rwkv_engine.bench.plot import plot as draw
 
         draw(report, plot)
-
-
-def _tell(line: str) -> None:
-    """Say on a terminal what is being done, each line over the one before."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line} ...", end="\r", file=sys.stderr, flush=True)

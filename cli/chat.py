@@ -1,12 +1,13 @@
 """`rwkv chat`: talk to a model."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rwkv_engine_cli import options as o
+from rwkv_engine_cli.output import complain
+from rwkv_engine_cli.sampling import NOTHING, Chosen, restored, with_sampling
 
 if TYPE_CHECKING:
     from rwkv_engine_cli.talk.loop import Screen
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rwkv_engine.chat import Info, Store
 
 
+@with_sampling
 def chat(
     model: o.Source = None,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last talk.")] = False,
@@ -35,17 +37,12 @@ def chat(
         str | None, typer.Option(help="off, fast, on or long: how much is thought before an answer.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Write at most this many tokens for an answer; default: 512.")
+        int | None,
+        typer.Option(
+            help="Write at most this many tokens for an answer; default: 512.", callback=o.one_or_more
+        ),
     ] = None,
-    preset: o.Preset = None,
-    temperature: o.Temperature = None,
-    top_p: o.TopP = None,
-    top_k: o.TopK = None,
-    min_p: o.MinP = None,
-    presence: o.Presence = None,
-    frequency: o.Frequency = None,
-    decay: o.Decay = None,
-    seed: o.Seed = None,
+    sampling: Chosen = NOTHING,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
@@ -54,10 +51,8 @@ def chat(
     ram: o.Ram = None,
 ) -> None:
     """Talk to a model; /help lists commands. Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept."""
-    numbers = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    numbers |= {"presence": presence, "frequency": frequency, "decay": decay, "seed": seed}
     given = {
-        "model": model,
+        "model": None if model is None else o.source(model),
         "weights": weights,
         "tokenizer": tokenizer,
         "template": template,
@@ -66,10 +61,10 @@ def chat(
     }
     store, info = _kept(go_on, session, no_save)
     wanted: dict[str, Any] = {
-        **(info.settings if info else {}),
+        **(info.settings if info else {"model": o.source(None)}),
         **{name: value for name, value in given.items() if value is not None},
     }
-    wanted["sampling"] = _sampling(wanted.get("sampling"), preset, numbers)
+    wanted["sampling"] = sampling.over(restored(wanted.get("sampling")))
     if system is not None:
         wanted["system"] = system
     engine = o.load_model(
@@ -98,25 +93,13 @@ def _kept(go_on: bool, name: str | None, no_save: bool) -> "tuple[Store | None, 
     except SessionError as error:
         if go_on or name is not None:
             raise
-        print(f"rwkv: {error}; this talk is not kept", file=sys.stderr)
+        complain(f"{error}; this talk is not kept")
         return None, None
     store.collect()
     info = store.find(name) if name is not None else store.last() if go_on else None
     if go_on and info is None:
         raise SessionError("no talk is kept yet, so there is none to go on with; start one with: rwkv chat")
     return store, info
-
-
-def _sampling(stored: "dict[str, Any] | None", preset: str | None, numbers: dict[str, Any]):  # type: ignore[no-untyped-def]
-    """The sampling that was kept, or a preset, with the options put over it."""
-    from rwkv_engine.writing.sampling import Sampling
-
-    if stored is None or preset is not None:
-        return o.make_sampling(preset, None, **numbers)
-    known = {field.name for field in dataclasses.fields(Sampling)}
-    kept = {name: value for name, value in stored.items() if name in known}
-    kept |= {"bias": tuple(map(tuple, kept.get("bias", ()))), "banned": tuple(kept.get("banned", ()))}
-    return Sampling(**{**kept, **{name: value for name, value in numbers.items() if value is not None}})
 
 
 def _talk(
@@ -136,18 +119,19 @@ def _talk(
 
     packing = engine.checkpoint.packing
     form = find_template(engine.config.vocab, packing.template if packing else None, wanted.get("template"))
+    session: Session | None
     if info is not None and store is not None:
-        session = Session.open(store, info, engine, form, read_again)
-        conversation = session.conversation
+        kept = Session.open(store, info, engine, form, read_again)
+        session, conversation = kept, kept.conversation
     else:
         conversation = Conversation(engine, form)
         session = Session(store, conversation, name) if store else None
-    conversation.set_think(wanted.get("think") or "off")
+    conversation.set_think(wanted.get("think", "off"))
     conversation.system = wanted.get("system")
     # for the next time, from whatever folder that will be
     source = {key: _absolute(wanted.get(key)) for key in ("model", "weights", "tokenizer", "template")}
-    limit = wanted.get("max_tokens") or 512
-    return Talk(engine, form, session, conversation, store, wanted["sampling"], limit, source, _warn)
+    limit = wanted.get("max_tokens", 512)
+    return Talk(engine, form, session, conversation, store, wanted["sampling"], limit, source, complain)
 
 
 def _absolute(value: str | None) -> str | None:
@@ -163,7 +147,3 @@ def _screen(store: "Store | None") -> "Screen":
     from rwkv_engine_cli.talk.plain import Plain
 
     return Plain()
-
-
-def _warn(text: str) -> None:
-    print(f"rwkv: {' '.join(text.split())}", file=sys.stderr, flush=True)

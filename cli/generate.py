@@ -2,13 +2,21 @@
 
 import json
 import sys
+from collections.abc import Generator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rwkv_engine_cli import options as o
+from rwkv_engine_cli.interrupt import Interrupt, interruptible
+from rwkv_engine_cli.output import Stream, complain, echo
+from rwkv_engine_cli.sampling import NOTHING, Chosen, with_sampling
+
+if TYPE_CHECKING:
+    from rwkv_engine import Step
 
 
+@with_sampling
 def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="Text to continue; without it, --file or standard input.")
@@ -16,17 +24,7 @@ def generate(
     model: o.Source = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="Read the prompt from this file.")] = None,
     max_tokens: o.MaxTokens = 256,
-    preset: o.Preset = None,
-    temperature: o.Temperature = None,
-    top_p: o.TopP = None,
-    top_k: o.TopK = None,
-    min_p: o.MinP = None,
-    presence: o.Presence = None,
-    frequency: o.Frequency = None,
-    decay: o.Decay = None,
-    ban: o.Ban = None,
-    bias: o.Bias = None,
-    seed: o.Seed = None,
+    sampling: Chosen = NOTHING,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given again.")] = None,
     state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last token.")] = None,
@@ -50,57 +48,68 @@ def generate(
     """Continue a text, streaming it as it is written. With --schema, --regex or --choice only what was written is printed."""
     from rwkv_engine import OptionError
 
+    if alternatives and not json_lines:
+        raise OptionError("--alternatives: they are told only with --json")
     constraint = o.make_constraint(schema, regex, choice, after)
-    sampling = o.make_sampling(
-        preset,
-        bias,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        presence=presence,
-        frequency=frequency,
-        decay=decay,
-        banned=ban,
-        seed=seed,
-    )
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
-    engine = o.load_model(model, weights, threads, tokenizer, no_cache, ram)
+    engine = o.load_model(o.source(model), weights, threads, tokenizer, no_cache, ram)
     memory = engine.load_state(state) if state else engine.new_state()
     # the prompt goes in front of the first step: compiling may have a word before it
     shown = "" if json_lines or constraint else text
-    steps = engine.generate(
-        text,
-        max_tokens=max_tokens,
-        sampling=sampling,
-        state=memory,
-        stop=stop or (),
-        constraint=constraint,
-        prefix_cache=None if no_prefix_cache else o.prefix_cache(),
-        alternatives=alternatives,
-    )
+    with interruptible() as interrupt:
+        steps = engine.generate(
+            text,
+            max_tokens=max_tokens,
+            sampling=sampling.over(),
+            state=memory,
+            stop=stop or (),
+            constraint=constraint,
+            cancel=interrupt,
+            prefix_cache=None if no_prefix_cache else o.prefix_cache(),
+            alternatives=alternatives,
+        )
+        try:
+            step = _show(steps, interrupt, shown, json_lines)
+        except OSError:  # the output cannot be written any more: what was written counts
+            steps.close()
+            if save_state:
+                o.save_state(memory, save_state)
+            raise
+        except KeyboardInterrupt:
+            if save_state:
+                complain(f"stopped within a token, so {save_state} is not written")
+            raise
+        if save_state:
+            o.save_state(memory, save_state)
+    if step.stop == "cancelled":
+        raise KeyboardInterrupt
+    if step.stop == "cut" and constraint is not None:
+        raise OptionError(
+            f"--max-tokens: {max_tokens} were written and the text does not fit the {constraint.kind} yet; allow more"
+        )
+
+
+def _show(steps: "Generator[Step]", interrupt: Interrupt, before: str, json_lines: bool) -> "Step":
+    """Print each step as it comes; the last one. The first ctrl-C ends it between two tokens."""
+    out = Stream()
     for step in steps:
+        interrupt.begun = True
         if json_lines:
-            line = {
+            line: dict[str, object] = {
                 "token": step.token,
                 "text": step.text,
                 "logprob": round(step.logprob, 6),
                 "stop": step.stop,
             }
-            if alternatives:
+            if step.alternatives:
                 line["alternatives"] = [[token, round(logprob, 6)] for token, logprob in step.alternatives]
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            echo(json.dumps(line, ensure_ascii=False))
         else:
-            print(shown + step.text, end="", flush=True)
-            shown = ""
+            out.write(before + step.text)
+            before = ""
     if not json_lines:
-        print()
-    if save_state:
-        o.save_state(memory, save_state)
-    if step.stop == "cut":
-        raise OptionError(
-            f"--max-tokens: {max_tokens} were written and the text does not fit the {constraint.kind} yet; allow more"
-        )
+        echo()
+    return step
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:

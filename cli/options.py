@@ -1,21 +1,32 @@
-"""Options that several verbs share, and how they become a model and a sampling."""
+"""Options that several verbs share, and how they become a model, a text and a constraint."""
 
 import functools
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from rwkv_engine import Constraint, Model, PrefixCache, Sampling, State
+    from rwkv_engine import Constraint, Model, PrefixCache, State
 
+
+def one_or_more(value: int | None) -> int | None:
+    """The callback of an option that counts tokens."""
+    from rwkv_engine import OptionError
+
+    if value is not None and value < 1:
+        raise OptionError.of("--max-tokens", value, "a whole number of 1 or more")
+    return value
+
+
+_MODEL = "Model file, folder, or short name; default: $RWKV_MODEL, else the embedded model."
 Source = Annotated[
     str | None,
-    typer.Option(
-        "-m", "--model", help="Checkpoint file, folder, or short name; default: the embedded model."
-    ),
+    typer.Option("-m", "--model", help=_MODEL),
 ]
+ModelArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
 Weights = Annotated[
     str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")
 ]
@@ -35,29 +46,9 @@ Ram = Annotated[
         help="Stay under this much memory, such as 900M or 2GiB; what does not fit is read from the file anew."
     ),
 ]
-MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.")]
-Preset = Annotated[
-    str | None, typer.Option(help="Sampling preset to start from; the options below change it.")
-]
-Temperature = Annotated[
-    float | None, typer.Option(help="0 always takes the likeliest token; higher is wilder.")
-]
-TopP = Annotated[
-    float | None, typer.Option(help="Keep the likeliest tokens that together have this probability.")
-]
-TopK = Annotated[int | None, typer.Option(help="Keep this many likeliest tokens; 0 keeps all.")]
-MinP = Annotated[
-    float | None, typer.Option(help="Drop tokens below this share of the likeliest one's probability.")
-]
-Presence = Annotated[float | None, typer.Option(help="Penalty for tokens that were written already.")]
-Frequency = Annotated[float | None, typer.Option(help="Penalty for every time a token was written.")]
-Decay = Annotated[float | None, typer.Option(help="Factor by which counted tokens fade at each step.")]
-Ban = Annotated[list[int] | None, typer.Option(help="Token id that is never written; may be given again.")]
-Bias = Annotated[
-    list[str] | None, typer.Option(help="ID=NUMBER added to a token's logit; may be given again.")
-]
-Seed = Annotated[int | None, typer.Option(help="Makes the run reproducible.")]
-
+MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.", callback=one_or_more)]
+Force = Annotated[bool, typer.Option("--force", help="Write over an existing file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NoPrefixCache = Annotated[
     bool, typer.Option("--no-prefix-cache", help="Neither look up nor keep the states behind long prompts.")
 ]
@@ -72,6 +63,18 @@ After = Annotated[
     str | None,
     typer.Option(help="The above holds from behind this text on, such as </think>; up to it all is free."),
 ]
+
+
+def source(model: str | None, named: str | None = None) -> str | None:
+    """The model that is meant: the argument's or -m's, else $RWKV_MODEL's; None: the embedded one. Raises OptionError."""
+    from rwkv_engine import OptionError
+
+    if model is not None and named is not None:
+        raise OptionError("got a model as argument and with --model; give one of them")
+    said = model if model is not None else named
+    if said is not None and not said.strip():
+        raise OptionError.of("--model", said, "a file, a folder, or a short name")
+    return said if said is not None else os.environ.get("RWKV_MODEL") or None
 
 
 def load_model(
@@ -110,27 +113,6 @@ def prefix_cache() -> "PrefixCache | None":
         return PrefixCache()
     except OSError:
         return None
-
-
-def make_sampling(preset: str | None, bias: list[str] | None, **chosen: Any) -> "Sampling":
-    """The preset with every option that was given put over it. Raises OptionError."""
-    from dataclasses import replace
-
-    from rwkv_engine import OptionError, Sampling
-
-    given = {name: value for name, value in chosen.items() if value is not None}
-    if bias:
-        pairs = []
-        for text in bias:
-            try:
-                token, number = text.split("=", 1)
-                pairs.append((int(token), float(number)))
-            except ValueError:
-                raise OptionError(f"--bias: got {text!r}, want ID=NUMBER such as 261=-2.5") from None
-        given["bias"] = tuple(pairs)
-    if "banned" in given:
-        given["banned"] = tuple(given["banned"])
-    return replace(Sampling.preset(preset) if preset else Sampling(), **given)
 
 
 def make_constraint(

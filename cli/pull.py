@@ -1,10 +1,14 @@
 """`rwkv pull`: a model from the hub to a short name."""
 
+import json
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
+from rwkv_engine_cli.output import complain, echo, progress
+from rwkv_engine_cli.tables import print_rows
 
 
 def pull(
@@ -22,51 +26,53 @@ def pull(
         bool, typer.Option("--force", help="Pull it though memory or disk seem too small.")
     ] = False,
     tokenizer: o.TokenizerOption = None,
+    as_json: o.Json = False,
 ) -> None:
     """Download a model, check it, quantize it, and give it a short name for -m. Broken downloads are resumed."""
     if source is None:
-        _list_known()
+        _list_known(as_json)
         return
     from rwkv_engine.formats import DEFAULT
     from rwkv_engine.library.pull import pull as fetch
 
-    shown = sys.stderr.isatty()
     record = fetch(
         source,
         name=name,
-        format=format or DEFAULT,
+        format=DEFAULT if format is None else format,
         force=force,
         tokenizer=tokenizer,
-        say=lambda line: print(f"rwkv: {line}", file=sys.stderr, flush=True),
-        progress=_show_progress if shown else None,
+        say=complain,
+        progress=_show_progress if sys.stderr.isatty() else None,
     )
-    typer.echo(
+    if as_json:
+        echo(json.dumps(asdict(record)))
+        return
+    echo(
         f"{record.name}: {record.family}, {record.format}, {record.bytes:,} bytes; use it with -m {record.name}"
     )
 
 
 def _show_progress(done: int, total: int) -> None:
-    print(
-        f"\rquantizing {100 * done // max(total, 1):3d} %",
-        end="\n" if done >= total else "",
-        file=sys.stderr,
-        flush=True,
-    )
+    progress(f"quantizing {100 * done // max(total, 1):3d} %", last=done >= total)
 
 
-def _list_known() -> None:
+def _list_known(as_json: bool) -> None:
     """The table of known models, with what they take."""
-    from rwkv_engine_cli.models import print_table
-
     from rwkv_engine.formats import DEFAULT
     from rwkv_engine.library.footprint import KEEP
     from rwkv_engine.library.known_models import KNOWN
     from rwkv_engine.numbers.sizes import size
 
+    if as_json:
+        sizes = (DEFAULT, KEEP)
+        echo(
+            json.dumps([asdict(row) | {name: asdict(row.footprint(name)) for name in sizes} for row in KNOWN])
+        )
+        return
     rows = [("name", "download", f"{DEFAULT} on disk", f"{DEFAULT} in memory", "keep in memory", "file")]
     for row in KNOWN:
         packed, kept = row.footprint(DEFAULT), row.footprint(KEEP)
         rows.append(
             (row.name, size(row.bytes), size(packed.file), size(packed.memory), size(kept.memory), row.file)
         )
-    print_table(rows)
+    print_rows(rows, heads=True)

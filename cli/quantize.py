@@ -5,15 +5,16 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
+from rwkv_engine_cli.output import echo, visible
 
 
 def quantize(
-    source: Annotated[str, typer.Argument(help="Checkpoint file, folder, or short name.")],
+    source: Annotated[str, typer.Argument(help="Model file, folder, or short name.")],
     target: Annotated[Path, typer.Argument(help="File to write, such as model-int8.safetensors.")],
     format: Annotated[
         str | None, typer.Option("--format", help="Quantized weight format; default: int8.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+    force: o.Force = False,
     tokenizer: o.TokenizerOption = None,
     template: Annotated[
         str | None, typer.Option(help="Chat template to put inside: a name, or a Jinja file.")
@@ -26,10 +27,14 @@ def quantize(
     from rwkv_engine.tools.quantize import packed_bytes
 
     if target.exists() and not force:
-        raise rwkv_engine.OptionError(f"{target} exists; give another name, or --force to write over it")
-    chosen = format or DEFAULT
-    with typer.progressbar(length=packed_bytes(open_named(source), chosen), label=target.name) as bar:
+        raise rwkv_engine.OptionError(
+            f"{target} exists; give another name, or --force to write over it", path=target
+        )
+    chosen = DEFAULT if format is None else format
+    with typer.progressbar(
+        length=packed_bytes(open_named(source), chosen), label=visible(target.name)
+    ) as bar:
         rwkv_engine.quantize(
             source, target, chosen, tokenizer=tokenizer, template=template, progress=bar.update
         )
-    typer.echo(f"{target}: {target.stat().st_size:,} bytes")
+    echo(f"{target}: {target.stat().st_size:,} bytes")

@@ -1,10 +1,15 @@
 """`rwkv sessions`: the talks that are kept."""
 
+import json
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rwkv_engine_cli.options import Json
+from rwkv_engine_cli.output import echo
+from rwkv_engine_cli.tables import print_rows
 
 sessions = typer.Typer(
     help="List, show, export and delete the talks that are kept.",
@@ -15,24 +20,27 @@ Name = Annotated[str, typer.Argument(help="Name of a talk, as the list shows it.
 
 
 @sessions.callback()
-def _begin(context: typer.Context) -> None:
+def _begin(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        show_all()
+        show_all(as_json)
 
 
+@sessions.command("ls", hidden=True)
 @sessions.command("list")
-def show_all() -> None:
+def show_all(as_json: Json = False) -> None:
     """List them, the last one first."""
     from rwkv_engine.chat import Store
 
     infos = Store().infos()
-    width = max((len(info.name) for info in infos), default=0)
+    if as_json:
+        echo(json.dumps([asdict(info) for info in infos]))
+        return
+    rows = []
     for info in infos:
         when = datetime.fromtimestamp(info.changed).strftime("%Y-%m-%d %H:%M")
-        model = info.settings.get("model")
-        typer.echo(
-            f"{info.name:<{width}}  {when}  {info.turns:>4} turns  {info.tokens:>8,} tokens  {model or 'embedded model'}"
-        )
+        model = str(info.settings.get("model") or "embedded model")
+        rows.append((info.name, when, f"{info.turns:>4} turns", f"{info.tokens:>8,} tokens", model))
+    print_rows(rows)
 
 
 @sessions.command()
@@ -44,8 +52,8 @@ def show(name: Name) -> None:
     for turn in store.turns(store.info(name)):
         told = [("system", turn.system)] if turn.system else []
         for side, text in (*told, ("user", turn.user), ("assistant", turn.answer)):
-            typer.echo(f"{side}: {text}")
-        typer.echo()
+            echo(f"{side}: {text}")
+        echo()
 
 
 @sessions.command()
@@ -63,12 +71,12 @@ def export(
 
     forms = {"markdown": as_markdown, "md": as_markdown, "json": as_json}
     if form not in forms:
-        raise OptionError(f"--format: got {form!r}, want markdown or json")
+        raise OptionError.of("--format", form, "markdown or json")
     store = Store()
     info = store.info(name)
     text = forms[form](info, store.turns(info)).rstrip("\n") + "\n"
     if output is None:
-        typer.echo(text, nl=False)
+        echo(text, end="")
         return
     try:
         write_whole(output, [text.encode("utf-8")])
@@ -76,6 +84,7 @@ def export(
         raise OptionError(f"--output {output}: {error.strerror or error}") from None
 
 
+@sessions.command("rm", hidden=True)
 @sessions.command()
 def delete(names: Annotated[list[str], typer.Argument(help="Names of talks.")]) -> None:
     """Delete some, and the states that no other talk shares."""

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rwkv_engine_cli.options import Force, Json
+from rwkv_engine_cli.output import echo
+from rwkv_engine_cli.tables import print_rows
 
 if TYPE_CHECKING:
     from rwkv_engine.state import StateLayout
@@ -22,14 +25,13 @@ ModelOption = Annotated[
     str | None, typer.Option("-m", "--model", help="The model whose state it is: file, folder or short name.")
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="File to write.")]
-Force = Annotated[bool, typer.Option("--force", help="Write over an existing file.")]
 
 
 @state.command()
 def info(
     file: File,
     model: ModelOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell a state file's kind, model, tokens seen, and planes with shapes and norms; with --model, whether it fits."""
     import numpy as np
@@ -53,12 +55,10 @@ def info(
         for name in found.state.names
     }
     if as_json:
-        typer.echo(json.dumps(rows | {"planes": planes}))
+        echo(json.dumps(rows | {"planes": planes}))
         return
-    for name, value in rows.items():
-        typer.echo(f"{name:<12}{value}")
-    for name, plane in planes.items():
-        typer.echo(f"{name:<12}{plane['shape']}, norm {plane['norm']:.6g}")
+    shown = {name: f"{plane['shape']}, norm {plane['norm']:.6g}" for name, plane in planes.items()}
+    print_rows([(name, str(value)) for name, value in {**rows, **shown}.items()])
 
 
 @state.command()
@@ -124,14 +124,14 @@ def _write(path: Path, file: "StateFile") -> None:
         save_state_file(path, file)
     except OSError as error:
         raise OptionError(f"{path}: {error.strerror or error}") from None
-    typer.echo(f"{path}: {file.kind}, {path.stat().st_size:,} bytes")
+    echo(f"{path}: {file.kind}, {path.stat().st_size:,} bytes")
 
 
 def _writable(path: Path, force: bool) -> None:
     from rwkv_engine import OptionError
 
     if path.exists() and not force:
-        raise OptionError(f"{path} exists; give another name, or --force to write over it")
+        raise OptionError(f"{path} exists; give another name, or --force to write over it", path=path)
 
 
 def _known_as(fingerprint: str) -> str:

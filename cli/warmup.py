@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
+from rwkv_engine_cli.output import echo
 
 
 def warmup(
-    model: Annotated[
-        str | None, typer.Argument(help="Checkpoint file or folder; default: the embedded model.")
-    ] = None,
+    model: o.ModelArgument = None,
+    named: o.Source = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="Weight format; may be given again. Default: the checkpoint's own."),
@@ -21,11 +21,12 @@ def warmup(
     """Compile the programs that a model needs, so that its first start is as quick as the later ones."""
     from rwkv_engine.running.compiling import programs
 
+    chosen = o.source(model, named)
     for number, format in enumerate(weights or [None], start=1):
-        engine = o.load_model(model, format, None, tokenizer, no_cache, tell=number == 1)
+        engine = o.load_model(chosen, format, None, tokenizer, no_cache, tell=number == 1)
         wanted = programs(engine)
         for count, program in enumerate(wanted, start=1):
-            typer.echo(f"{count} of {len(wanted)}: {program.name}")
+            echo(f"{count} of {len(wanted)}: {program.name}")
             start = time.perf_counter()
             program.run()
-            typer.echo(f"  ready after {time.perf_counter() - start:.1f} s")
+            echo(f"  ready after {time.perf_counter() - start:.1f} s")

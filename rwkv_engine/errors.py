@@ -1,11 +1,56 @@
-"""Every error the engine raises on purpose, as one tree.
+"""Every error the engine raises on purpose, as one tree:
+
+    EngineError                   whatever the engine refuses
+    ├── CheckpointError           a model file that cannot be read, or whose numbers cannot be used
+    │   ├── UnknownLayout         readable, but no model that this engine runs
+    │   ├── MissingTensor         a tensor that the family needs is not there
+    │   └── WrongShape            a tensor that does not fit the rest
+    ├── StateError                a state that is damaged, or of another model
+    ├── SessionError              a kept conversation that is missing, of another model, or cannot be read or written
+    ├── TokenError                an id outside the vocabulary, no token at all, or text that cannot be encoded
+    ├── OptionError               an option whose value makes no sense; also a ValueError
+    ├── DownloadError             a model that cannot be fetched
+    ├── MissingExtra              an optional dependency that is not installed; also an ImportError
+    └── UnsupportedSystem         a Python or processor that the engine cannot run on
 
 A message is one sentence: what, where, got, wanted, what to do. `assert` is for the engine's own bugs.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound="EngineError")
+
 
 class EngineError(Exception):
-    """The root: `except EngineError` catches whatever the engine refuses."""
+    """The root: `except EngineError` catches whatever the engine refuses.
+
+    str(error)   the sentence for people.
+    path         the file or folder that it is about.
+    name         the tensor, option, plane, model or conversation that it is about.
+    got, wanted  what was found, and what would have been right.
+    A field that is not known is None.
+    """
+
+    def __init__(
+        self,
+        sentence: str = "",
+        *,
+        path: object = None,
+        name: str | None = None,
+        got: Any = None,
+        wanted: Any = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.path: str | None = None if path is None else str(path)
+        self.name, self.got, self.wanted = name, got, wanted
+
+    @classmethod
+    def of(cls: type[E], name: str, got: object, wanted: str, then: str = "") -> E:
+        """The error of one value, its sentence made of the fields: "NAME: got GOT, want WANTED; THEN"."""
+        then = f"; {then}" if then else ""
+        return cls(f"{name}: got {got!r}, want {wanted}{then}", name=name, got=got, wanted=wanted)
 
 
 class CheckpointError(EngineError):
@@ -29,7 +74,7 @@ class StateError(EngineError):
 
 
 class SessionError(EngineError):
-    """A kept talk that is missing, of another model, or whose folder cannot be read or written."""
+    """A kept conversation that is missing, of another model, or whose folder cannot be read or written."""
 
 
 class TokenError(EngineError):
@@ -37,7 +82,7 @@ class TokenError(EngineError):
 
 
 class OptionError(EngineError, ValueError):
-    """An option whose value cannot be meant."""
+    """An option whose value makes no sense."""
 
 
 class DownloadError(EngineError):
@@ -50,6 +95,18 @@ class MissingExtra(EngineError, ImportError):
 
 class UnsupportedSystem(EngineError):
     """A Python or processor that the engine cannot run on."""
+
+
+@contextmanager
+def about(path: object) -> Iterator[None]:
+    """What is raised inside is about this file: the error says so, in its field and in front of its sentence."""
+    try:
+        yield
+    except (CheckpointError, StateError) as error:
+        error.path = error.path or str(path)
+        if error.path not in str(error):
+            error.args = (f"{error.path}: {error}",)
+        raise
 
 
 def shown(name: object) -> str:

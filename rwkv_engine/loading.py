@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
-from rwkv_engine import memory
+from rwkv_engine import families, memory
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
-from rwkv_engine.errors import CheckpointError
+from rwkv_engine.errors import CheckpointError, about
 from rwkv_engine.formats import DEFAULT, quantized_names
 from rwkv_engine.library.registry import resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
+from rwkv_engine.text import Tokenizer, find_tokenizer
+from rwkv_engine.tools import describe as describing
 from rwkv_engine.tools import quantize as packing
+from rwkv_engine.tools.describe import Description
 from rwkv_engine.tools.quantize import Progress, cached
 
 
@@ -35,17 +38,13 @@ def load(
     """
     path = path_of(source)
     limit = bytes_of(ram) if ram is not None else None
-    checkpoint = open_checkpoint(path)
-    try:
+    with about(path):
+        checkpoint = open_checkpoint(path)
         if limit is not None:
             memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
         if cache and weights in quantized_names() and checkpoint.packing is None:
             checkpoint = cached(checkpoint, weights)
         return Model(checkpoint, weights, threads, tokenizer, limit)
-    except CheckpointError as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from None
 
 
 def embedded() -> Path:
@@ -55,7 +54,7 @@ def embedded() -> Path:
     path = Path(rwkv_engine_weights.__file__).parent / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(
-            f"the embedded model is not installed ({path} is missing); give a model of your own"
+            f"the embedded model is not installed ({path} is missing); give a model of your own", path=path
         )
     return path
 
@@ -68,6 +67,23 @@ def path_of(source: str | Path | None) -> Path:
 def open_named(source: str | Path | None) -> Checkpoint:
     """`open_checkpoint` of whatever a user may name: see `path_of`."""
     return open_checkpoint(path_of(source))
+
+
+def tokenizer_of(source: str | Path | None = None, tokenizer: str | Path | None = None) -> Tokenizer:
+    """A model's tokenizer, without its weights. The arguments are those of `load`. Raises CheckpointError, OptionError."""
+    checkpoint = open_named(source)
+    vocab = families.config_of(checkpoint).vocab
+    inside = checkpoint.packing.tokenizer if checkpoint.packing else None
+    return find_tokenizer(vocab, checkpoint.files, tokenizer, inside)
+
+
+def describe(source: str | Path | None = None, *, tokenizer: str | Path | None = None) -> Description:
+    """What a model is: family, sizes, layout, tokenizer, and the memory it takes. Only headers are read.
+
+    source, tokenizer  as for `load`.
+    Raises             CheckpointError, OptionError.
+    """
+    return describing.describe(open_named(source), tokenizer)
 
 
 def quantize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
@@ -81,7 +82,7 @@ class Model:
         """
         return open_state(path, self._initial.layout)
 
-    def feed(self, tokens: Iterable[int], state: State, every: bool = False) -> np.ndarray:
+    def feed(self, tokens: Iterable[int], state: State, every: bool = False) -> npt.NDArray[np.float32]:
         """Advance `state` over `tokens`; return the logits that follow the last one, or `every` one.
 
         tokens   one or more ids, each in [0, V).
@@ -96,7 +97,7 @@ class Model:
 
     def feed_hidden(
         self, tokens: Iterable[int], state: State, every: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """As `feed`, with the vectors that the logits are made of: those of the last layer, behind the last norm.
 
         Returns  (logits, hidden): [V] and [C] float32 after the last token, or [T, V] and [T, C] with `every`; the logits are
@@ -149,7 +150,7 @@ class Model:
 
     def feed_batch(
         self, batch: Sequence[tuple[Iterable[int], State]], wanted: Sequence[bool] | None = None
-    ) -> np.ndarray:
+    ) -> npt.NDArray[np.float32]:
         """Advance many states at once, each over its own tokens: one pass over the weights serves them all.
 
         batch    pairs (tokens, state) as in `feed`; no state twice.

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from rwkv_engine.errors import CheckpointError, StateError, shown
 from rwkv_engine.numbers.container import HEADER_LIMIT, Entry, read_header, safetensors_parts, stored
@@ -63,7 +64,7 @@ class State:
 
     __slots__ = ("_mark", "_position", "block", "layout")
 
-    def __init__(self, layout: StateLayout, block: np.ndarray, position: int = 0) -> None:
+    def __init__(self, layout: StateLayout, block: npt.NDArray[np.float32], position: int = 0) -> None:
         self.layout = layout
         self.block = block
         self._position, self._mark = position, _FREE
@@ -97,7 +98,7 @@ class State:
         """Bytes of all planes together; the same however much was read."""
         return int(self.block.nbytes)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
         """The plane called `name`, float32, as a view of this state. Raises KeyError for a name that is not in `names`."""
         self._check()
         for plane, start in self._starts():
@@ -218,13 +219,14 @@ def load(path: str | Path, layout: StateLayout) -> State:
         state.position = _checked_tokens(metadata, state.block)
     except (OSError, ValueError) as error:
         raise StateError(
-            f"{shown_path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})"
+            f"{shown_path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})", path=path
         ) from None
     except CheckpointError as error:
         why = str(error).removeprefix(str(path)).lstrip(": ")[:150].rstrip(".")
-        raise StateError(f"{shown_path}: not a readable state file ({why})") from None
+        raise StateError(f"{shown_path}: not a readable state file ({why})", path=path) from None
     except StateError as error:
-        raise StateError(f"{shown_path}: {error}") from None
+        fields = {"name": error.name, "got": error.got, "wanted": error.wanted}
+        raise StateError(f"{shown_path}: {error}", path=path, **fields) from None
     return state
 
 
@@ -242,12 +244,18 @@ def _check_owner(metadata: Mapping[str, str], layout: StateLayout) -> None:
     version, fingerprint = metadata.get("rwkv_engine.state"), metadata.get("fingerprint", "nothing")
     if version != FILE_VERSION:
         raise StateError(
-            f"not a state file of this engine: got version {shown(version)}, want {FILE_VERSION!r}"
+            f"not a state file of this engine: got version {shown(version)}, want {FILE_VERSION!r}",
+            name="version",
+            got=version,
+            wanted=FILE_VERSION,
         )
     if fingerprint != layout.fingerprint:
         raise StateError(
             f"state of another model: got fingerprint {shown(fingerprint[:12])}, want "
-            f"{layout.fingerprint[:12]!r}; load it with its own model"
+            f"{layout.fingerprint[:12]!r}; load it with its own model",
+            name="fingerprint",
+            got=fingerprint[:12],
+            wanted=layout.fingerprint[:12],
         )
 
 
@@ -255,7 +263,9 @@ def _checked_tokens(metadata: Mapping[str, str], block: np.ndarray) -> int:
     """How many tokens a state has read, as its file says; StateError unless the checksum fits and it is a number."""
     notes = {key: value for key, value in metadata.items() if key != "checksum"}
     if metadata.get("checksum") != _checksum(notes, block):
-        raise StateError("the checksum does not fit the numbers, the file is damaged; use another copy")
+        raise StateError(
+            "the checksum does not fit the numbers, the file is damaged; use another copy", name="checksum"
+        )
     if not re.fullmatch("[0-9]{1,18}", metadata.get("tokens", "")):
         raise StateError(
             f"it has read {shown(metadata.get('tokens'))} tokens, want a whole number, 0 or more; use another copy"
@@ -269,14 +279,18 @@ def _fill(state: State, content: np.ndarray, entries: Mapping[str, Entry]) -> No
         entry = entries.get(plane.name)
         if entry is None or entry.shape != plane.shape or entry.dtype != "F32":
             seen = "nothing" if entry is None else f"{entry.dtype} {shown(list(entry.shape))}"
-            raise StateError(f"state plane {plane.name}: got {seen}, want F32 {list(plane.shape)}")
+            wanted = f"F32 {list(plane.shape)}"
+            what = f"state plane {plane.name}: got {seen}, want {wanted}"
+            raise StateError(what, name=plane.name, got=seen, wanted=wanted)
         state[plane.name][...] = np.frombuffer(content, "<f4", prod(plane.shape), entry.start).reshape(
             plane.shape
         )
     unknown = sorted(set(entries) - set(state.names))
     if unknown:
         raise StateError(
-            f"the model's state has no plane {shown(unknown[0])}; it has {', '.join(state.names)}"
+            f"the model's state has no plane {shown(unknown[0])}; it has {', '.join(state.names)}",
+            name=unknown[0],
+            wanted=state.names,
         )
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import rwkv_engine
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rwkv_engine"
 LEVELS = (
@@ -22,6 +24,38 @@ LEVELS = (
     ("bench", "chat"),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+#: the same for the command: verbs stand side by side and know nothing of each other
+CLI_LEVELS = (
+    ("interrupt", "output", "progress"),
+    ("tables",),
+    ("options", "sampling"),
+    ("talk",),
+    ("verb",),
+    ("app",),
+)
+CLI_LEVEL = {name: number for number, names in enumerate(CLI_LEVELS) for name in names}
+#: what the command uses of the library besides the public names
+CLI_USES = {
+    "bench",
+    "bench.plot",
+    "bench.report",
+    "chat",
+    "errors",
+    "formats",
+    "library.known_models",
+    "library.registry",
+    "library.footprint",
+    "loading",
+    "numbers.sizes",
+    "running.compiling",
+    "state",
+    "system.files",
+    "system.support",
+    "text.templates",
+    "tools.quantize",
+    "tools.state_files",
+    "writing.sampling",
+}
 SOURCES = sorted(
     p
     for folder in ("rwkv_engine", "cli", "weights", "benchmarks", "tests")
@@ -47,6 +81,22 @@ def test_imports_go_down_and_never_sideways(path):
         parts = name.split(".")
         if parts[0] == "rwkv_engine" and len(parts) > 1 and parts[1] != own:
             assert LEVEL[parts[1]] < LEVEL[own], f"{path.name} ({own}) imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "cli").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT / "cli"))
+)
+def test_the_command_imports_downwards_and_little_of_the_library(path):
+    own = path.relative_to(ROOT / "cli").parts[0].removesuffix(".py")
+    level = CLI_LEVEL.get(own, CLI_LEVEL["verb"])
+    public = {f"{home}.{name}" for name, home in rwkv_engine._NAMES.items()}
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "rwkv_engine":
+            known = {*public, *rwkv_engine.__all__, "__version__"}
+            assert rest in known or {rest, rest.rpartition(".")[0]} & CLI_USES or not rest, name
+        elif package == "rwkv_engine_cli" and rest.partition(".")[0] != own:
+            assert CLI_LEVEL.get(rest.partition(".")[0], CLI_LEVEL["verb"]) < level, name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

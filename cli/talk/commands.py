@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from rwkv_engine_cli.sampling import FIELDS, SINGLE, value
 from rwkv_engine_cli.talk.running import Talk
 
 from rwkv_engine.chat import Session
@@ -16,17 +17,8 @@ from rwkv_engine.numbers.sizes import size
 from rwkv_engine.writing.sampling import PRESETS, Sampling
 from rwkv_engine.writing.step import Usage
 
-#: what /set changes besides max_tokens, and how its value is read
-NUMBERS: dict[str, Callable[[str], float]] = {
-    "temperature": float,
-    "top_p": float,
-    "top_k": int,
-    "min_p": float,
-    "presence": float,
-    "frequency": float,
-    "decay": float,
-    "seed": int,
-}
+#: what /set changes
+SETTABLE = (*SINGLE, "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +129,17 @@ def _preset(talk: Talk, argument: str) -> Outcome:
 
 
 def _set(talk: Talk, argument: str) -> Outcome:
-    name, _, value = argument.replace("=", " ", 1).partition(" ")
-    name = name.replace("-", "_")
-    if value.strip():
-        if name == "max_tokens":
-            talk.max_tokens = _number(value, "/set max_tokens")
-        elif name in NUMBERS:
-            talk.sampling = dataclasses.replace(talk.sampling, **{name: _value(name, value.strip())})
-    if argument and (name != "max_tokens" and name not in NUMBERS):
-        near = difflib.get_close_matches(name, [*NUMBERS, "max_tokens"], 1, 0.3)
-        raise OptionError(
-            f"/set: got {name!r}, want one of {', '.join([*NUMBERS, 'max_tokens'])}"
-            + (f"; {near[0]}?" if near else "")
-        )
-    values = {**{name: getattr(talk.sampling, name) for name in NUMBERS}, "max_tokens": talk.max_tokens}
+    name, _, word = argument.replace("=", " ", 1).partition(" ")
+    name, word = name.replace("-", "_"), word.strip()
+    if argument and name not in SETTABLE:
+        near = difflib.get_close_matches(name, SETTABLE, 1, 0.3)
+        raise OptionError.of("/set", name, f"one of {', '.join(SETTABLE)}", f"{near[0]}?" if near else "")
+    if word and name == "max_tokens":
+        talk.max_tokens = _number(word, "/set max_tokens")
+    elif word:
+        new = value(name, word, f"/set {name}")
+        talk.sampling = dataclasses.replace(talk.sampling, **{FIELDS[name].name: new})
+    values = {n: getattr(talk.sampling, FIELDS[n].name) for n in SINGLE} | {"max_tokens": talk.max_tokens}
     wanted = [name] if argument else list(values)
     return Outcome("  ".join(f"{n} {values[n] if values[n] is not None else 'none'}" for n in wanted))
 
@@ -261,15 +250,6 @@ def _number(text: str, what: str) -> int:
     return int(text)
 
 
-def _value(name: str, text: str) -> float | None:
-    if name == "seed" and text == "none":
-        return None
-    try:
-        return NUMBERS[name](text)
-    except ValueError:
-        raise OptionError(f"/set {name}: got {text!r}, want a number") from None
-
-
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 50 else line[:47] + "..."
@@ -305,7 +285,7 @@ COMMANDS = {
             "[NAME VALUE]",
             "one number of the sampling, or max_tokens",
             _set,
-            lambda t: [*NUMBERS, "max_tokens"],
+            lambda t: SETTABLE,
         ),
         Command("save", "NAME", "keep a copy of the talk as it is now", _save),
         Command("load", "NAME", "go on from a copy of a kept talk", _load, _names),

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
+from rwkv_engine_cli.output import Visible, visible
 
 from rwkv_engine.chat.answer import Part
 
@@ -72,11 +73,13 @@ class Answer:
         "_status",
         "_text",
         "_thought",
+        "_visible",
     )
 
     def __init__(self, console: Console, status: Callable[[], str]) -> None:
         self._console, self._status = console, status
         self._text = self._thought = ""
+        self._visible = {"thinking": Visible(), "answer": Visible()}
         self._begun = self._drawn = 0.0
         self._count = 0
         self._reading = ""
@@ -98,11 +101,11 @@ class Answer:
             self._reading = f"reading {part.done:,} of {part.total:,} tokens"
         elif part.kind == "thinking":
             self._begun = self._begun or time.perf_counter()
-            self._thought += part.text
+            self._thought += self._visible["thinking"](part.text)
             self._count += 1
         elif part.text:
             self._fold()
-            self._text += part.text
+            self._text += self._visible["answer"](part.text)
             if "\n" in part.text:
                 self._print(finished(self._text))
 
@@ -122,7 +125,7 @@ class Answer:
 
     def _draw(self) -> None:
         self._drawn = time.perf_counter()
-        status = Text(self._status(), style="dim", no_wrap=True, overflow="ellipsis")
+        status = Text(visible(self._status()), style="dim", no_wrap=True, overflow="ellipsis")
         if self._begun:
             body: RenderableType = _End(Text(self._thought, style="dim italic"), THOUGHT_LINES)
         elif self._text:

@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Iterator
 
+from rwkv_engine_cli.output import Stream, echo
 from rwkv_engine_cli.talk.running import Talk
 
 from rwkv_engine.chat.answer import Part
+from rwkv_engine.errors import OptionError
 
 
 class Plain:
@@ -23,23 +25,28 @@ class Plain:
                 line = input("> " if self.commands else "")
             except EOFError:
                 if self.commands:
-                    print()
+                    echo()
                 return None
             except KeyboardInterrupt:
                 if not self.commands:
                     raise
-                print("  (ctrl-D leaves)")
+                echo("  (ctrl-D leaves)")
                 continue
+            except UnicodeDecodeError as error:
+                raise OptionError(
+                    f"standard input: not {error.encoding} text (byte {error.start}); convert it first"
+                ) from None
             if line.strip():
                 return line
 
     def show(self, text: str) -> None:
         """Show lines that no model wrote."""
-        print(text, flush=True)
+        echo(text)
 
     def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
+        out = Stream()
         for part in parts:
             if part.kind == "answer" and part.text:
-                print(part.text, end="", flush=True)
-        print(flush=True)
+                out.write(part.text)
+        echo()

@@ -12,6 +12,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 from rich.console import Console
 from rich.text import Text
+from rwkv_engine_cli.output import visible
 from rwkv_engine_cli.talk.commands import COMMANDS
 from rwkv_engine_cli.talk.markdown import Answer
 from rwkv_engine_cli.talk.running import Talk
@@ -64,7 +65,7 @@ class Terminal:
 
     def show(self, text: str) -> None:
         """Show lines that no model wrote."""
-        self._console.print(Text(text, style="cyan"))
+        self._console.print(Text(visible(text), style="cyan"))
 
     def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
@@ -77,7 +78,7 @@ class Terminal:
             (turn.thinking for turn in reversed(turns) if turn.thinking),
             "no answer of this talk was thought about",
         )
-        self._console.print(Text(thought, style="dim italic"))
+        self._console.print(Text(visible(thought), style="dim italic"))
 
 
 class _Completer(Completer):

@@ -24,7 +24,7 @@ def as_stored(tensor: Tensor) -> Tensor:
 def turned(tensor: Tensor) -> Tensor:
     """The last two axes exchanged, as a strided view."""
     if len(tensor.shape) < 2:
-        raise WrongShape(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted a matrix.")
+        raise _wrong(tensor, "a matrix")
     shape = (*tensor.shape[:-2], tensor.shape[-1], tensor.shape[-2])
     return Tensor(tensor.name, shape, tensor.dtype, lambda: tensor.bits().swapaxes(-1, -2))
 
@@ -32,7 +32,7 @@ def turned(tensor: Tensor) -> Tensor:
 def shaped(tensor: Tensor, *shape: int) -> Tensor:
     """The same elements in another shape."""
     if prod(shape) != prod(tensor.shape):
-        raise WrongShape(f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted {list(shape)}.")
+        raise _wrong(tensor, list(shape))
     return Tensor(tensor.name, shape, tensor.dtype, lambda: tensor.bits().reshape(shape))
 
 
@@ -53,9 +53,7 @@ class Rule:
         if len(self.targets) == 1:
             return [(self.targets[0], self.change(tensor))]
         if len(tensor.shape) < 2 or tensor.shape[0] != len(self.targets):
-            raise WrongShape(
-                f"tensor {shown(tensor.name)} has shape {list(tensor.shape)}, wanted {len(self.targets)} rows."
-            )
+            raise _wrong(tensor, f"{len(self.targets)} rows")
         return [(target, self.change(_slice(tensor, place))) for place, target in enumerate(self.targets)]
 
 
@@ -116,6 +114,13 @@ def _canonical(path: Path, layout: Layout, name: str, tensor: Tensor) -> list[tu
         return [(name, tensor)]
     raise UnknownLayout(
         f"{path} looks like {layout.name}, but tensor {shown(tensor.name)} has no place there; it is another model."
+    )
+
+
+def _wrong(tensor: Tensor, wanted: list[int] | str) -> WrongShape:
+    got, name = list(tensor.shape), tensor.name
+    return WrongShape(
+        f"tensor {shown(name)} has shape {got}, wanted {wanted}.", name=name, got=got, wanted=wanted
     )
 
 

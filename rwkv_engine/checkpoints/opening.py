@@ -11,7 +11,7 @@ from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.checkpoints.packed_file import KEY, packed_contents
 from rwkv_engine.checkpoints.safetensors_file import float_contents
 from rwkv_engine.checkpoints.torch_zip import open_torch_zip
-from rwkv_engine.errors import CheckpointError, UnknownLayout
+from rwkv_engine.errors import CheckpointError, UnknownLayout, about
 from rwkv_engine.numbers.container import read_header
 
 
@@ -40,12 +40,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
              MissingExtra (GGUF without the package `gguf`).
     """
     path = Path(path)
-    files, wanted = files_of(path)
-    identities = tuple(
-        identity(file) for file in files
-    )  # before they are opened: one that is replaced now is not taken for the new
-    contents = merged(path, [_open_file(file) for file in files], wanted)
-    layout, tensors = canonical(path, contents)
+    with about(path):
+        files, wanted = files_of(path)
+        # before they are opened: one that is replaced now is not taken for the new
+        identities = tuple(identity(file) for file in files)
+        contents = merged(path, [_open_file(file) for file in files], wanted)
+        layout, tensors = canonical(path, contents)
     folder = path if path.is_dir() else path.parent
     return Checkpoint(
         path,
@@ -61,7 +61,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Contents:
-    return OPENERS[container_of(path)](path)
+    with about(path):
+        return OPENERS[container_of(path)](path)
 
 
 def container_of(path: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rwkv_engine.checkpoints import Checkpoint
-from rwkv_engine.errors import CheckpointError, UnknownLayout
+from rwkv_engine.errors import UnknownLayout, about
 from rwkv_engine.families import v4, v5, v6, v7
 from rwkv_engine.families.family import Family
 from rwkv_engine.numbers.shapes import ModelConfig
@@ -25,10 +25,8 @@ def detect(tensors: Mapping[str, Tensor]) -> Family:
 
 def config_of(checkpoint: Checkpoint) -> ModelConfig:
     """A checkpoint's family and sizes, by names and shapes alone. Raises CheckpointError, which names the file."""
-    try:
+    with about(checkpoint.path):
         return detect(checkpoint.tensors).infer(checkpoint.tensors)
-    except CheckpointError as error:
-        raise type(error)(f"{checkpoint.path}: {error}") from None
 
 
 def family_of(config: ModelConfig) -> Family:

@@ -23,7 +23,7 @@ def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     """The tensor called `name`; MissingTensor if there is none."""
     if name not in tensors:
         raise MissingTensor(
-            f"tensor {name} is missing from the checkpoint; it is incomplete or of another kind"
+            f"tensor {name} is missing from the checkpoint; it is incomplete or of another kind", name=name
         )
     return tensors[name]
 
@@ -32,7 +32,7 @@ def matrix_shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
     """The two axis lengths of a matrix; WrongShape for anything that is no matrix."""
     shape = find(tensors, name).shape
     if len(shape) != 2 or 0 in shape:
-        raise WrongShape(f"tensor {name}: got shape {list(shape)}, want a matrix")
+        raise _wrong(name, shape, "a matrix")
     return shape[0], shape[1]
 
 
@@ -57,9 +57,7 @@ class Loader:
         """One tensor as float32 of `shape`; WrongShape if it has another number of elements."""
         tensor = _plain(find(self.tensors, name))
         if prod(tensor.shape) != prod(shape):
-            raise WrongShape(
-                f"tensor {name}: got shape {list(tensor.shape)}, want {prod(shape)} elements as {list(shape)}"
-            )
+            raise _wrong(name, tensor.shape, f"{prod(shape)} elements as {list(shape)}")
         return tensor.float32().reshape(shape)
 
     def vectors(self, suffix: str, *shape: int) -> np.ndarray:
@@ -130,9 +128,7 @@ class Loader:
             first, *others = (tensor for tensor in pair if tensor)
             for other in others:
                 if other.shape != first.shape:
-                    raise WrongShape(
-                        f"tensor {other.name}: got shape {list(other.shape)}, want {list(first.shape)}"
-                    )
+                    raise _wrong(other.name, other.shape, list(first.shape))
         pack_heads = self._small(tensors).pack_heads
         assert pack_heads is not None  # tensors as they are stored are floats
         pairs, owners = pack_heads(layers, heads)
@@ -146,7 +142,11 @@ class Loader:
     def same_rank(name: str, first: int, second: int) -> None:
         """WrongShape unless the two halves of a low-rank pair have the same rank."""
         if first != second:
-            raise WrongShape(f"the low-rank pair {name}: got ranks {first} and {second}, want equal ones")
+            raise WrongShape(
+                f"the low-rank pair {name}: got ranks {first} and {second}, want equal ones",
+                name=name,
+                got=(first, second),
+            )
 
     def _pair(self, suffix: str, first: int) -> list[Tensor]:
         return [find(self.tensors, f"blocks.{layer}.{suffix}") for layer in range(first, self.layers)]
@@ -158,7 +158,7 @@ class Loader:
     def _checked(self, name: str, rows: int, cols: int) -> Tensor:
         tensor = find(self.tensors, name)
         if tensor.shape != (rows, cols):
-            raise WrongShape(f"tensor {name}: got shape {list(tensor.shape)}, want {[rows, cols]}")
+            raise _wrong(name, tensor.shape, [rows, cols])
         return tensor
 
     def _keep(self, packed: tuple[Any, list[np.ndarray]]) -> Any:
@@ -172,9 +172,16 @@ def _plain(tensor: Tensor) -> Tensor:
     if tensor.format is not None:
         raise CheckpointError(
             f"tensor {tensor.name}: got a matrix packed in {tensor.format.name}, want plain numbers, as a low-rank half, "
-            "an embedding or a vector has them; pack the model again"
+            "an embedding or a vector has them; pack the model again",
+            name=tensor.name,
         )
     return tensor
+
+
+def _wrong(name: str, got: Sequence[int], wanted: Sequence[int] | str) -> WrongShape:
+    return WrongShape(
+        f"tensor {name}: got shape {list(got)}, want {wanted}", name=name, got=list(got), wanted=wanted
+    )
 
 
 def transposed(tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ DEFAULT = int8.FORMAT.name
 def format_named(name: str) -> Format:
     """The format called `name`; OptionError, with the names there are, for any other."""
     if name not in FORMATS:
-        raise OptionError(f"weights: got {name!r}, want one of {', '.join(FORMATS)}")
+        raise OptionError.of("weights", name, f"one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 

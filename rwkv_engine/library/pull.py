@@ -56,7 +56,7 @@ def pull(
     where, _, wanted = (row.source if row else source).partition(":")
     formats = (*quantized_names(), KEEP)
     if format not in formats:
-        raise OptionError(f"format: got {format!r}, want one of {', '.join(formats)}")
+        raise OptionError.of("format", format, f"one of {', '.join(formats)}")
     if tokenizer is not None and format == KEEP:
         raise OptionError(
             "a tokenizer can be packed with a quantized model; one that is kept as it was published has what lies beside it"

@@ -130,7 +130,7 @@ class Team:
 
     def __init__(self, lanes: int, room: int = 4096, leave: np.ndarray | None = None) -> None:
         if not isinstance(lanes, int) or not 1 <= lanes <= MOST_LANES:
-            raise OptionError(f"threads: got {lanes!r}, want a whole number from 1 to {MOST_LANES}")
+            raise OptionError.of("threads", lanes, f"a whole number from 1 to {MOST_LANES}")
         self.lanes = lanes
         # words that all lanes share, and each one's private scratch
         self._shared, self._words = _aligned(shared_bytes(lanes)), _aligned(lanes * STRIDE)

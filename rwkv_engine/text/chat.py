@@ -84,7 +84,9 @@ class ChatTemplate:
         think  the mode.    call  whether the answer has to be a call of a tool, which is JSON.
         """
         if think not in self.think:
-            raise OptionError(f"think: got {think!r}, the template {self.name} has {', '.join(self.think)}")
+            raise OptionError.of(
+                "think", think, f"what the template {self.name} has: {', '.join(self.think)}"
+            )
         asked = f"{self._said(Message('user', text))}{self.asking.get(think, '')}"
         return f"{asked}{self.between}{self.names['assistant']}:{CALL if call else self.think[think]}"
 
@@ -120,7 +122,7 @@ class ChatTemplate:
         """One message; runs of blank lines inside it become one line end, because a blank line ends a message."""
         role: Role = "user" if message.role == "tool" else message.role
         if role not in self.names:
-            raise OptionError(f"messages: got the role {message.role!r}, want one of {', '.join(self.names)}")
+            raise OptionError.of("role", message.role, f"one of {', '.join(self.names)}")
         text = _BLANK_LINES.sub("\n", _spoken(message).strip())
         return f"{self.names[role]}: {text}"
 
@@ -158,7 +160,7 @@ _PILE = 50277
 def template_named(name: str) -> ChatTemplate:
     """The template called `name`; OptionError, with the names there are, for any other."""
     if name not in TEMPLATES:
-        raise OptionError(f"template: got {name!r}, want one of {', '.join(TEMPLATES)}, or a Jinja file")
+        raise OptionError.of("template", name, f"one of {', '.join(TEMPLATES)}, or a Jinja file")
     return TEMPLATES[name]
 
 

@@ -71,7 +71,9 @@ class JinjaTemplate:
         import jinja2
 
         if think not in self.thinks:
-            raise OptionError(f"think: got {think!r}, the template {self.name} has {', '.join(self.thinks)}")
+            raise OptionError.of(
+                "think", think, f"what the template {self.name} has: {', '.join(self.thinks)}"
+            )
         try:
             return self._template.render(
                 messages=[{"role": message.role, "content": message.text} for message in messages],

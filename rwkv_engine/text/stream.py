@@ -40,7 +40,7 @@ class Stops:
 
     def __init__(self, stops: Sequence[str]) -> None:
         if isinstance(stops, str):
-            raise OptionError(f"stop: got the text {stops!r}, want a list of texts")
+            raise OptionError.of("stop", stops, "a list of texts")
         if any(not isinstance(stop, str) or not stop for stop in stops):
             raise OptionError("stop: want texts that are not empty")
         self._stops = [stop.encode("utf-8") for stop in stops]

@@ -92,7 +92,7 @@ def _open_whole(path: Path, name: str) -> Checkpoint | None:
 
 def _quantized(name: str) -> Format:
     if name not in quantized_names():
-        raise OptionError(f"format: got {name!r}, want one of {', '.join(quantized_names())}")
+        raise OptionError.of("format", name, f"one of {', '.join(quantized_names())}")
     return FORMATS[name]
 
 

@@ -51,8 +51,12 @@ def place(state: State, layers: Mapping[int, Tensor]) -> None:
     for layer, tensor in layers.items():
         memory = state[MATRIX][layer]
         if tensor.shape != memory.shape:
+            got, wanted = list(tensor.shape), list(memory.shape)
             raise WrongShape(
-                f"tensor {tensor.name}: got shape {list(tensor.shape)}, want {list(memory.shape)}"
+                f"tensor {tensor.name}: got shape {got}, want {wanted}",
+                name=tensor.name,
+                got=got,
+                wanted=wanted,
             )
         memory[...] = tensor.float32().transpose(0, 2, 1)
 
@@ -68,7 +72,12 @@ def open_state(path: str | Path, layout: StateLayout) -> State:
         tensors = open_time_state(path)
         wanted = next((plane.shape[0] for plane in layout.planes if plane.name == MATRIX), len(tensors))
         if len(tensors) != wanted:
-            raise WrongShape(f"got {len(tensors)} layers of time_state, want {wanted}")
+            raise WrongShape(
+                f"got {len(tensors)} layers of time_state, want {wanted}",
+                name="time_state",
+                got=len(tensors),
+                wanted=wanted,
+            )
         state = State.fresh(layout)
         place(state, dict(enumerate(tensors)))
     except CheckpointError as error:
@@ -97,9 +106,7 @@ def blend(first: State, second: State, weight: float = 0.5) -> State:
     Raises   StateError (of two models), OptionError (weight).
     """
     if not (math.isfinite(weight) and 0 <= weight <= 1):
-        raise OptionError(
-            f"weight: got {weight}, want a number from 0 (all of the first) to 1 (all of the second)"
-        )
+        raise OptionError.of("weight", weight, "a number from 0 (all of the first) to 1 (all of the second)")
     if first.layout != second.layout:
         raise StateError(
             "the two states are of different models or shapes; only states of one model can be blended"
@@ -161,14 +168,17 @@ def _layout_in(path: str | Path) -> StateLayout:
 
 def _state_error(path: str | Path, error: CheckpointError) -> StateError:
     text = str(error).rstrip(".")
-    return StateError(text if str(path) in text else f"{path}: {text}")
+    text = text if str(path) in text else f"{path}: {text}"
+    return StateError(text, path=path, name=error.name, got=error.got, wanted=error.wanted)
 
 
 def _finite(state: State, path: str | Path) -> State:
     for name in state.names:
         if not np.isfinite(state[name]).all():
             raise StateError(
-                f"{path}: state plane {name} has NaN or infinite numbers; use another copy, or a fresh state"
+                f"{path}: state plane {name} has NaN or infinite numbers; use another copy, or a fresh state",
+                path=path,
+                name=name,
             )
     return state
 

@@ -61,7 +61,7 @@ class Batch:
     def __init__(self, model: FeedsMany, max_sequences: int = 32, piece: int = CHUNK) -> None:
         for name, value in (("max_sequences", max_sequences), ("piece", piece)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name}: got {value!r}, want a whole number of 1 or more")
+                raise OptionError.of(name, value, "a whole number of 1 or more")
         self._model, self.max_sequences, self.piece = model, max_sequences, piece
         self._sequences: dict[int, _Sequence] = {}
         self._numbers = itertools.count(1)

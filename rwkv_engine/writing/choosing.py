@@ -95,7 +95,9 @@ def _draw(adjusted: np.ndarray, sampling: Sampling, u: float) -> int:
             np.empty(-(-vocab // PIECE), np.float64),
         )
     s = sampling
-    return int(choose(adjusted, s.top_p, s.top_k, s.min_p, s.temperature, u, *_WORK.arrays))
+    return int(
+        choose(adjusted, s.top_p, min(s.top_k, len(adjusted)), s.min_p, s.temperature, u, *_WORK.arrays)
+    )
 
 
 def log_probability(logits: np.ndarray, token: int) -> float:

@@ -63,7 +63,7 @@ class Constraint:
     def regex(cls, pattern: str, *, after: str | None = None) -> "Constraint":
         """Text that a regular expression matches from end to end (Rust's syntax: no look-around, no back references)."""
         if not isinstance(pattern, str) or not pattern:
-            raise OptionError(f"regex: got {pattern!r}, want a regular expression")
+            raise OptionError.of("regex", pattern, "a regular expression")
         return cls._checked("regex", _llguidance().LLMatcher.grammar_from_regex(pattern), after)
 
     @classmethod
@@ -74,14 +74,14 @@ class Constraint:
             or not choices
             or any(not isinstance(text, str) or not text for text in choices)
         ):
-            raise OptionError(f"choice: got {choices!r}, want a list of texts that are not empty")
+            raise OptionError.of("choice", choices, "a list of texts that are not empty")
         pattern = "|".join(_quoted(text) for text in choices)
         return cls._checked("choice", _llguidance().LLMatcher.grammar_from_regex(f"({pattern})"), after)
 
     @classmethod
     def _checked(cls, kind: str, grammar: str, after: str | None) -> "Constraint":
         if after is not None and (not isinstance(after, str) or not after):
-            raise OptionError(f"after: got {after!r}, want a text that is not empty, or None")
+            raise OptionError.of("after", after, "a text that is not empty, or None")
         wrong, messages = _llguidance().LLMatcher.validate_grammar_with_warnings(grammar)
         if wrong:
             raise OptionError(f"{kind}: {_line(messages[0])}")

@@ -48,7 +48,7 @@ class PrefixCache:
     ) -> None:
         for name, value in (("max_bytes", max_bytes), ("threshold", threshold)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise OptionError(f"{name}: got {value!r}, want a whole number, 0 or more")
+                raise OptionError.of(name, value, "a whole number, 0 or more")
         self.folder = Path(folder) if folder is not None else cache_folder() / "prefixes"
         self.max_bytes = max_bytes
         self.threshold = threshold

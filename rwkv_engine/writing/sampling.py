@@ -14,15 +14,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from rwkv_engine.errors import OptionError
-from rwkv_engine.writing.history import History
+
+if TYPE_CHECKING:  # the command reads the fields below for its help, which is not to wait for numpy
+    import numpy as np
+
+    from rwkv_engine.writing.history import History
 
 #: changes logits [V] float32: gets a copy and what was written so far, returns as many numbers
-Processor = Callable[[np.ndarray, History], np.ndarray]
+Processor = Callable[["np.ndarray", "History"], "np.ndarray"]
 
 #: a bias beyond this is a mistake, and would overflow float32 with others
 LARGEST_BIAS = 1e9
@@ -75,9 +77,7 @@ class Sampling:
         ):
             value = getattr(self, name.name)
             if not _is_real(value) or not meta["low"] <= value <= meta["high"]:
-                raise OptionError(
-                    f"{name.name}: got {value!r}, want a number from {meta['low']:g} to {meta['high']:g}"
-                )
+                raise OptionError.of(name.name, value, f"a number from {meta['low']:g} to {meta['high']:g}")
             object.__setattr__(self, name.name, float(value))
         object.__setattr__(self, "top_k", _whole("top_k", self.top_k))
         if self.seed is not None:
@@ -94,24 +94,24 @@ class Sampling:
     def preset(cls, name: str) -> "Sampling":
         """The sampling that the community calls `name`. Raises OptionError, with the names there are."""
         if name not in PRESETS:
-            raise OptionError(f"preset: got {name!r}, want one of {', '.join(PRESETS)}")
+            raise OptionError.of("preset", name, f"one of {', '.join(PRESETS)}")
         return PRESETS[name]
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _whole(name: str, value: object) -> int:
     """A whole number, 0 or more, also one of NumPy's."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < 0:
-        raise OptionError(f"{name}: got {value!r}, want a whole number, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise OptionError.of(name, value, "a whole number, 0 or more")
     return int(value)
 
 
 def _listed(name: str, value: object) -> Sequence[Any]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
-        raise OptionError(f"{name}: got {value!r}, want a list")
+    if isinstance(value, (str, bytes)) or not (isinstance(value, Sequence) or hasattr(value, "__array__")):
+        raise OptionError.of(name, value, "a list")
     return value  # type: ignore[return-value]
 
 
@@ -121,13 +121,9 @@ def _biases(value: object) -> tuple[tuple[int, float], ...]:
     found = []
     for pair in pairs:
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2 or not _is_real(pair[1]):
-            raise OptionError(
-                f"bias: got {pair!r}, want a token id and a finite number; ban a token to remove it"
-            )
+            raise OptionError.of("bias", pair, "a token id and a finite number", "ban a token to remove it")
         if abs(pair[1]) > LARGEST_BIAS:
-            raise OptionError(
-                f"bias: got {pair[1]!r}, want a number from {-LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
-            )
+            raise OptionError.of("bias", pair[1], f"a number from {-LARGEST_BIAS:g} to {LARGEST_BIAS:g}")
         found.append((_whole("bias", pair[0]), float(pair[1])))
     return tuple(found)
 

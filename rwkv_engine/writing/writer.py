@@ -44,11 +44,9 @@ class Wishes:
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and not _is_count(self.max_tokens, 1):
-            raise OptionError(
-                f"max_tokens: got {self.max_tokens!r}, want a whole number of 1 or more, or None"
-            )
+            raise OptionError.of("max_tokens", self.max_tokens, "a whole number of 1 or more, or None")
         if not _is_count(self.alternatives, 0):
-            raise OptionError(f"alternatives: got {self.alternatives!r}, want a whole number, 0 or more")
+            raise OptionError.of("alternatives", self.alternatives, "a whole number, 0 or more")
 
 
 class Writer:

@@ -1,0 +1,104 @@
+"""What reaches a terminal. There, text is shown without control characters and escape sequences; a pipe gets it as it is.
+
+Models, checkpoints and kept conversations hold text that others wrote. Printed as it is, it could move the cursor, change
+the window's title or write to the clipboard. So every verb prints through this file.
+"""
+
+import os
+import re
+import sys
+from io import TextIOWrapper
+from typing import TextIO
+
+#: a whole escape sequence, a string sequence (window title, clipboard) up to its end or the line's, or one character
+_HIDDEN = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]?"
+    r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+#: a sequence that the next piece of text may go on with
+_BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\n]*\x1b?|[ -/]*)\Z")
+
+
+def visible(text: str) -> str:
+    """The text without control characters, newline and tab excepted, and without escape sequences."""
+    return _HIDDEN.sub("", text)
+
+
+class Visible:
+    """`visible` for text that comes in pieces: a sequence may begin in one and end in another."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def __call__(self, text: str) -> str:
+        """What of this piece is seen."""
+        text = self._begun + text
+        found = _BEGUN.search(text)
+        if found is None:
+            self._begun = ""
+            return visible(text)
+        # its beginning is enough to know how it goes on
+        self._begun = found[0][:2] + "\x1b" * (len(found[0]) > 2 and found[0].endswith("\x1b"))
+        return visible(text[: found.start()])
+
+
+class Stream:
+    """Standard output for text that is written piece by piece."""
+
+    __slots__ = ("_visible",)
+
+    def __init__(self) -> None:
+        self._visible = Visible() if sys.stdout.isatty() else str
+
+    def write(self, text: str) -> None:
+        """Write a piece at once."""
+        sys.stdout.write(self._visible(text))
+        sys.stdout.flush()
+
+
+def echo(text: object = "", *, end: str = "\n", err: bool = False) -> None:
+    """Print text to standard output, or to standard error."""
+    out = sys.stderr if err else sys.stdout
+    out.write((visible(str(text)) if out.isatty() else str(text)) + end)
+    out.flush()
+
+
+def complain(text: object) -> None:
+    """One line on standard error, whatever the text is made of; nothing where that cannot be written."""
+    try:
+        echo(f"rwkv: {' '.join(str(text).split())}", err=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def progress(text: str, *, last: bool = False) -> None:
+    """Show on a terminal how far it is, each line over the one before; elsewhere nothing."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{visible(text)}" + ("\n" if last else ""))
+        sys.stderr.flush()
+
+
+def open_streams() -> None:
+    """Make the standard streams safe to use: closed ones lead nowhere, and characters that a locale lacks become "?"."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="strict")
+    for out in (sys.stdout, sys.stderr):
+        if isinstance(out, TextIOWrapper):
+            out.reconfigure(errors="replace")
+
+
+def silence(stream: TextIO) -> None:
+    """Lead a stream that cannot be written nowhere, so that Python's own flush at exit does not fail again."""
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
