@@ -27,7 +27,8 @@ from llvmlite import binding
 from llvmlite.utils import get_library_name
 
 from rwkv_engine.system import cpu
-from rwkv_engine.system.files import cache_folder, write_whole
+from rwkv_engine.system.files import write_whole
+from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.system.pages import give_back_code
 
 try:
