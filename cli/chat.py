@@ -118,7 +118,8 @@ def _talk(
     from rwkv_engine.text.templates import find_template
 
     packing = engine.checkpoint.packing
-    form = find_template(engine.config.vocab, packing.template if packing else None, wanted.get("template"))
+    inside = packing.template if packing else None
+    form = find_template(engine.config.vocab, inside, wanted.get("template"), engine.checkpoint.files)
     session: Session | None
     if info is not None and store is not None:
         kept = Session.open(store, info, engine, form, read_again)

@@ -159,7 +159,7 @@ def read_text(path: Path | None) -> str:
 
     try:
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise OptionError(f"--file {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

@@ -49,8 +49,9 @@ class EngineError(Exception):
     @classmethod
     def of(cls: type[E], name: str, got: object, wanted: str, then: str = "") -> E:
         """The error of one value, its sentence made of the fields: "NAME: got GOT, want WANTED; THEN"."""
-        then = f"; {then}" if then else ""
-        return cls(f"{name}: got {got!r}, want {wanted}{then}", name=name, got=got, wanted=wanted)
+        then, found = f"; {then}" if then else "", repr(got)
+        found = found if len(found) <= 200 else found[:197] + "..."
+        return cls(f"{name}: got {found}, want {wanted}{then}", name=name, got=got, wanted=wanted)
 
 
 class CheckpointError(EngineError):
@@ -113,3 +114,10 @@ def shown(name: object) -> str:
     """A name out of a file, fit for a one-line message: quoted, escaped, at most 80 characters."""
     text = repr(name)
     return text if len(text) <= 80 else text[:76] + "...'"
+
+
+def brief(text: object, most: int = 200) -> str:
+    """What somebody else wrote, fit for a one-line message: white space runs as one space, at most `most` letters."""
+    line = " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line[: most + 1])
+    return line if len(line) <= most else line[: most - 3] + "..."

@@ -69,7 +69,8 @@ class Model:
     def template(self) -> Template:
         """How conversations with this model are written down: its own way, else the one for its vocabulary."""
         packing = self.checkpoint.packing
-        return find_template(self.config.vocab, packing.template if packing else None)
+        inside = packing.template if packing else None
+        return find_template(self.config.vocab, inside, folder=self.checkpoint.files)
 
     def new_state(self) -> State:
         """A state that has seen nothing: zeros, or the `time_state` of a state-tuned checkpoint."""

@@ -14,6 +14,7 @@ from rwkv_engine.chat.history import Shelf, worth_keeping
 from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template, Think
+from rwkv_engine.text.markers import ids_asked, ids_kept, turn_ends
 from rwkv_engine.text.thinking import Thinking
 from rwkv_engine.writing.constraint import Constraint
 from rwkv_engine.writing.generate import Cancel, Feeds, write
@@ -147,9 +148,8 @@ class Conversation:
         prefix_cache: PrefixCache | None,
         alternatives: int,
     ) -> Wishes:
-        return Wishes(
-            max_tokens, sampling or Sampling(), self.template.stops, constraint, prefix_cache, alternatives
-        )
+        ends, stops = turn_ends(self.model.tokenizer, self.template), self.template.stops
+        return Wishes(max_tokens, sampling or Sampling(), stops, constraint, prefix_cache, alternatives, ends)
 
     def undo(self, count: int = 1) -> list[Turn]:
         """Take back the last turns; returns them, first one first. Raises OptionError if there are fewer."""
@@ -204,7 +204,7 @@ class Conversation:
         """The answer to `text` as turn `number`, which takes the place of that turn and of what follows."""
         system = self.system or (self.turns[number].system if number < len(self.turns) else None)
         prompt = self.template.asks(text, self.think, system, number == 0)
-        ids = self.model.tokenizer.encode(prompt)
+        ids = ids_asked(self.model.tokenizer, self.template, text, self.think, system, number == 0)
         state, behind = self._before(number)
         part_at = self._parting(ids, text, system, number == 0)
         yield from self._catch_up(number, behind, state, cancel)
@@ -272,8 +272,8 @@ class Conversation:
         rest: list[int] = []
         if thoughtless:
             asked, common = thoughtless
-            ids = self.model.tokenizer.encode(
-                self.template.keeps(turn.user, turn.answer, turn.system, number == 0)
+            ids = ids_kept(
+                self.model.tokenizer, self.template, turn.user, turn.answer, turn.system, number == 0
             )
             if asked is not None and ids[: len(common)] == common:
                 state, rest = asked, ids[len(common) :]
@@ -289,7 +289,7 @@ class Conversation:
         """How many tokens of the prompt stay in history whatever the answer is: all, or up to where thinking is asked for."""
         if self.think == "off":
             return 0
-        plain = self.model.tokenizer.encode(self.template.keeps(text, "", system, first))
+        plain = ids_kept(self.model.tokenizer, self.template, text, "", system, first)
         same = next(
             (n for n, (a, b) in enumerate(zip(ids, plain, strict=False)) if a != b), min(len(ids), len(plain))
         )

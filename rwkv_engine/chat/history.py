@@ -10,6 +10,7 @@ from rwkv_engine.chat.answer import Turn
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.chat import Template
+from rwkv_engine.text.markers import ids_kept
 
 #: states of the last turns that are all kept; of older ones, a quarter as many for each doubling of the distance
 RECENT = 24
@@ -36,7 +37,7 @@ def reread(turns: Sequence[Turn], tokenizer: Tokenizer, template: Template) -> l
     return [
         replace(
             turn,
-            tokens=tuple(tokenizer.encode(template.keeps(turn.user, turn.answer, turn.system, number == 0))),
+            tokens=tuple(ids_kept(tokenizer, template, turn.user, turn.answer, turn.system, number == 0)),
             uid=uuid.uuid4().hex,
         )
         for number, turn in enumerate(turns)

@@ -14,12 +14,12 @@ class Packing:
 
     fingerprint  of the checkpoint that it was made of.
     tokenizer    "world", "bytes", the text of a tokenizer.json, or None: found as for the checkpoint that it was made of.
-    template     name of the chat template, or the text of one in Jinja.
+    template     name of the chat template, the text of one in Jinja, or None: found as for the checkpoint.
     """
 
     fingerprint: str
     tokenizer: str | None
-    template: str
+    template: str | None
 
 
 @dataclass(frozen=True, slots=True)

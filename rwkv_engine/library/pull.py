@@ -24,7 +24,11 @@ from rwkv_engine.tools.quantize import packed_bytes, quantize
 
 ENDINGS = (".safetensors", ".st", ".pth", ".gguf")  #: of weights
 INDEX = "model.safetensors.index.json"
-COMPANIONS = ("tokenizer.json", "config.json")  #: taken along from where the weights lie
+#: taken along from where the weights lie
+COMPANIONS = (
+    *("tokenizer.json", "config.json", "generation_config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+)
 
 #: told (bytes quantized, bytes in all)
 Progress = Callable[[int, int], None]

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from rwkv_engine.errors import CheckpointError, OptionError
+from rwkv_engine.errors import CheckpointError, OptionError, brief
+from rwkv_engine.text.companions import ends_beside
 from rwkv_engine.text.plain_bytes import Bytes
-from rwkv_engine.text.tokenizer import Tokenizer
+from rwkv_engine.text.tokenizer import Decoder, Tokenizer
 from rwkv_engine.text.world import World
 
 #: vocabulary sizes that say which tokenizer a checkpoint was trained with
@@ -23,18 +24,18 @@ def find_tokenizer(
     Raises  OptionError for a choice that is no tokenizer or has ids the model lacks; CheckpointError where none is found.
     """
     if choice is not None:
-        return _chosen(vocab, choice)
+        return _chosen(vocab, choice, folder)
     if inside is not None and inside not in ("world", "bytes"):
         from rwkv_engine.text.bpe import Json
 
-        return _checked(vocab, Json.of_text(inside, "tokenizer.json inside the packed file"))
+        return _checked(vocab, Json.of_text(inside, "tokenizer.json inside the packed file", rows=vocab))
     if inside is not None:
-        return _chosen(vocab, inside)
+        return _chosen(vocab, inside, None)
     if vocab in WORLD_SIZES:
         return World()
-    beside = folder / "tokenizer.json" if folder else None
-    if beside is not None and beside.is_file():
-        return _checked(vocab, _json(beside))
+    for name in ("tokenizer.json", *(("20B_tokenizer.json",) if vocab == NEOX_SIZE else ())):
+        if folder is not None and (folder / name).is_file():
+            return _checked(vocab, _json(vocab, folder / name, None))
     if vocab == BYTES_SIZE:
         return Bytes()
     hint = " (the 20B tokenizer of GPT-NeoX, 20B_tokenizer.json)" if vocab == NEOX_SIZE else ""
@@ -55,24 +56,31 @@ def packable(tokenizer: Tokenizer) -> str:
     return tokenizer.text
 
 
-def _chosen(vocab: int, choice: str | Path) -> Tokenizer:
+def _chosen(vocab: int, choice: str | Path, folder: Path | None) -> Tokenizer:
     if choice == "world":
-        return _checked(vocab, World())
+        return _checked(vocab, World(vocab))
     if choice == "bytes":
-        return _checked(vocab, Bytes())
+        return _checked(vocab, Bytes(vocab))
     path = Path(choice)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    if not path.is_file():
+    try:
+        path = path / "tokenizer.json" if path.is_dir() else path
+        there = path.is_file()
+    except (OSError, ValueError):  # too long for a path, or with a zero byte
+        there = False
+    if not there:
         raise OptionError(
-            f"tokenizer: got {str(choice)!r}, want world, bytes or the path of a tokenizer.json"
+            f"tokenizer: got {brief(repr(str(choice)))}, want world, bytes or the path of a tokenizer.json"
         )
-    return _checked(vocab, _json(path))
+    return _checked(vocab, _json(vocab, path, folder))
 
 
-def _json(path: Path) -> Tokenizer:
+def _json(vocab: int, path: Path, folder: Path | None) -> Tokenizer:
+    """The tokenizer in a file; how texts end is said by the files beside it, else by those in `folder`."""
     from rwkv_engine.text.bpe import Json
 
-    return Json.of_file(path)
+    plain = Json.of_file(path, rows=vocab)
+    ends = ends_beside(path.parent, plain.id_of) or (ends_beside(folder, plain.id_of) if folder else [])
+    return plain.ending(ends) if ends else plain
 
 
 def _checked(vocab: int, tokenizer: Tokenizer) -> Tokenizer:
@@ -84,4 +92,4 @@ def _checked(vocab: int, tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-__all__ = ["Bytes", "Tokenizer", "World", "find_tokenizer", "packable"]
+__all__ = ["Bytes", "Decoder", "Tokenizer", "World", "find_tokenizer", "packable"]

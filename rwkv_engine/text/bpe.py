@@ -1,89 +1,139 @@
 """Tokenizers that come as a tokenizer.json beside the weights, read by the `tokenizers` library."""
 
-import functools
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
 
 from rwkv_engine.errors import CheckpointError, TokenError
+from rwkv_engine.system.rust import refusing
+from rwkv_engine.text.companions import read_text
+from rwkv_engine.text.decoding import ChainDecoder, plan_of
+from rwkv_engine.text.numbering import FILLER, renumbered
+from rwkv_engine.text.tokenizer import Bytewise, Decoder, utf8
 
 #: names under which vocabularies keep the token that ends a document, the most usual first
 END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<s>")
-
-
-@functools.cache
-def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's stand-in letters for bytes: printable ones stand for themselves, the others for 256, 257 ... in order."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    letters = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in printable)
-    return letters | {chr(256 + i): byte for i, byte in enumerate(others)}
+#: begins the text of a tokenizer that brings its ends along: a line in front of the tokenizer.json
+_ENDS = '{"ends":'
 
 
 class Json:
-    """A tokenizer.json. Special tokens inside a text are only text; the end of a document is never read out of what a user typed."""
+    """A tokenizer.json. Special tokens inside a text are only text; the end of a document is never read out of what a user typed.
+
+    rows  ids of the model: those without a token stand for nothing.
+    """
 
     @classmethod
-    def of_file(cls, path: Path) -> "Json":
+    def of_file(cls, path: Path, rows: int = 0) -> "Json":
         """Read a file. Raises CheckpointError."""
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path}: not a readable tokenizer.json ({str(error)[:120]})") from None
-        return cls.of_text(text, f"tokenizer.json ({path.parent.name}/{path.name})", str(path))
+        name = f"tokenizer.json ({path.parent.name}/{path.name})"
+        return cls.of_text(read_text(path, "tokenizer.json"), name, str(path), rows)
 
     @classmethod
-    def of_text(cls, text: str, name: str, path: str | None = None) -> "Json":
-        """Read the text of a tokenizer.json. Raises CheckpointError."""
-        try:
-            model = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exception for whatever is wrong with it
-            raise CheckpointError(
-                f"{path or name}: not a readable tokenizer.json ({str(error)[:120]})"
-            ) from None
-        return cls(model, name, text)
+    def of_text(cls, text: str, name: str, path: str | None = None, rows: int = 0) -> "Json":
+        """Read the text of a tokenizer.json, or what `text` gave. Raises CheckpointError."""
+        with refusing(CheckpointError, f"{path or name}: not a readable tokenizer.json"):
+            told, _, rest = text.partition("\n") if text.startswith(_ENDS) else ("", "", text)
+            ends = [int(end) for end in json.loads(told)["ends"]] if told else []
+            model = tokenizers.Tokenizer.from_str(rest)
+            filled = renumbered(rest, model.token_to_id, rows)
+            model = tokenizers.Tokenizer.from_str(filled) if filled else model
+            return cls(model, name, rest, rows).ending(ends)
 
-    def __init__(self, model: tokenizers.Tokenizer, name: str, text: str) -> None:
-        self._model = model
-        self.name, self.text = name, text
-        self._model.encode_special_tokens = True
-        self.size = self._model.get_vocab_size(with_added_tokens=True)
-        self._special = {i for i, token in self._model.get_added_tokens_decoder().items() if token.special}
-        known = (self._model.token_to_id(name) for name in END_NAMES)
-        self.end = next((i for i in known if i is not None), 0)
-        self._byte_level = type(self._model.decoder).__name__ == "ByteLevel"
+    def __init__(self, model: tokenizers.Tokenizer, name: str, text: str, rows: int = 0) -> None:
+        self._model, self.name, self._text = model, name, text
+        model.encode_special_tokens = True
+        model.no_padding()
+        model.no_truncation()
+        vocab = model.get_vocab(with_added_tokens=True)
+        self.size = max(vocab.values(), default=-1) + 1
+        self._rows = max(rows, self.size)
+        added = {i: token for i, token in model.get_added_tokens_decoder().items() if token.special}
+        self._special = {*added, *(i for token, i in vocab.items() if token.startswith(FILLER))}
+        named = {
+            i: token
+            for i, token in added.items()
+            if token.content.removeprefix(FILLER) == token.content != ""
+        }
+        self.markers = {token.content: i for i, token in named.items()}
+        self._marker = _pattern(named.values())
+        self._plan = plan_of(model.decoder)
+        self.additive = self._plan.additive
+        self._told: list[int] = []
+        self._end_at([i for i in map(model.token_to_id, END_NAMES) if i is not None][:1])
+
+    def _end_at(self, ends: list[int]) -> None:
+        self.ends, self.end = frozenset(ends), ends[0] if ends else None
+
+    def ending(self, ends: Sequence[int]) -> "Json":
+        """This tokenizer, whose texts end at those of `ends` that the model has; where it has none, as the vocabulary says."""
+        self._told = [end for end in ends if 0 <= end < self._rows]
+        if self._told:
+            self._end_at(self._told)
+        return self
+
+    @property
+    def text(self) -> str:
+        """What `of_text` makes the same tokenizer of, whatever lies beside it."""
+        return f"{_ENDS} {json.dumps(self._told)}}}\n{self._text}" if self._told else self._text
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its text, or None."""
+        found = self._model.token_to_id(token)
+        return None if found is None else int(found)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without any that the file would add in front or behind. Raises TokenError for lone surrogates."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TokenError(
-                f"the text has a lone surrogate at position {error.start}; it cannot be encoded"
-            ) from None
-        return list(self._model.encode(text, add_special_tokens=False).ids)
+        utf8(text)
+        with refusing(TokenError, f"{self.name} cannot encode this text"):
+            return list(self._model.encode(text, add_special_tokens=False).ids)
+
+    def split(self, text: str) -> list[str | int]:
+        """See `Tokenizer`."""
+        parts, at = list[str | int](), 0
+        for found in self._marker.finditer(text) if self._marker else ():
+            parts += [text[at : found.start()], self.markers[found[found.lastindex or 0]]]
+            at = found.end()
+        return [*parts, text[at:]]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, special tokens left out."""
-        if self._byte_level:
-            return b"".join(self.token_bytes(token) for token in ids).decode("utf-8", errors="replace")
-        return str(self._model.decode(list(ids), skip_special_tokens=True))
+        decoder, out = self.decoder(), bytearray()
+        for token in ids:
+            self._inside(token)
+            out += decoder.push(token)
+        return (out + decoder.finish()).decode("utf-8", errors="replace")
+
+    def decoder(self, before: Sequence[int] = (), begun: bool = False) -> Decoder:
+        """See `Tokenizer`."""
+        if self._plan.exact:
+            return Bytewise(self)
+        return ChainDecoder(self._plan, self._piece, before, begun)
 
     def token_bytes(self, token: int) -> bytes:
-        """What one id stands for; exact for byte-level vocabularies, else what it decodes to on its own."""
-        if not 0 <= token < self.size:
+        """What one id stands for within a text; exact for byte-level vocabularies."""
+        self._inside(token)
+        return self._plan.token_bytes(self._piece(token))
+
+    def _piece(self, token: int) -> str | None:
+        """How the vocabulary writes a token, or None for special tokens and ids without one."""
+        known = 0 <= token < self.size and token not in self._special
+        return self._model.id_to_token(token) if known else None
+
+    def _inside(self, token: int) -> None:
+        if not 0 <= token < self._rows:
             raise TokenError(f"token {token} is not in this vocabulary; want 0 to {self.size - 1}")
-        piece = self._model.id_to_token(token)
-        if piece is None or token in self._special:
-            return b""
-        letters = _byte_of_letter()
-        if self._byte_level and all(letter in letters for letter in piece):
-            return bytes(letters[letter] for letter in piece)
-        if self._byte_level:
-            return str(piece).encode("utf-8")  # an added token that is stored as it is
-        return str(self._model.decode([token], skip_special_tokens=False)).encode("utf-8")
+
+
+def _pattern(tokens: Iterable[tokenizers.AddedToken]) -> re.Pattern[str] | None:
+    """What finds special tokens in a text as the library does: the longest first, with the white space they take along."""
+    words = []
+    for token in sorted(tokens, key=lambda token: -len(token.content)):
+        word = f"({re.escape(token.content)})"
+        word = rf"(?<!\w){word}(?!\w)" if token.single_word else word
+        words.append(rf"\s*{word}" if token.lstrip else word)
+        words[-1] += r"\s*" if token.rstrip else ""
+    return re.compile("|".join(words)) if words else None

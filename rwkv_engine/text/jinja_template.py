@@ -4,15 +4,17 @@ Such a template writes down a whole list of messages. A conversation here goes o
 answer is given to the template as a mark, and what the template writes behind the mark is what comes next.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rwkv_engine.errors import MissingExtra, OptionError
+from rwkv_engine.errors import CheckpointError, EngineError, MissingExtra, OptionError, brief
 from rwkv_engine.text.chat import Message, Think
+from rwkv_engine.text.companions import read_text
+from rwkv_engine.text.markers import unused
 
-#: stands for an answer; a private character, so that nobody says it
-_MARK = "\ue0f0"
 _STOPS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|im_start|>", "\n\nUser:", "\n\nSystem:", "</s>")
 
 
@@ -28,20 +30,13 @@ class JinjaTemplate:
 
     def __init__(self, source: str, name: str = "jinja", bos: str = "", eos: str = "") -> None:
         try:
-            import jinja2
-            from jinja2.sandbox import ImmutableSandboxedEnvironment
+            from rwkv_engine.text.jinja_sandbox import Sandbox
         except ImportError:
             raise MissingExtra(
                 "a Jinja template needs the package jinja2: pip install 'rwkv-engine[template]'"
             ) from None
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals.update(raise_exception=_raise, strftime_now=_now)
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise OptionError(f"template {name}: line {getattr(error, 'lineno', '?')}: {error}") from None
+        with _refusing(name):
+            self._template = Sandbox().from_string(source)
         self.name, self._bos, self._eos = name, bos, eos
         self.stops = tuple(
             dict.fromkeys(
@@ -54,11 +49,9 @@ class JinjaTemplate:
     def of_file(cls, path: str | Path) -> "JinjaTemplate":
         """The template in a file. Raises OptionError where it cannot be read."""
         try:
-            return cls(Path(path).read_text(encoding="utf-8"), Path(path).name)
-        except OSError as error:
-            raise OptionError(f"template {path}: {error.strerror or error}") from None
-        except UnicodeDecodeError as error:
-            raise OptionError(f"template {path}: not UTF-8 text (byte {error.start})") from None
+            return cls(read_text(Path(path), "template"), Path(path).name)
+        except CheckpointError as error:
+            raise OptionError(f"template {error}") from None
 
     def render(
         self,
@@ -68,14 +61,15 @@ class JinjaTemplate:
         open: bool = True,
     ) -> str:
         """The whole talk; with `open`, up to where the next answer begins."""
-        import jinja2
+        from rwkv_engine.text.jinja_sandbox import rendered
 
         if think not in self.thinks:
             raise OptionError.of(
                 "think", think, f"what the template {self.name} has: {', '.join(self.thinks)}"
             )
-        try:
-            return self._template.render(
+        with _refusing(self.name):
+            return rendered(
+                self._template,
                 messages=[{"role": message.role, "content": message.text} for message in messages],
                 add_generation_prompt=open,
                 enable_thinking=think == "on",
@@ -83,51 +77,47 @@ class JinjaTemplate:
                 bos_token=self._bos,
                 eos_token=self._eos,
             )
-        except (
-            jinja2.TemplateError,
-            TypeError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-        ) as error:
-            raise OptionError(f"template {self.name}: {error}") from None
 
     def asks(self, text: str, think: Think, system: str | None, first: bool) -> str:
         """See `Template`."""
-        messages = [*self._before(first), *_told(system), Message("user", text)]
-        return self._after(self.render(messages, think), first)
+        mark = next(unused(text, system or ""))
+        messages = [*_before(mark, first), *_told(system), Message("user", text)]
+        return self._after(self.render(messages, think), mark, first)
 
     def keeps(self, text: str, answer: str, system: str | None, first: bool) -> str:
         """See `Template`."""
-        messages = [*self._before(first), *_told(system), Message("user", text), Message("assistant", _MARK)]
-        whole = self._after(self.render(messages, open=False), first)
-        if _MARK not in whole:
+        mark, said = itertools.islice(unused(text, system or ""), 2)
+        messages = [*_before(mark, first), *_told(system), Message("user", text), Message("assistant", said)]
+        before, written, _ = self._after(self.render(messages, open=False), mark, first).partition(said)
+        if not written:
             raise OptionError(f"template {self.name}: it does not write down what the assistant said")
-        return whole.partition(_MARK)[0] + answer.strip()
+        return before + answer.strip()
 
-    def _before(self, first: bool) -> list[Message]:
-        return [] if first else [Message("user", "-"), Message("assistant", _MARK)]
-
-    def _after(self, text: str, first: bool) -> str:
-        if first:
-            return text
-        before, mark, after = text.partition(_MARK)
-        if not mark:
+    def _after(self, text: str, mark: str, first: bool) -> str:
+        """What the template wrote behind the mark that stands for the answer before."""
+        _, written, after = text.partition(mark)
+        if not first and not written:
             raise OptionError(f"template {self.name}: it does not write down what the assistant said")
-        return after
+        return text if first else after
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """One sentence for whatever a template can do wrong, when it is compiled and when it is used."""
+    try:
+        yield
+    except EngineError:
+        raise
+    except Exception as error:  # what is raised is the template's choice as much as jinja2's
+        line = getattr(error, "lineno", None)
+        where = f"line {line}: " if isinstance(line, int) else ""
+        raise OptionError(f"template {brief(name, 100)}: {where}{brief(error, 300)}") from None
+
+
+def _before(mark: str, first: bool) -> list[Message]:
+    """The turn before, whose answer is `mark`; nothing in front of the first."""
+    return [] if first else [Message("user", "-"), Message("assistant", mark)]
 
 
 def _told(system: str | None) -> list[Message]:
     return [Message("system", system)] if system and system.strip() else []
-
-
-def _raise(message: str) -> None:
-    raise ValueError(message)
-
-
-def _now(form: str) -> str:
-    import datetime
-
-    return datetime.datetime.now().strftime(form)

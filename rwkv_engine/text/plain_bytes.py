@@ -1,25 +1,42 @@
 """Bytes as tokens, for a vocabulary of 256."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from rwkv_engine.errors import TokenError
+from rwkv_engine.text.tokenizer import Bytewise, utf8
 
 
 class Bytes:
-    """Token = byte of UTF-8. Id 0 is the byte 0 and ends a document."""
+    """Token = byte of UTF-8. Id 0 is the byte 0 and ends a document.
 
-    name, size, end = "bytes", 256, 0
+    rows  ids of the model: those from 256 on stand for nothing.
+    """
+
+    name, size, end, additive = "bytes", 256, 0, True
+    ends: frozenset[int] = frozenset({0})
+    markers: Mapping[str, int] = {}
+
+    def __init__(self, rows: int = 256) -> None:
+        self._rows = max(rows, self.size)
 
     def encode(self, text: str) -> list[int]:
-        """The text's UTF-8 bytes."""
-        return list(text.encode("utf-8", errors="surrogatepass"))
+        """The text's UTF-8 bytes. Raises TokenError for a lone surrogate."""
+        return list(utf8(text))
+
+    def split(self, text: str) -> list[str | int]:
+        """The text: there are no markers."""
+        return [text]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of bytes."""
         return b"".join(self.token_bytes(token) for token in ids).decode("utf-8", errors="replace")
 
+    def decoder(self, before: Sequence[int] = (), begun: bool = False) -> Bytewise:
+        """See `Tokenizer`."""
+        return Bytewise(self)
+
     def token_bytes(self, token: int) -> bytes:
         """One byte."""
-        if not 0 <= token < 256:
+        if not 0 <= token < self._rows:
             raise TokenError(f"token {token} is no byte; want 0 to 255")
-        return bytes([token])
+        return bytes([token]) if token < self.size else b""

@@ -43,7 +43,10 @@ class Stops:
             raise OptionError.of("stop", stops, "a list of texts")
         if any(not isinstance(stop, str) or not stop for stop in stops):
             raise OptionError("stop: want texts that are not empty")
-        self._stops = [stop.encode("utf-8") for stop in stops]
+        try:
+            self._stops = [stop.encode("utf-8") for stop in stops]
+        except UnicodeEncodeError:
+            raise OptionError("stop: a text has a lone surrogate, which no model can write") from None
         self._held = b""
 
     @property

@@ -1,40 +1,73 @@
 """Which template a conversation follows."""
 
+import contextlib
+import json
 from pathlib import Path
 
-from rwkv_engine.errors import OptionError
+from rwkv_engine.errors import MissingExtra, OptionError
 from rwkv_engine.text.chat import TEMPLATES, Template, template_for, template_named
+from rwkv_engine.text.companions import Source, read_text, template_beside
 
 
-def find_template(vocab: int, inside: str | None = None, choice: str | None = None) -> Template:
-    """The template of a model.
+def find_template(
+    vocab: int, inside: str | None = None, choice: str | None = None, folder: Path | None = None
+) -> Template:
+    """The template of a model: the one that is chosen, else the one it brings, else the one of its Hugging Face folder.
 
     vocab   the model's vocabulary size, which decides if nothing else does.
     inside  what a packed model brings: a template's name, or the text of a Jinja template.
     choice  over both: a template's name, or the path of a Jinja file.
-    Raises  OptionError for a choice that is neither; MissingExtra for Jinja without jinja2.
+    folder  where its files lie: a chat_template.jinja, or a tokenizer_config.json with a "chat_template".
+    Raises  OptionError for a choice that is neither; CheckpointError for a damaged file in the folder; MissingExtra for Jinja
+            without jinja2.
     """
+    if choice is not None and (choice in TEMPLATES or not _is_file(choice)):
+        return template_named(choice)
     if choice is not None:
-        if choice in TEMPLATES or not Path(choice).is_file():
-            return template_named(choice)
         from rwkv_engine.text.jinja_template import JinjaTemplate
 
         return JinjaTemplate.of_file(choice)
-    if inside is None:
-        return template_for(vocab)
-    if inside not in TEMPLATES and "{" in inside:
+    if inside is not None and inside not in TEMPLATES and "{" in inside:
         from rwkv_engine.text.jinja_template import JinjaTemplate
 
         return JinjaTemplate(inside, "inside the model")
-    return template_named(inside)
+    if inside is not None:
+        return template_named(inside)
+    found = template_beside(folder) if folder else None
+    return _of_source(found) if found else template_for(vocab)
 
 
-def packable_template(choice: str) -> str:
-    """What `find_template` takes as `inside` to give back the template that `choice` names. Raises as it does."""
-    find_template(0, None, choice)
-    if choice in TEMPLATES:
-        return choice
-    source = Path(choice).read_text(encoding="utf-8")
+def packable_template(choice: str | None, vocab: int = 0, folder: Path | None = None) -> str:
+    """What `find_template` takes as `inside` to give the same template back. Raises as it does."""
+    found = template_beside(folder) if folder and choice is None else None
+    if found is not None:
+        with contextlib.suppress(MissingExtra):  # then it is looked at when it is used
+            _of_source(found)
+        # the text alone has to know what the folder says about these two
+        known = {"bos_token": found.bos, "eos_token": found.eos}
+        texts = {name: json.dumps(text, ensure_ascii=False) for name, text in known.items()}
+        return "".join(f"{{%- set {name} = {text} -%}}" for name, text in texts.items()) + found.text
+    form = find_template(vocab, None, choice)
+    if choice is None or choice in TEMPLATES:
+        return form.name
+    source = read_text(Path(choice), "template")
     if "{" not in source:
         raise OptionError(f"template {choice}: it has no Jinja expression, so every prompt would be the same")
     return source
+
+
+def _of_source(source: Source) -> Template:
+    """The template of a Hugging Face folder. Raises OptionError, MissingExtra."""
+    try:
+        from rwkv_engine.text.jinja_template import JinjaTemplate
+
+        return JinjaTemplate(source.text, source.name, source.bos, source.eos)
+    except MissingExtra as error:
+        raise MissingExtra(f"{source.name}: {error}, or choose another template") from None
+
+
+def _is_file(choice: str) -> bool:
+    try:
+        return Path(choice).is_file()
+    except (OSError, ValueError):  # too long for a path, or with a zero byte
+        return False

@@ -6,15 +6,18 @@ Vocabulary: rwkv_vocab_v20230424 of PyPI's `rwkv` 0.8.32 (Apache-2.0, see NOTICE
 
 import functools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 
 import numpy as np
 
 from rwkv_engine.errors import TokenError
+from rwkv_engine.text.tokenizer import Bytewise, utf8
 
 COUNT = 65529
 SIZE = 65536
+#: what chat templates of World models call the end of a document
+END = "<|rwkv_tokenizer_end_of_text|>"
 #: texts of fewer bytes are matched in plain Python, which needs no compiled code
 SHORT = 4096
 #: slots of the edge table (about 3 for every edge), and room for the nodes
@@ -88,21 +91,38 @@ def fast_encode(data: bytes) -> list[int]:
 
 
 class World:
-    """The tokenizer of World models."""
+    """The tokenizer of World models.
 
-    name, size, end = "World", SIZE, 0
+    rows  ids of the model: those without a token stand for nothing.
+    """
+
+    name, size, end, additive = "World", SIZE, 0, True
+    ends: frozenset[int] = frozenset({0})
+    markers: Mapping[str, int] = {END: 0}
+
+    def __init__(self, rows: int = SIZE) -> None:
+        self._rows = max(rows, SIZE)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; every text has them."""
-        data = text.encode("utf-8", errors="surrogatepass")
+        """The ids of a text. Raises TokenError for a lone surrogate; every other text has them."""
+        data = utf8(text)
         return slow_encode(data) if len(data) < SHORT else fast_encode(data)
+
+    def split(self, text: str) -> list[str | int]:
+        """See `Tokenizer`."""
+        first, *others = text.split(END)
+        return [first, *(part for other in others for part in (0, other))]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
         return b"".join(self.token_bytes(token) for token in ids).decode("utf-8", errors="replace")
 
+    def decoder(self, before: Sequence[int] = (), begun: bool = False) -> Bytewise:
+        """See `Tokenizer`."""
+        return Bytewise(self)
+
     def token_bytes(self, token: int) -> bytes:
         """What one id stands for: possibly a part of a character."""
-        if not 0 <= token < SIZE:
+        if not 0 <= token < self._rows:
             raise TokenError(f"token {token} is not in the World vocabulary; want 0 to {SIZE - 1}")
-        return _tokens()[token]
+        return _tokens()[token] if token < SIZE else b""

@@ -45,7 +45,7 @@ def quantize(
         raise OptionError(f"{target.absolute().parent} is no folder; make it first")
     config = families.config_of(checkpoint)
     chosen = find_tokenizer(config.vocab, checkpoint.files, tokenizer)
-    form = template_for(config.vocab).name if template is None else packable_template(template)
+    form = packable_template(template, config.vocab, checkpoint.files)
     packing = Packing(fingerprint(checkpoint), packable(chosen), form)
     _write(target, checkpoint.tensors, wanted, packing, progress)
 
@@ -78,7 +78,8 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
         packed = None
     if packed is None:
         return checkpoint
-    return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packed.packing)
+    packing = packed.packing and dataclasses.replace(packed.packing, template=None)
+    return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packing)
 
 
 def _open_whole(path: Path, name: str) -> Checkpoint | None:

@@ -8,15 +8,17 @@ import copy
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rwkv_engine.errors import MissingExtra, OptionError
+from rwkv_engine.errors import EngineError, MissingExtra, OptionError
+from rwkv_engine.system.rust import refusing
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.writing.endings import Endings
+from rwkv_engine.writing.schema_limits import require_modest
 
 #: white space between the parts of JSON: none, one space, or a new line with an indentation; weak models go on for ever otherwise
 WHITE_SPACE = r"(\n {0,16}| )?"
@@ -46,11 +48,15 @@ class Constraint:
     def json_schema(cls, schema: Mapping[str, Any] | str, *, after: str | None = None) -> "Constraint":
         """JSON that fits a schema, given as a mapping or as its text. Raises OptionError for what llguidance cannot guarantee."""
         matcher = _llguidance().LLMatcher
+        _encodable("schema", schema if isinstance(schema, str) else "")
         try:
-            text = schema if isinstance(schema, str) else json.dumps(schema)
-            if not isinstance(json.loads(text), dict):
+            text = schema.removeprefix("\ufeff") if isinstance(schema, str) else json.dumps(schema)
+            found = json.loads(text)
+            if not isinstance(found, dict):
                 raise OptionError(f"schema: got {text[:60]!r}, want a JSON object")
-            grammar = matcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITE_SPACE})
+            require_modest(text, found)
+            with refusing(OptionError, "schema: llguidance failed"):
+                grammar = matcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITE_SPACE})
         except (TypeError, ValueError, RecursionError) as error:
             raise (
                 error
@@ -64,6 +70,7 @@ class Constraint:
         """Text that a regular expression matches from end to end (Rust's syntax: no look-around, no back references)."""
         if not isinstance(pattern, str) or not pattern:
             raise OptionError.of("regex", pattern, "a regular expression")
+        _encodable("regex", pattern)
         return cls._checked("regex", _llguidance().LLMatcher.grammar_from_regex(pattern), after)
 
     @classmethod
@@ -75,6 +82,7 @@ class Constraint:
             or any(not isinstance(text, str) or not text for text in choices)
         ):
             raise OptionError.of("choice", choices, "a list of texts that are not empty")
+        _encodable("choice", *choices)
         pattern = "|".join(_quoted(text) for text in choices)
         return cls._checked("choice", _llguidance().LLMatcher.grammar_from_regex(f"({pattern})"), after)
 
@@ -82,7 +90,9 @@ class Constraint:
     def _checked(cls, kind: str, grammar: str, after: str | None) -> "Constraint":
         if after is not None and (not isinstance(after, str) or not after):
             raise OptionError.of("after", after, "a text that is not empty, or None")
-        wrong, messages = _llguidance().LLMatcher.validate_grammar_with_warnings(grammar)
+        _encodable("after", after or "")
+        with refusing(OptionError, f"{kind}: llguidance failed"):
+            wrong, messages = _llguidance().LLMatcher.validate_grammar_with_warnings(grammar)
         if wrong:
             raise OptionError(f"{kind}: {_line(messages[0])}")
         return cls(kind, grammar, after)
@@ -91,9 +101,18 @@ class Constraint:
         """The part of a generated text that the constraint is about: all of it, or what follows `after`, without white space around."""
         return text if self.after is None else text.rpartition(self.after)[2].strip()
 
-    def begin(self, tokenizer: Tokenizer, prompt: bytes = b"") -> "Guide":
-        """A guide for one text in this tokenizer's tokens that goes on from `prompt` (its end is enough)."""
-        return Guide(self, tokenizer, prompt)
+    def begin(self, tokenizer: Tokenizer, prompt: bytes = b"", ends: Collection[int] = ()) -> "Guide":
+        """A guide for one text in this tokenizer's tokens that goes on from `prompt` (its end is enough).
+
+        ends    ids that end the text, besides the tokenizer's.
+        Raises  OptionError for a tokenizer whose tokens look different beside others.
+        """
+        if not tokenizer.additive:
+            raise OptionError(
+                f"{self.kind}: the decoder of {tokenizer.name} writes a token by what is beside it, so no text can be held to a form"
+            )
+        with refusing(OptionError, f"{self.kind}: llguidance failed"):
+            return Guide(self, tokenizer, prompt, tokenizer.ends.union(ends))
 
 
 class Guide:
@@ -110,16 +129,20 @@ class Guide:
         "_delimiter",
         "_ending",
         "_endings",
+        "_ends_at",
         "_kind",
+        "_look",
         "_matcher",
         "_overlong",
         "_tail",
         "_tokenizer",
     )
 
-    def __init__(self, constraint: Constraint, tokenizer: Tokenizer, prompt: bytes) -> None:
+    def __init__(
+        self, constraint: Constraint, tokenizer: Tokenizer, prompt: bytes, ends: frozenset[int]
+    ) -> None:
         library = _llguidance()
-        self._tokenizer, self._kind = tokenizer, constraint.kind
+        self._tokenizer, self._kind, self._ends_at = tokenizer, constraint.kind, sorted(ends)
         vocabulary, self._endings = _vocabulary(tokenizer)
         self._matcher = library.LLMatcher(vocabulary, constraint.grammar, log_level=0)
         self._sound()
@@ -130,7 +153,7 @@ class Guide:
         self._tail = prompt[max(0, len(prompt) - len(self._after) + 1) :] if self._after else b""
         self._overlong: list[tuple[int, bytes]] | None = None
         self._ending: list[int] | None = None
-        self._alarm, self._count = CLOSE, 0
+        self._alarm, self._count, self._look = CLOSE, 0, LOOK
 
     def fork(self) -> "Guide":
         """A copy that goes its own way."""
@@ -149,19 +172,20 @@ class Guide:
         return self.whole and bool(self._matcher.is_stopped())
 
     def allowed(self, vocab: int) -> np.ndarray:
-        """Which of `vocab` ids may come next, [V] bool. The end token may where the text is whole. Raises OptionError if none may."""
+        """Which of `vocab` ids may come next, [V] bool. The end tokens may where the text is whole. Raises OptionError if none may."""
         mask = np.zeros(vocab, np.bool_)
-        size, end = self._tokenizer.size, self._tokenizer.end
+        size = min(self._tokenizer.size, vocab)
+        ends = [end for end in self._ends_at if end < vocab]
         if self._after:
             mask[:size] = True
-            mask[end] = False
+            mask[ends] = False
             mask[self._crossing()] = False
             return mask
-        words = np.zeros((1, (size + 31) // 32), np.int32)
+        words = np.zeros((1, self._tokenizer.size // 32 + 1), np.int32)
         self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         self._sound()
         mask[:size] = np.unpackbits(words.view(np.uint8), bitorder="little")[:size]
-        mask[end] = self.whole
+        mask[ends] = self.whole
         if not mask.any():
             raise OptionError(
                 f"{self._kind}: no token of this tokenizer can go on with the text; widen the constraint"
@@ -180,10 +204,10 @@ class Guide:
                     f"max_tokens: {budget} is too few for this {self._kind}; the shortest text found has {len(self._ending)}"
                 )
         self._count += 1
-        if token == self._tokenizer.end or budget is None:
+        if token in self._ends_at or budget is None:
             self._push(token)
             return token
-        if budget > self._alarm and self._count % LOOK:
+        if budget > self._alarm and self._count % self._look:
             self._push(token)
             self._ending = None
             return token
@@ -207,6 +231,8 @@ class Guide:
             token = known[0]
             self._push(token)
             self._ending = known[1:]
+        # a search that finds nothing takes longest: it is made less and less often
+        self._look = LOOK if self._ending is not None else min(2 * self._look, LOOK << 6)
         if self._ending is not None:
             self._alarm = max(self._alarm, CLOSE + 4 * len(self._ending))
         return token
@@ -232,7 +258,7 @@ class Guide:
                 self._after = b""
             else:
                 self._tail = seen[max(0, len(seen) - len(self._after) + 1) :]
-        elif token != self._tokenizer.end:
+        elif token not in self._ends_at:
             self._matcher.consume_token(token)
             self._sound()
 
@@ -262,16 +288,43 @@ def _vocabulary(tokenizer: Tokenizer) -> tuple[Any, Endings]:
 
 
 class _Bytes:
-    """What llguidance asks of a tokenizer: the bytes of each id, and the ids of bytes."""
+    """What llguidance asks of a tokenizer: the bytes of each id, and the ids of bytes.
+
+    It cannot do without an end token, so one is added behind all others: where a text may end is asked of the matcher.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._encode = tokenizer.encode
-        self.eos_token_id, self.bos_token_id = tokenizer.end, None
-        self.tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.size)]
-        self.special_token_ids = [tokenizer.end]
+        self.eos_token_id, self.bos_token_id = tokenizer.size, None
+        self.tokens = [
+            b"" if i in tokenizer.ends else tokenizer.token_bytes(i) for i in range(tokenizer.size)
+        ]
+        self.tokens.append(b"")
+        self.special_token_ids = [tokenizer.size]
+        self._known: dict[bytes, int] = {}
 
     def __call__(self, text: bytes) -> list[int]:
-        return self._encode(text.decode("utf-8"))
+        try:
+            ids = self._encode(text.decode("utf-8"))
+        except (EngineError, UnicodeDecodeError):
+            return self._longest(text)
+        # many a tokenizer puts a space in front of a text, or changes its letters
+        return ids if b"".join(self.tokens[i] for i in ids) == text else self._longest(text)
+
+    def _longest(self, text: bytes) -> list[int]:
+        """At each place the longest token that fits; up to where there is none."""
+        ids, at = list[int](), 0
+        if not self._known:
+            self._known = {token: i for i, token in enumerate(self.tokens) if token}
+        known = self._known
+        while at < len(text):
+            fits = (text[at:end] for end in range(len(text), at, -1))
+            token = next((piece for piece in fits if piece in known), None)
+            if token is None:
+                break
+            ids.append(known[token])
+            at += len(token)
+        return ids
 
 
 def _llguidance() -> Any:
@@ -283,6 +336,12 @@ def _llguidance() -> Any:
             "structured output needs llguidance: pip install 'rwkv-engine[structured]'"
         ) from None
     return llguidance
+
+
+def _encodable(what: str, *texts: str) -> None:
+    for text in texts:
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise OptionError(f"{what}: a text has a lone surrogate, which no model can write")
 
 
 def _quoted(text: str) -> str:

@@ -17,6 +17,11 @@ from rwkv_engine.text import Tokenizer
 ORDERS = (b'}]",:0123456789.tfn-[{ \n', b'"}],:0123456789.tfn-[{ \n')
 #: ways at random, tokens of each, and tokens that are tried at each place of one for being the last
 RANDOM_WAYS, RANDOM_LENGTH, TRIED = 4, 40, 48
+#: places at which one way asks what may follow: the first ones, and those that are tried when no other arrived. A way that
+#: turns in a circle, such as the digits of [0-9]*x, goes on for as long as it may
+SHORT_WAY, LONG_WAY = 250, 1000
+#: ids that are looked at on one long way: with World's 65,536 ids it asks at 300 places
+LOOKED_AT = 20_000_000
 
 _Way = Callable[[np.ndarray], int]
 
@@ -24,14 +29,14 @@ _Way = Callable[[np.ndarray], int]
 class Endings:
     """The search, for one tokenizer."""
 
-    __slots__ = ("_end", "_free", "_quote", "_ranks", "_single", "_size", "_tokenizer")
+    __slots__ = ("_free", "_lengths", "_quote", "_ranks", "_single", "_size", "_tokenizer")
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.size)]
-        self._tokenizer, self._size, self._end = tokenizer, tokenizer.size, tokenizer.end
+        self._tokenizer, self._size = tokenizer, tokenizer.size
         lengths = np.array([len(token) for token in tokens])
         first = np.array([token[0] if token else 0 for token in tokens])
-        self._single = lengths == 1
+        self._single, self._lengths = lengths == 1, lengths
         self._ranks = []
         for order in ORDERS:
             place = np.full(256, len(order))
@@ -52,35 +57,41 @@ class Endings:
     def _search(self, matcher: Any, most: int) -> list[int] | None:
         """A way, mostly of one byte a token."""
         for rank in self._ranks:
-            found = self._follow(matcher, most, partial(self._first, rank=rank))
+            found = self._follow(matcher, most, partial(self._first, rank=rank), SHORT_WAY)
             if found is not None:
                 return found
         best: list[int] | None = None
         for seed in range(RANDOM_WAYS):
             rng = random.Random(seed)
             limit = min(most, RANDOM_LENGTH) if best is None else len(best) - 1
-            best = self._follow(matcher, limit, partial(self._any, rng=rng), rng) or best
+            best = self._follow(matcher, limit, partial(self._any, rng=rng), limit, rng) or best
+        if best is None:  # it is far, or there is none: in small steps once more, and in large ones
+            asked = min(LONG_WAY, LOOKED_AT // (self._size + 1))
+            best = self._follow(matcher, most, partial(self._first, rank=self._ranks[0]), asked)
+            best = best or self._follow(matcher, most, self._longest, asked)
         return best
 
     def _follow(
-        self, matcher: Any, most: int, choose: _Way, rng: random.Random | None = None
+        self, matcher: Any, most: int, choose: _Way, asked: int, rng: random.Random | None = None
     ) -> list[int] | None:
-        """One way from here: the ids up to a whole text, or None if it is longer than `most`. rng: end at once where a token can."""
+        """One way from here: the ids up to a whole text, or None if it is longer than `most` or has over `asked` places to choose.
+
+        rng  end at once where a token can.
+        """
         here = matcher.deep_copy()
         way: list[int] = []
         while len(way) < most:
-            forced = here.compute_ff_tokens()
-            if forced:
-                token = forced[0]
-            else:
+            steps = here.compute_ff_tokens()
+            if not steps:
                 bits = self._allowed(here)
-                if not bits.any():
+                asked -= 1
+                if not bits.any() or asked < 0:
                     return None
                 last = None if rng is None else self._last_step(here, bits, rng)
-                token = choose(bits) if last is None else last
-            if not here.consume_token(token):
+                steps = [choose(bits) if last is None else last]
+            if here.try_consume_tokens(steps) < len(steps):
                 return None
-            way.append(token)
+            way += steps
             if here.is_accepting():
                 return way
         return None
@@ -106,12 +117,10 @@ class Endings:
         return None
 
     def _allowed(self, matcher: Any) -> np.ndarray:
-        """Which ids may come next, [size] of 0 and 1; the end token is left out."""
-        words = np.zeros((self._size + 31) // 32, np.int32)
+        """Which ids may come next, [size] of 0 and 1; the end of all is left out."""
+        words = np.zeros(self._size // 32 + 1, np.int32)
         matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-        bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: self._size]
-        bits[self._end] = 0
-        return bits
+        return np.unpackbits(words.view(np.uint8), bitorder="little")[: self._size]
 
     def _short(self, bits: np.ndarray) -> np.ndarray:
         """The ids of one byte among those, or all if there is none."""
@@ -121,6 +130,10 @@ class Endings:
 
     def _any(self, bits: np.ndarray, rng: random.Random) -> int:
         return int(rng.choice(self._short(bits).tolist()))
+
+    def _longest(self, bits: np.ndarray) -> int:
+        ids = np.flatnonzero(bits)
+        return int(ids[np.argmax(self._lengths[ids])])
 
     def _first(self, bits: np.ndarray, rank: np.ndarray) -> int:
         """The id that comes first by `rank`; inside a free string the quotation mark."""

@@ -11,8 +11,9 @@ over, `feed` may still hold tokens: reading them brings the state to where the t
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -26,12 +27,14 @@ from rwkv_engine.writing.history import History
 from rwkv_engine.writing.prefix_cache import PrefixCache, Reading
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Step, StopReason, Usage
+from rwkv_engine.writing.tail import Tail
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """How a text is to be written; see `Model.generate` for each.
 
+    ends    ids that end the text besides those of the tokenizer: the end of a turn in a conversation, say.
     Raises OptionError for what makes no sense.
     """
 
@@ -41,6 +44,7 @@ class Wishes:
     constraint: Constraint | None = None
     prefix_cache: PrefixCache | None = None
     alternatives: int = 0
+    ends: Collection[int] = ()
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and not _is_count(self.max_tokens, 1):
@@ -58,7 +62,7 @@ class Writer:
     """
 
     __slots__ = (
-        "_characters", "_chooser", "_count", "_first", "_guide", "_history", "_prompt", "_reading", "_start",
+        "_characters", "_chooser", "_count", "_decoder", "_ends", "_first", "_guide", "_history", "_prompt", "_reading", "_start",
         "_stops", "_tail", "_tokenizer", "_wishes", "feed", "over", "state",
     )  # fmt: skip
 
@@ -89,8 +93,10 @@ class Writer:
             read = (
                 prompt.encode("utf-8", "replace") if isinstance(prompt, str) else _bytes(self.feed, tokenizer)
             )
-            self._guide = wishes.constraint.begin(tokenizer, read)
-        self._tail = _Tail()
+            self._guide = wishes.constraint.begin(tokenizer, read, wishes.ends)
+        self._ends = tokenizer.ends.union(wishes.ends)
+        self._decoder = tokenizer.decoder(self.feed, begun=self._guide is not None)
+        self._tail = Tail()
         self._reading: Reading | None = None
         self._start = self._first = 0.0
         if wishes.prefix_cache is not None:
@@ -134,31 +140,35 @@ class Writer:
         token = self._choose(logits, None if limit is None else limit - self._count)
         others = likeliest(logits, self._wishes.alternatives) if self._wishes.alternatives else ()
         self._count += 1
-        if token == self._tokenizer.end:
-            return self._step(token, self._rest(), log_probability(logits, token), "end", others)
-        data = self._tokenizer.token_bytes(token)
+        if token in self._ends:
+            text, stop = self._rest("end")
+            return self._step(token, text, log_probability(logits, token), stop, others)
+        data = self._decoder.push(token)
         self._history.add(token, self._tokenizer.decode([token]), self._wishes.sampling.decay)
         shown, hit = self._stops.push(data)
         text = self._characters.push(shown)
-        stop: StopReason | None = None
+        ending: StopReason | None = None
         if hit:
-            self.feed, stop = self._tail.rewound(self.state, len(shown)), "stop"
+            self.feed, ending = self._tail.rewound(self.state, len(shown)), "stop"
             text += self._characters.finish()
         else:
-            self._tail.add(self.state, token, len(data), len(shown), self._stops.held)
+            held = self._decoder.held
+            self._tail.add(self.state, token, len(data), len(shown), self._stops.held, held)
             self.feed = [token]
-            stop = self._ending(limit)
-            text += self._rest() if stop else ""
-        return self._step(token, text, log_probability(logits, token), stop, others)
+            reason = self._ending(limit)
+            last, ending = self._rest(reason) if reason else ("", None)
+            text += last
+        return self._step(token, text, log_probability(logits, token), ending, others)
 
     def cancel(self) -> Step:
         """End the text here. What was held back is shown; of a prompt, no more is to be read."""
         self.feed = self.feed if self._count else []
-        return self._step(None, self._rest(), 0.0, "cancelled")
+        text, stop = self._rest("cancelled")
+        return self._step(None, text, 0.0, stop)
 
     def fail(self, error: EngineError) -> Step:
         """End the text because of an error."""
-        return self._step(None, self._rest(), 0.0, "failed", error=error)
+        return self._step(None, self._rest("failed")[0], 0.0, "failed", error=error)
 
     def fork(self, seed: int | None = None) -> "Writer":
         """A copy that goes its own way from here, with a state of its own.
@@ -174,6 +184,7 @@ class Writer:
         twin._history, twin._stops, twin._characters = (
             copy.deepcopy(self._history), copy.copy(self._stops), self._characters.fork()
         )  # fmt: skip
+        twin._decoder = self._decoder.fork()
         twin._tail, twin._guide = self._tail.fork(), None if self._guide is None else self._guide.fork()
         return twin
 
@@ -191,9 +202,13 @@ class Writer:
             return None
         return "length" if guide is None else "complete" if guide.whole else "cut"
 
-    def _rest(self) -> str:
-        """What was held back."""
-        return self._characters.push(self._stops.finish()) + self._characters.finish()
+    def _rest(self, reason: StopReason) -> tuple[str, StopReason]:
+        """What was held back, and why the text ends: for `reason`, unless there is a stop string in what comes last."""
+        shown, hit = self._stops.push(self._decoder.finish())
+        if hit:
+            self.feed, reason = self._tail.rewound(self.state, len(shown)), "stop"
+        text = self._characters.push(shown + self._stops.finish()) + self._characters.finish()
+        return text, reason
 
     def _step(
         self,
@@ -220,52 +235,6 @@ class Writer:
         )
 
 
-class _Tail:
-    """The last tokens, as far as a stop string could still take them back, and the state before the first of them."""
-
-    __slots__ = ("_before", "_pieces", "_shown")
-
-    def __init__(self) -> None:
-        self._drop()
-
-    def _drop(self) -> None:
-        self._before: State | None = None
-        self._pieces: list[tuple[int, int]] = []
-        self._shown = 0
-
-    def fork(self) -> "_Tail":
-        """A copy. The state is shared: it never changes."""
-        twin = copy.copy(self)
-        twin._pieces = list(self._pieces)
-        return twin
-
-    def add(self, state: State, token: int, size: int, shown: int, held: int) -> None:
-        """A token of `size` bytes was chosen and not yet read; `shown` bytes may now be shown, `held` are held back."""
-        if held <= size:  # what is held back is this token's own: a tail starts here, or there is none
-            self._drop()
-            if held:
-                self._before, self._pieces, self._shown = state.fork(), [(token, size)], size - held
-            return
-        self._pieces.append((token, size))
-        self._shown += shown
-
-    def rewound(self, state: State, shown: int) -> list[int]:
-        """What to read to be behind the last token that lies wholly before a stop string; `state` goes back for it.
-
-        The string begins `shown` bytes behind what was shown before. A token that is not read yet completes it.
-        """
-        if self._before is None:  # it begins in that token
-            return []
-        state.copy_from(self._before)
-        left, kept = self._shown + shown, []
-        for token, size in self._pieces:
-            left -= size
-            if left < 0:
-                break
-            kept.append(token)
-        return kept
-
-
 def _is_count(value: object, least: int) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
 
@@ -282,7 +251,11 @@ def _ids(prompt: str | Sequence[int], state: State, tokenizer: Tokenizer, vocab:
             raise TokenError(
                 f"token {token!r} at position {at} is out of range; this model has ids 0 to {vocab - 1}"
             )
-    return ids or [tokenizer.end]
+    if not ids and tokenizer.end is None:
+        raise OptionError(
+            "prompt: it is empty, and this vocabulary has no end token to begin with; give one token"
+        )
+    return ids or [cast(int, tokenizer.end)]
 
 
 def _bytes(ids: Sequence[int], tokenizer: Tokenizer) -> bytes:

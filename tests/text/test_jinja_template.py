@@ -1,5 +1,7 @@
 """Jinja templates: what they are given, how a talk goes on with one, and what they may not do."""
 
+import time
+
 import pytest
 from talker import Talker as Model
 from talker import text_of
@@ -88,7 +90,7 @@ def test_worlds_form_in_jinja_is_worlds_form():
         ("{{ messages[7].content.x.y }}", "undefined|no element"),
         ("{{ 1 / 0 }}", "zero"),
         ("{{ messages | length }}", "assistant said"),
-        ("{{ range(10 ** 9) | list }}", "[Rr]ange"),
+        ("{{ range(10 ** 9) | list }}", "[Rr]ange|number"),
     ],
 )
 def test_a_template_that_fails_or_reaches_outside_is_refused_in_one_sentence(source, why):
@@ -125,3 +127,63 @@ def test_a_template_packed_with_a_model_is_the_models_own(tmp_path, checkpoints,
     with pytest.raises(OptionError, match="template"):
         rwkv_engine.quantize(source, tmp_path / "no", tokenizer=tokenizer_file, template="llama")
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for a in messages recursive %}{{ loop(range(99999)) }}{% endfor %}",
+        "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+        "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='ab') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "{{ 'x' * 10 ** 10 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ [0] * 10 ** 10 }}",
+        "{{ 'x' | center(10 ** 10) }}",
+        "{{ 'x'.ljust(10 ** 10) }}",
+        "{{ '%9999999999d' % 1 }}",
+        "{{ '{:9999999999}'.format(1) }}",
+        "{{ ('x' * 900000).replace('x', 'y' * 900000) }}",
+        "{{ ('x' * 900000) | replace('x', 'y' * 900000) }}",
+        "{{ ('y' * 900000).join(['a'] * 900000) }}",
+        "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
+        "{{ raise_exception('x' * 100000) }}",
+        "{% set x = 1 %}" * 30 + "{% for a in b %}" * 30 + "{% endfor %}" * 30,
+        "{{ " + "(" * 3000 + ")" * 3000 + " }}",
+        "{{ " + "-" * 30000 + "1 }}",
+        "{{ 'x'.__init__.__globals__ }}",
+        "{{ lipsum(n=9999999) }}",
+        "{{ messages | map('nothing') | list }}",
+        "{% include 'x' %}",
+        "{{ 'x\ud83d' | unknown }}",
+    ],
+)
+def test_a_template_that_is_too_much_or_no_code_is_refused_soon_in_one_sentence(source):
+    start = time.perf_counter()
+    with pytest.raises(OptionError) as caught:
+        JinjaTemplate(source).asks("Q", "off", None, True)
+    assert len(str(caught.value)) <= 500 and str(caught.value).isprintable()
+    assert time.perf_counter() - start < 5
+
+
+def test_a_template_may_mark_what_is_for_training_and_write_json_as_it_is():
+    source = "{% generation %}{{ messages[0] | tojson }}{% endgeneration %}"
+    assert JinjaTemplate(source).asks("é", "off", None, True) == '{"role": "user", "content": "é"}'
+
+
+def test_a_user_may_type_whatever_stands_for_an_answer():
+    template = JinjaTemplate(CHATML)
+    for letter in ("\ue0f0", "\U000f0000", "\U000f0001"):
+        assert template.asks(letter, "off", None, False).count(letter) == 1
+        assert template.keeps(letter, "B", letter, False).count(letter) == 2
+
+
+def test_a_template_file_may_begin_with_a_byte_order_mark_and_names_may_be_long(tmp_path):
+    (tmp_path / "t.jinja").write_text("\ufeff" + CHATML, "utf-8")
+    assert find_template(1, None, str(tmp_path / "t.jinja")).asks("a", "off", None, True).startswith("<|im")
+    assert packable_template(str(tmp_path / "t.jinja")) == CHATML
+    for name in ("x" * 9000, "a\0b"):
+        with pytest.raises(OptionError) as caught:
+            find_template(1, None, name)
+        assert len(str(caught.value)) <= 500

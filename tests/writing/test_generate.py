@@ -9,6 +9,7 @@ import pytest
 from rwkv_engine import OptionError, Sampling
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.state import Plane, State, StateLayout
+from rwkv_engine.text.tokenizer import Bytewise
 from rwkv_engine.writing import generate as writing
 from rwkv_engine.writing.writer import Wishes
 
@@ -22,7 +23,7 @@ def generate(model, prompt, *, state=None, cancel=None, sampling=None, **wishes)
 class Pieces:
     """A tokenizer whose tokens are given pieces of bytes; 0 ends a document."""
 
-    name, end = "pieces", 0
+    name, end, ends, markers, additive = "pieces", 0, frozenset({0}), {}, True
 
     def __init__(self, pieces):
         self.pieces = [b"", *pieces]
@@ -36,6 +37,9 @@ class Pieces:
 
     def token_bytes(self, token):
         return self.pieces[token]
+
+    def decoder(self, before=(), begun=False):
+        return Bytewise(self)
 
 
 class Says:
