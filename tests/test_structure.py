@@ -48,6 +48,7 @@ CLI_USES = {
     "loading",
     "numbers.sizes",
     "running.compiling",
+    "system.folders",
     "state",
     "system.files",
     "system.support",
