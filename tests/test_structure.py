@@ -1,6 +1,7 @@
 """The house: imports go down only, files stay small, nothing outside the recipe needs torch."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,10 @@ def test_every_public_thing_says_what_it_does():
             if not ast.get_docstring(t) and getattr(t, "name", "")[:1] != "_"
         ]
     assert not silent
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_formats_and_their_kernels_name_a_quantized_format(path):
+    folder, *inside = path.relative_to(ROOT).parts
+    if folder in ("rwkv_engine", "cli") and inside[0] not in ("formats", "numbers", "kernels"):
+        assert not re.findall(r"\"int8\"|'int8'|INT8", path.read_text())

@@ -41,7 +41,7 @@ def lanes() -> int:
 
 def _bounded(count: int, share: float | None) -> int:
     """As many as have whole processors in `share` of their time: lanes wait for each other, and where all are stopped for a while
-    in turns, more are slower (0.1B INT8 with 1.5 processors: 98 tokens/s with two lanes, 103 with one; with 1.2, 74 and 106)."""
+    in turns, more are slower (0.1B in 8 bits with 1.5 processors: 98 tokens/s with two lanes, 103 with one; with 1.2, 74 and 106)."""
     return count if share is None else max(1, min(count, int(share)))
 
 

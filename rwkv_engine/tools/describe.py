@@ -31,7 +31,7 @@ class Description:
     weight_bytes  of all tensors in the file.
     state_bytes   of one conversation.
     tokenizer     its name.
-    processor     of this machine: its name, cores, and the kernels that INT8 runs on here.
+    processor     of this machine: its name, cores, and the kernels for 8-bit weights that run here.
     compiling     bytes more while a program is compiled, once for each kind of model.
     memory        what the model takes when it is loaded, for each weight format that it can be loaded in.
     """

@@ -17,7 +17,7 @@ from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.names import is_quantized
 from rwkv_engine.formats import FORMATS, format_for, format_named, own_format
 from rwkv_engine.numbers.tensor import Tensor
-from rwkv_engine.system.files import cache_folder
+from rwkv_engine.system.folders import cache_folder
 
 TOKENS = np.random.default_rng(5).integers(0, 64, 75)
 REGISTER = "import toy_format, rwkv_engine.formats; rwkv_engine.formats.FORMATS['toy'] = toy_format.FORMAT\n"
