@@ -102,6 +102,7 @@ def test_the_cache_notices_changes_of_every_module_that_kernels_take_numbers_fro
     assert taken - stamped == {
         package / "errors.py",
         package / "system/files.py",
+        package / "system/folders.py",
         package / "system/pages.py",
     }  # of which nothing is compiled
 
