@@ -49,7 +49,6 @@ CLI_USES = {
     "loading",
     "numbers.sizes",
     "running.compiling",
-    "system.folders",
     "state",
     "system.files",
     "system.support",

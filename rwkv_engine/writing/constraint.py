@@ -5,7 +5,6 @@ tokens may come, and after it takes the token in. The work on grammars is llguid
 """
 
 import copy
-import functools
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_engine.errors import EngineError, MissingExtra, OptionError
+from rwkv_engine.errors import OptionError
 from rwkv_engine.system.rust import refusing
 from rwkv_engine.text import Tokenizer
-from rwkv_engine.writing.endings import Endings
+from rwkv_engine.writing.guidance import llguidance, vocabulary_of
 from rwkv_engine.writing.schema_limits import require_modest
 
 #: white space between the parts of JSON: none, one space, or a new line with an indentation; weak models go on for ever otherwise
@@ -26,9 +25,6 @@ WHITE_SPACE = r"(\n {0,16}| )?"
 CLOSE = 64
 #: how often, in tokens, the shortest ending is looked up before that
 LOOK = 16
-
-#: tokenizers whose vocabularies stay prepared; World's takes some 40 MB
-PREPARED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,7 @@ class Constraint:
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | str, *, after: str | None = None) -> "Constraint":
         """JSON that fits a schema, given as a mapping or as its text. Raises OptionError for what llguidance cannot guarantee."""
-        matcher = _llguidance().LLMatcher
+        matcher = llguidance().LLMatcher
         _encodable("schema", schema if isinstance(schema, str) else "")
         try:
             text = schema.removeprefix("\ufeff") if isinstance(schema, str) else json.dumps(schema)
@@ -71,7 +67,7 @@ class Constraint:
         if not isinstance(pattern, str) or not pattern:
             raise OptionError.of("regex", pattern, "a regular expression")
         _encodable("regex", pattern)
-        return cls._checked("regex", _llguidance().LLMatcher.grammar_from_regex(pattern), after)
+        return cls._checked("regex", llguidance().LLMatcher.grammar_from_regex(pattern), after)
 
     @classmethod
     def choice(cls, choices: Sequence[str], *, after: str | None = None) -> "Constraint":
@@ -84,7 +80,7 @@ class Constraint:
             raise OptionError.of("choice", choices, "a list of texts that are not empty")
         _encodable("choice", *choices)
         pattern = "|".join(_quoted(text) for text in choices)
-        return cls._checked("choice", _llguidance().LLMatcher.grammar_from_regex(f"({pattern})"), after)
+        return cls._checked("choice", llguidance().LLMatcher.grammar_from_regex(f"({pattern})"), after)
 
     @classmethod
     def _checked(cls, kind: str, grammar: str, after: str | None) -> "Constraint":
@@ -92,7 +88,7 @@ class Constraint:
             raise OptionError.of("after", after, "a text that is not empty, or None")
         _encodable("after", after or "")
         with refusing(OptionError, f"{kind}: llguidance failed"):
-            wrong, messages = _llguidance().LLMatcher.validate_grammar_with_warnings(grammar)
+            wrong, messages = llguidance().LLMatcher.validate_grammar_with_warnings(grammar)
         if wrong:
             raise OptionError(f"{kind}: {_line(messages[0])}")
         return cls(kind, grammar, after)
@@ -141,9 +137,9 @@ class Guide:
     def __init__(
         self, constraint: Constraint, tokenizer: Tokenizer, prompt: bytes, ends: frozenset[int]
     ) -> None:
-        library = _llguidance()
+        library = llguidance()
         self._tokenizer, self._kind, self._ends_at = tokenizer, constraint.kind, sorted(ends)
-        vocabulary, self._endings = _vocabulary(tokenizer)
+        vocabulary, self._endings = vocabulary_of(tokenizer)
         self._matcher = library.LLMatcher(vocabulary, constraint.grammar, log_level=0)
         self._sound()
         self._after = (constraint.after or "").encode()
@@ -278,64 +274,6 @@ class Guide:
     def _sound(self) -> None:
         if self._matcher.is_error():
             raise OptionError(f"{self._kind}: {_line(self._matcher.get_error())}")
-
-
-@functools.lru_cache(PREPARED)
-def _vocabulary(tokenizer: Tokenizer) -> tuple[Any, Endings]:
-    """llguidance's form of a tokenizer and the search for endings in its tokens, made once for each of the last few."""
-    library = _llguidance()
-    return library.LLTokenizer(library.TokenizerWrapper(_Bytes(tokenizer))), Endings(tokenizer)
-
-
-class _Bytes:
-    """What llguidance asks of a tokenizer: the bytes of each id, and the ids of bytes.
-
-    It cannot do without an end token, so one is added behind all others: where a text may end is asked of the matcher.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._encode = tokenizer.encode
-        self.eos_token_id, self.bos_token_id = tokenizer.size, None
-        self.tokens = [
-            b"" if i in tokenizer.ends else tokenizer.token_bytes(i) for i in range(tokenizer.size)
-        ]
-        self.tokens.append(b"")
-        self.special_token_ids = [tokenizer.size]
-        self._known: dict[bytes, int] = {}
-
-    def __call__(self, text: bytes) -> list[int]:
-        try:
-            ids = self._encode(text.decode("utf-8"))
-        except (EngineError, UnicodeDecodeError):
-            return self._longest(text)
-        # many a tokenizer puts a space in front of a text, or changes its letters
-        return ids if b"".join(self.tokens[i] for i in ids) == text else self._longest(text)
-
-    def _longest(self, text: bytes) -> list[int]:
-        """At each place the longest token that fits; up to where there is none."""
-        ids, at = list[int](), 0
-        if not self._known:
-            self._known = {token: i for i, token in enumerate(self.tokens) if token}
-        known = self._known
-        while at < len(text):
-            fits = (text[at:end] for end in range(len(text), at, -1))
-            token = next((piece for piece in fits if piece in known), None)
-            if token is None:
-                break
-            ids.append(known[token])
-            at += len(token)
-        return ids
-
-
-def _llguidance() -> Any:
-    """The library. Raises MissingExtra."""
-    try:
-        import llguidance
-    except ImportError:
-        raise MissingExtra(
-            "structured output needs llguidance: pip install 'rwkv-engine[structured]'"
-        ) from None
-    return llguidance
 
 
 def _encodable(what: str, *texts: str) -> None:

@@ -14,7 +14,7 @@ from test_generate import Says, generate
 import rwkv_engine
 from rwkv_engine import Constraint, OptionError, Sampling
 from rwkv_engine.text import Bytes, World
-from rwkv_engine.writing import constraint
+from rwkv_engine.writing import guidance
 
 #: texts that are generated from schemas; RWKV_ENGINE_SCHEMAS=200 makes more of them
 COUNT = int(os.environ.get("RWKV_ENGINE_SCHEMAS", "16"))
@@ -250,11 +250,11 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 def test_a_tokenizer_is_let_go_when_enough_others_came_after_it():
     first = Bytes()
     gone = weakref.ref(first)
-    constraint._vocabulary(first)
+    guidance.vocabulary_of(first)
     del first
-    for number in range(constraint.PREPARED):
+    for number in range(guidance.PREPARED):
         gc.collect()
         assert gone() is not None, number
-        constraint._vocabulary(Bytes())
+        guidance.vocabulary_of(Bytes())
     gc.collect()
     assert gone() is None
