@@ -51,6 +51,7 @@ CLI_USES = {
     "running.compiling",
     "state",
     "system.files",
+    "system.folders",
     "system.support",
     "text.templates",
     "tools.quantize",
@@ -101,8 +102,8 @@ def test_the_command_imports_downwards_and_little_of_the_library(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_file_has_at_most_350_lines(path):
-    assert len(path.read_text().splitlines()) <= 350
+def test_a_file_has_at_most_320_lines(path):
+    assert len(path.read_text().splitlines()) <= 320
 
 
 def test_torch_is_only_used_by_the_recipe_and_tests():
