@@ -24,6 +24,11 @@ class FrozenType(types.Type):
         self.inner = inner
         super().__init__(f"Frozen({inner})")
 
+    @property
+    def key(self) -> Any:
+        """What types are compared by: not the name, which is the same for NamedTuples of the same name and fields."""
+        return self.inner
+
 
 class Frozen:
     """A tuple of arrays, numbers and NamedTuples of them, which it keeps. Compiled code has it back from `thaw`.

@@ -16,11 +16,9 @@ instructions: the tile ran in an emulator, its speed has not been measured.
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from rwkv_engine.kernels.int8_levels import scales
+from rwkv_engine.kernels.int8_tiles import Tile, scales
 from rwkv_engine.kernels.pointers import prefetch_ahead
 from rwkv_engine.kernels.vectors import FLOATS, I8, I64, WORDS, ZERO, Loop, fma, load, store
 from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
@@ -65,8 +63,11 @@ def emit_release(b: ir.IRBuilder) -> None:
 
 
 def emit_multiply(b: ir.IRBuilder, arguments: Any) -> None:
-    """The loop over blocks. The tile unit multiplies the next block while the vector units add up this one's results."""
-    weights, x, plane, x_pitch, blocks, out = arguments
+    """The loop over blocks. The tile unit multiplies the next block while the vector units add up this one's results.
+
+    Arguments as `int8_tiles.multiply` has them: signed weights need no starts.
+    """
+    weights, _, x, plane, x_pitch, _, _, blocks, out, _ = arguments
     with b.goto_entry_block():
         room = b.alloca(ir.ArrayType(I8, GROUPS * 2 * _RESULT))
     room.align = LINE
@@ -122,38 +123,5 @@ def _grown(b: ir.IRBuilder, sums: list[ir.Value], room: ir.Value, scale_line: ir
     return grown
 
 
-@intrinsic
-def configure(typingctx: Any) -> Any:
-    """Before the first `multiply` of a thread; `release` must follow the last one."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        emit_configure(builder)
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def release(typingctx: Any) -> Any:
-    """After the last `multiply`."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        emit_release(builder)
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def multiply(typingctx, weights, x, plane, x_pitch, blocks, out):
-    """16 rows x TOKENS, between `configure` and `release`.
-
-    Arguments, all int64: address of the strip; address of the first token's inputs, bytes from its upper to its lower plane,
-    bytes to the next token; blocks of a strip; address of out [TOKENS][16] float32, which is written.
-    """
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        emit_multiply(builder, arguments)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), codegen
+#: one strip at a time; see above
+TILE = Tile(1, TOKENS, emit_multiply, emit_configure, emit_release)

@@ -2,19 +2,20 @@
 
 Inputs become 16-bit integers on the fly, all numbers of a token by one scale: with 8 bits they would lose as much as the weights
 do, and in decoding the second byte costs nothing, because memory is what is waited for. Weights lie in strips of 16 rows and
-are read as one stream; see `int8_layout` for the layout, `int8_levels` and `int8_amx` for the instructions. Twin:
-`int8_layout.unpacked`.
+are read as one stream; see `int8_layout` for the layout, `int8_levels` for the instructions and the tiles into which a product is
+cut. How it is cut does not show in the result. Twin: `int8_layout.unpacked`.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
-from rwkv_engine.kernels import int8_amx
 from rwkv_engine.kernels._jit import FASTMATH, exact, kernel
-from rwkv_engine.kernels.int8_levels import LEVELS, chosen, group_sum, tile
+from rwkv_engine.kernels.int8_levels import LEVELS, chosen
+from rwkv_engine.kernels.int8_tiles import Tile, emitted, group_sum, multiply
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, activate, matmul
 from rwkv_engine.kernels.pointers import (
@@ -27,7 +28,6 @@ from rwkv_engine.kernels.pointers import (
     words_at,
 )
 from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
-from rwkv_engine.system import cpu
 
 #: largest input integer; its upper byte, rounded, still fits 8 bits
 LARGEST = 127 * 256 + 127
@@ -35,18 +35,8 @@ LARGEST = 127 * 256 + 127
 TICKET_BYTES = 65536
 _MAGIC = np.float32(1.5 * 2**23)
 LEVEL = chosen()
-STRIPS, TOKENS = LEVELS[LEVEL].shape
-_SPLIT, _OFFSET = LEVELS[LEVEL].split, LEVELS[LEVEL].offset
-#: tokens of an AMX tile; 0: without AMX, where what follows `if AMX_TOKENS` is not compiled
-AMX_TOKENS = int8_amx.TOKENS if LEVEL == "amx" else 0
-_configure, _sixteen, _release = int8_amx.configure, int8_amx.multiply, int8_amx.release
-#: lines of the strips after its own that a tile of many tokens fetches for each of its blocks, so that memory is read while others
-#: are multiplied: the 16 tiles of a chunk of 64 tokens fetch 32 of a block pair's 34 lines. A Zen 4 does 27.5 products a cycle
-#: instead of 25.5, with 3 lines no more; where `prefetch_ahead` is at work already, nobody has measured it
-FOLLOWING = 2 if cpu.reads_ahead() else 0
-_one, _many = tile(LEVELS[LEVEL], 1, 1), tile(LEVELS[LEVEL], STRIPS, TOKENS, FOLLOWING)
-#: numbers of the largest tile
-TILE = max(STRIPS * TOKENS, AMX_TOKENS) * STRIP
+TILES = LEVELS[LEVEL].tiles
+_SPLIT, _OFFSET = LEVELS[LEVEL].dot.split, LEVELS[LEVEL].dot.offset
 
 
 class Int8Rows(NamedTuple):
@@ -105,92 +95,166 @@ def quantize_inputs(q, start, x):
     return largest / np.float32(LARGEST)
 
 
+def _largest(tiles: Sequence[Tile]) -> int:
+    """Numbers of the largest tile."""
+    return max(tile.strips * tile.tokens for tile in tiles) * STRIP
+
+
 def room_for(cols: int, tokens: int) -> int:
     """float32 numbers of private scratch that a product of `tokens` inputs of `cols` numbers takes."""
     groups = GROUPS * -(-cols // BLOCK)
-    return TILE + tokens * (1 + groups + groups * GROUP // 2)
+    return _largest(TILES) + tokens * (1 + groups + groups * GROUP // 2)
 
 
-@overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
-def matmul_int8(lane, slot, y, W, layer, x, finish):
-    """`kernels.matmul.matmul` for Int8Rows. Every lane quantizes the inputs for itself: that is less work than a barrier costs."""
-    if not (isinstance(W, types.NamedTuple) and W.instance_class is Int8Rows):
-        return None
+class Job(NamedTuple):
+    """What all tiles of a product share: addresses, distances in bytes, and sizes.
+
+    weights  of the first strip of the layer's matrix; strip_bytes  to the next.
+    q        of the first token's inputs; plane  from its upper bytes to its lower ones; q_pitch  to the next token's.
+    start    of the first token's starts; start_pitch  to the next token's.
+    scale    of the tokens' scales, float32.
+    out      of place for the products of a tile.
+    """
+
+    weights: int
+    strip_bytes: int
+    q: int
+    plane: int
+    q_pitch: int
+    start: int
+    start_pitch: int
+    scale: int
+    out: int
+    blocks: int
+    tokens: int
+
+
+def _cut(tiles: Sequence[Tile]) -> Any:
+    """Compile-time maker of a kernel that multiplies strips [strip, stop) by tokens from t on: by the first of `tiles` as far as it
+    fits, then by the next ones."""
+    if not tiles:
+
+        @kernel
+        def nothing(y, rows, job, strip, stop, t, finish):
+            """All is done: the last tile fits everywhere."""
+
+        return nothing
+
+    run, others = multiply(tiles[0]), _cut(tiles[1:])
+    strips, tokens, following = tiles[0].strips, tiles[0].tokens, tiles[0].following * LINE
+
+    @kernel
+    def cut(y, rows, job, strip, stop, t, finish):
+        done = t
+        if (stop - strip) % strips == 0:
+            done += (job.tokens - t) // tokens * tokens
+        for s in range(strip, stop, strips):
+            at, later = job.weights + s * job.strip_bytes, job.weights + stop * job.strip_bytes
+            for u in range(t, done, tokens):
+                x, start = job.q + u * job.q_pitch, job.start + u * job.start_pitch
+                run(
+                    at,
+                    job.strip_bytes,
+                    x,
+                    job.plane,
+                    job.q_pitch,
+                    start,
+                    job.start_pitch,
+                    job.blocks,
+                    job.out,
+                    later,
+                )
+                finish_tile(y, rows, s, strips, u, tokens, job.out, job.scale, finish)
+                later += job.blocks * following
+        if done < job.tokens:
+            others(y, rows, job, strip, stop, done, finish)
+
+    return cut
+
+
+def _around(tiles: Sequence[Tile], emits: Sequence[Callable[..., None]]) -> Any:
+    """Compile-time maker of a kernel that does, of each tile that is used for so many tokens, what `emits` has for it."""
+    if not tiles:
+
+        @kernel
+        def nothing(tokens):
+            """No more tiles."""
+
+        return nothing
+
+    run, others, least = emitted(emits[0]), _around(tiles[1:], emits[1:]), tiles[0].tokens
+
+    @kernel
+    def around(tokens):
+        if tokens >= least:
+            run()
+        others(tokens)
+
+    return around
+
+
+def product(tiles: Sequence[Tile]) -> Any:
+    """Compile-time maker of the whole product, cut into `tiles`: of what `matmul` is for Int8Rows.
+
+    Every lane quantizes the inputs for itself: that is less work than a barrier costs.
+    """
+    multiply_strips, largest = _cut(tiles), _largest(tiles)
+    begin, end = _around(tiles, [tile.begin for tile in tiles]), _around(tiles, [tile.end for tile in tiles])
+    #: strips that are multiplied by all tokens before the next ones; a multiple of every tile's
+    group = max(tile.strips for tile in tiles)
 
     def implementation(lane, slot, y, W, layer, x, finish):
         tokens, blocks = x.shape[0], (W.cols + BLOCK - 1) // BLOCK
         strips, strip_bytes = (W.rows + STRIP - 1) // STRIP, blocks * BLOCK_BYTES
-        least = 1 if tokens == 1 else STRIPS
+        least = 1 if tokens == 1 else group
         block = max(1, TICKET_BYTES // strip_bytes // least) * least
         tickets = (strips + block - 1) // block
         ticket = take(lane, slot, tickets, -1)
         if ticket >= tickets:
             return
         out = address_of(lane.room)
-        scale = floats(out + TILE * 4, tokens)
-        start, start_pitch = address_of(scale) + tokens * 4, blocks * GROUPS * 4
+        scale, start_pitch = out + largest * 4, blocks * GROUPS * 4
+        start = scale + tokens * 4
         q, plane, q_pitch = start + tokens * start_pitch, blocks * BLOCK, blocks * BLOCK * 2
+        scales = floats(scale, tokens)
         for t in range(tokens):
-            scale[t] = quantize_inputs(
-                q + t * q_pitch, integers(start + t * start_pitch, blocks * GROUPS), x[t]
-            )
-        tiled = 0
-        if AMX_TOKENS:
-            tiled = tokens // AMX_TOKENS * AMX_TOKENS
-            if tiled > 0:
-                _configure()
+            starts = integers(start + t * start_pitch, blocks * GROUPS)
+            scales[t] = quantize_inputs(q + t * q_pitch, starts, x[t])
+        job = Job(W.at[layer], strip_bytes, q, plane, q_pitch, start, start_pitch, scale, out, blocks, tokens)
+        together = block if tokens == 1 else group
+        begin(tokens)
         while ticket < tickets:
             last = min((ticket + 1) * block, strips)
-            if AMX_TOKENS:
-                for strip in range(ticket * block, last):
-                    at = W.at[layer] + strip * strip_bytes
-                    for t in range(0, tiled, AMX_TOKENS):
-                        _sixteen(at, q + t * q_pitch, plane, q_pitch, blocks, out)
-                        finish_tile(y, W.rows, strip, 1, t, AMX_TOKENS, out, scale, finish)
-            for strip in range(ticket * block, last, STRIPS):
-                at = W.at[layer] + strip * strip_bytes
-                t, later = tiled, at + STRIPS * strip_bytes
-                while t + TOKENS <= tokens and strip + STRIPS <= last:
-                    here, begin = q + t * q_pitch, start + t * start_pitch
-                    _many(at, strip_bytes, here, plane, q_pitch, begin, start_pitch, blocks, out, later)
-                    finish_tile(y, W.rows, strip, STRIPS, t, TOKENS, out, scale, finish)
-                    t, later = t + TOKENS, later + blocks * FOLLOWING * LINE
-                for u in range(t, tokens):
-                    for s in range(strip, min(strip + STRIPS, last)):
-                        here = at + (s - strip) * strip_bytes
-                        _one(
-                            here,
-                            strip_bytes,
-                            q + u * q_pitch,
-                            plane,
-                            q_pitch,
-                            start + u * start_pitch,
-                            start_pitch,
-                            blocks,
-                            out,
-                            0,
-                        )
-                        finish_tile(y, W.rows, s, 1, u, 1, out, scale, finish)
+            for strip in range(ticket * block, last, together):
+                multiply_strips(y, W.rows, job, strip, min(strip + together, last), 0, finish)
             activate(y, ticket * block * STRIP, min(last * STRIP, W.rows), finish)
             ticket = take(lane, slot, tickets, ticket)
-        if AMX_TOKENS:
-            if tiled > 0:
-                _release()
+        end(tokens)
 
     return implementation
 
 
+_product = product(TILES)
+
+
+@overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
+def matmul_int8(lane, slot, y, W, layer, x, finish):
+    """`kernels.matmul.matmul` for Int8Rows."""
+    return _product if isinstance(W, types.NamedTuple) and W.instance_class is Int8Rows else None
+
+
 @kernel
 def finish_tile(y, rows, strip, strips, first, tokens, out, scale, finish):
-    """y [T, rows] <- scale * out (+= for ADD), out [tokens][strips * 16] being a tile whose corner is row strip * 16, token `first`."""
+    """y [T, rows] <- scale * out (+= for ADD), out [tokens][strips * 16] being a tile whose corner is row strip * 16, token `first`.
+
+    out, scale  addresses, of the tile and of the first token's scale.
+    """
     lo = strip * STRIP
     count = min(strips * STRIP, rows - lo)
+    scales = floats(scale, first + tokens)
     for u in range(tokens):
-        products, factor, here = (
-            floats(out + u * strips * STRIP * 4, count),
-            scale[first + u],
-            y[first + u, lo : lo + count],
-        )
+        products, here = floats(out + u * strips * STRIP * 4, count), y[first + u, lo : lo + count]
+        factor = scales[first + u]
         if finish == ADD:
             for r in range(count):
                 here[r] += products[r] * factor

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,3 +76,10 @@ def test_only_what_is_frozen_can_be_thawed():
         timeout=300,
     )
     assert "TypingError" in done.stderr
+
+
+def test_two_families_whose_weights_look_alike_are_two_types():
+    """Else `step` would run one family by the program of the other."""
+    kinds = [NamedTuple("Weights", [("first", float)]) for _ in range(2)]
+    one, same, other = (Frozen(kind(1.0))._numba_type_ for kind in (kinds[0], kinds[0], kinds[1]))
+    assert str(one) == str(other) and one == same and one != other

@@ -11,7 +11,8 @@ from numba.extending import intrinsic
 from rwkv_engine.formats import format_named
 from rwkv_engine.kernels import int8_amx, matmul_int8
 from rwkv_engine.kernels._jit import standalone
-from rwkv_engine.kernels.int8_levels import LEVELS, tile
+from rwkv_engine.kernels.int8_levels import LEVELS
+from rwkv_engine.kernels.int8_tiles import emitted, multiply, vector_tile
 from rwkv_engine.kernels.matmul import STORE, matmul
 from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, LINE
 from rwkv_engine.running.team import Team
@@ -19,7 +20,9 @@ from rwkv_engine.running.team import Team
 pytestmark = pytest.mark.skipif(not LEVELS["amx"].has, reason="no AMX here: tests/amx/emulated.sh")
 RNG = np.random.default_rng(0)
 BLOCKS, TOKENS = 4, int8_amx.TOKENS
-portable = tile(LEVELS["portable"], 1, 1)
+portable = multiply(vector_tile(LEVELS["portable"].dot, 1, 1))
+sixteen = multiply(int8_amx.TILE)
+begin, end = emitted(int8_amx.TILE.begin), emitted(int8_amx.TILE.end)
 
 
 @intrinsic
@@ -36,18 +39,12 @@ def store_shapes(typingctx, address):
 @standalone
 def by_amx(strip, planes, blocks, out, during, after):
     """out [times, TOKENS, 16] <- a tile's products, again and again; the shapes of the registers during it and after it."""
-    int8_amx.configure()
+    begin()
     for n in range(out.shape[0]):
-        int8_amx.multiply(
-            strip.ctypes.data,
-            planes.ctypes.data,
-            BLOCKS * BLOCK,
-            2 * BLOCKS * BLOCK,
-            blocks,
-            out[n].ctypes.data,
-        )
+        x, here = planes.ctypes.data, out[n].ctypes.data
+        sixteen(strip.ctypes.data, 0, x, BLOCKS * BLOCK, 2 * BLOCKS * BLOCK, 0, 0, blocks, here, 0)
     store_shapes(during.ctypes.data)
-    int8_amx.release()
+    end()
     store_shapes(after.ctypes.data)
 
 

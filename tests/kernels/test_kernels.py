@@ -8,7 +8,8 @@ from rwkv_engine.formats import FORMATS, format_named
 from rwkv_engine.kernels import matmul_int8, norm, wkv
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.activations import exp, sigmoid, tanh
-from rwkv_engine.kernels.int8_levels import LEVELS, tile
+from rwkv_engine.kernels.int8_levels import LEVELS
+from rwkv_engine.kernels.int8_tiles import multiply, vector_tile
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
 from rwkv_engine.kernels.matmul_float import room_for_floats
 from rwkv_engine.running.team import Team
@@ -254,15 +255,17 @@ def test_every_level_of_this_machine_gives_the_exact_integers(name, strips, toke
     W, owners = format_named("int8").pack([formats_used.tensor(integers, "f32")])
     numbers = RNG.integers(-matmul_int8.LARGEST, matmul_int8.LARGEST + 1, (tokens, 256)).astype(np.int16)
     numbers[:, 64:96], numbers[:, 96:128] = matmul_int8.LARGEST, -matmul_int8.LARGEST  # the extremes
-    start = (-LEVELS[name].offset * numbers.reshape(tokens, -1, 32).sum(2, dtype=np.int32)).astype(np.int32)
+    start = (-LEVELS[name].dot.offset * numbers.reshape(tokens, -1, 32).sum(2, dtype=np.int32)).astype(
+        np.int32
+    )
     planes = np.concatenate([(numbers.astype(np.int32) + 128) >> 8, numbers], axis=1).astype(np.int8)
-    inputs = planes if LEVELS[name].split else np.ascontiguousarray(numbers)
+    inputs = planes if LEVELS[name].dot.split else np.ascontiguousarray(numbers)
     out = np.zeros((tokens, 16 * strips), np.float32)
-    multiply = tile(LEVELS[name], strips, tokens)
+    run = multiply(vector_tile(LEVELS[name].dot, strips, tokens))
 
     @standalone
     def call(at, inputs, start, out):
-        multiply(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data, 0)
+        run(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data, 0)
 
     call(W.at[0], inputs, start, out)
     groups = numbers.reshape(tokens, -1, 32).astype(np.int64)

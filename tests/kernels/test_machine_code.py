@@ -7,7 +7,8 @@ import pytest
 from llvmlite import ir
 
 from rwkv_engine.kernels import int8_amx
-from rwkv_engine.kernels.int8_levels import LEVELS, _emit
+from rwkv_engine.kernels.int8_levels import LEVELS
+from rwkv_engine.kernels.int8_tiles import vector_tile
 from rwkv_engine.kernels.vectors import I64
 
 #: processor -> (triple, level, the instruction, or its two forms, that must do the work)
@@ -38,12 +39,7 @@ def inner_loop(processor, strips, tokens, following=0):
     """The instructions of a tile's loop over blocks, as the assembler writes them."""
     triple, level, _ = PROCESSORS[processor]
     return loop_of(
-        assembly(
-            triple,
-            processor,
-            10,
-            lambda b, arguments: _emit(b, LEVELS[level], arguments, strips, tokens, following),
-        )
+        assembly(triple, processor, 10, vector_tile(LEVELS[level].dot, strips, tokens, following).emit)
     )
 
 
@@ -81,19 +77,20 @@ def loop_of(lines):
     return lines[back[0][0] : back[0][1]]
 
 
-@pytest.mark.parametrize("shape", ["one", "many"])
-@pytest.mark.parametrize("processor", PROCESSORS)
-def test_the_inner_loop_is_made_of_the_levels_instruction(processor, shape):
-    _, level, instruction = PROCESSORS[processor]
-    strips, tokens = (1, 1) if shape == "one" else LEVELS[level].shape
-    words = [word for line in inner_loop(processor, strips, tokens) for word in line.split()]
+#: (processor, a tile of its level)
+TILES = [(name, tile) for name, (_, level, _) in PROCESSORS.items() for tile in LEVELS[level].tiles]
+
+
+@pytest.mark.parametrize(("processor", "tile"), TILES, ids=lambda x: getattr(x, "tokens", x))
+def test_the_inner_loop_is_made_of_the_levels_instruction(processor, tile):
+    triple, level, instruction = PROCESSORS[processor]
+    words = [word for line in loop_of(assembly(triple, processor, 10, tile.emit)) for word in line.split()]
     used = sum(word.startswith(instruction) for word in words)
-    assert used == NUMBER[level] * strips * tokens
+    assert used == NUMBER[level] * tile.strips * tile.tokens
 
 
 def test_a_tile_fetches_so_many_lines_of_what_follows():
-    strips, tokens = LEVELS["vnni"].shape
-    plain, fetching = inner_loop("znver4", strips, tokens), inner_loop("znver4", strips, tokens, following=2)
+    plain, fetching = inner_loop("znver4", 4, 2), inner_loop("znver4", 4, 2, following=2)
     near, far = (
         [sum(line.startswith(name) for line in lines) for lines in (plain, fetching)]
         for name in ("prefetcht0", "prefetcht1")
@@ -102,15 +99,24 @@ def test_a_tile_fetches_so_many_lines_of_what_follows():
 
 
 @pytest.mark.parametrize(
-    "processor", [name for name, (_, level, _) in PROCESSORS.items() if level == "dotprod"]
+    ("processor", "tile"),
+    [pair for pair in TILES if PROCESSORS[pair[0]][1] == "dotprod"],
+    ids=lambda x: getattr(x, "tokens", x),
 )
-def test_the_inner_loop_keeps_everything_in_registers(processor):
-    for strips, tokens in {(1, 1), LEVELS["dotprod"].shape}:
-        assert not [line for line in inner_loop(processor, strips, tokens) if STACK.search(line)]
+def test_the_inner_loop_keeps_everything_in_registers(processor, tile):
+    triple = PROCESSORS[processor][0]
+    assert not [line for line in loop_of(assembly(triple, processor, 10, tile.emit)) if STACK.search(line)]
+
+
+@pytest.mark.parametrize("processor", ["znver4", "cascadelake"])
+def test_the_largest_tile_of_avx512_all_but_fits_into_the_registers(processor):
+    strips, tokens = LEVELS["vnni"].tiles[0].strips, LEVELS["vnni"].tiles[0].tokens
+    loop = inner_loop(processor, strips, tokens, following=4)
+    assert sum(bool(STACK.search(line)) for line in loop) < 0.04 * len(loop)
 
 
 def test_the_amx_loop_multiplies_by_tiles_and_keeps_its_sums_in_registers():
-    lines = assembly("x86_64-unknown-linux-gnu", "sapphirerapids", 6, int8_amx.emit_multiply)
+    lines = assembly("x86_64-unknown-linux-gnu", "sapphirerapids", 10, int8_amx.TILE.emit)
     loop = loop_of(lines)
     used = {
         name: sum(line.startswith(name) for line in loop)
