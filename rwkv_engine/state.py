@@ -62,11 +62,12 @@ class State:
     and for good when that is interrupted with its numbers half moved, everything refuses it with a StateError; `copy_from` makes it good.
     """
 
-    __slots__ = ("_mark", "_position", "block", "layout")
+    __slots__ = ("_mark", "_position", "address", "block", "layout")
 
     def __init__(self, layout: StateLayout, block: npt.NDArray[np.float32], position: int = 0) -> None:
         self.layout = layout
         self.block = block
+        self.address = int(block.ctypes.data)  # asked for once: it takes a microsecond
         self._position, self._mark = position, _FREE
 
     @property
@@ -175,7 +176,8 @@ class Advance:
     def __init__(self, states: Sequence[State], counts: Sequence[int]) -> None:
         self._states, self._counts = states, counts
         for state in states:
-            state._check()
+            if state._mark != _FREE:
+                raise StateError(_UNUSABLE)
         for state, count in zip(states, counts, strict=True):
             state._mark, state._position = _TAKEN, state._position + count
 

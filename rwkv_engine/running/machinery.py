@@ -102,7 +102,7 @@ class Machinery:
 
         def one_pass() -> bool:
             rows = tokens if self._embedding is None else self._embedding.read(tokens)
-            states = [state.block.ctypes.data for state in batch]
+            states = [state.address for state in batch]
             tell(self._words, tokens, rows, spans, states, wanted, out)
             touch(batch)
             self.team.run(step, frozen, lanes=lanes)
