@@ -6,26 +6,15 @@ A decoded token reads every weight but the embedding once, so tokens per second 
 RWKV-7 models; bytes and memory come from `rwkv_engine.memory`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 
 from rwkv_engine import memory
-from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.library.known_models import KNOWN
 from rwkv_engine.numbers.sizes import mb
-from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system import process
 
-#: layers, width, low ranks (w, a, v, g) of the published RWKV-7 models
-MODELS = {
-    "0.1B": (12, 768, (64, 64, 32, 128)),
-    "0.4B": (24, 1024, (64, 64, 32, 128)),
-    "1.5B": (24, 2048, (96, 96, 64, 256)),
-    "2.9B": (32, 2560, (96, 96, 64, 320)),
-}
-VOCABULARY, HEAD = 65536, 64
+#: the smaller ones of the published models, by their size
+MODELS = {row.name.rpartition("-")[2].upper(): row for row in KNOWN[:4]}
 FORMATS = ("bf16", "int8")
 
 
@@ -55,45 +44,9 @@ DEVICES = (
 )
 
 
-def shapes(layers: int, width: int, ranks: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of an RWKV-7's tensors."""
-    yield from (("emb.weight", (VOCABULARY, width)), ("head.weight", (VOCABULARY, width)))
-    yield from (
-        (f"{norm}.{part}", (width,)) for norm in ("blocks.0.ln0", "ln_out") for part in ("weight", "bias")
-    )
-    for layer in range(layers):
-        block = f"blocks.{layer}."
-        yield from (
-            (f"{block}{norm}.{part}", (width,))
-            for norm in ("ln1", "ln2", "att.ln_x")
-            for part in ("weight", "bias")
-        )
-        yield from (
-            (f"{block}att.{name}", (width,))
-            for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a")
-        )
-        yield from (
-            (f"{block}att.{name}.weight", (width, width)) for name in ("receptance", "key", "value", "output")
-        )
-        yield f"{block}att.r_k", (width // HEAD, HEAD)
-        yield f"{block}ffn.x_k", (width,)
-        yield from (
-            (f"{block}ffn.key.weight", (4 * width, width)),
-            (f"{block}ffn.value.weight", (width, 4 * width)),
-        )
-        for letter, rank in zip("wavg", ranks, strict=True):
-            yield from ((f"{block}att.{letter}1", (width, rank)), (f"{block}att.{letter}2", (rank, width)))
-            if letter != "g":
-                yield f"{block}att.{letter}0", (width,)
-
-
 def estimate(model: str, weights: str) -> memory.Estimate:
     """What a published size takes, without a file."""
-    tensors = {
-        name: Tensor(name, shape, "BF16", lambda: np.zeros(0, np.uint16))
-        for name, shape in shapes(*MODELS[model])
-    }
-    return memory.estimate(Checkpoint(Path(model), "safetensors", "BlinkDL", tensors, {}, Path()), weights)
+    return memory.estimate(MODELS[model].headers(), weights)
 
 
 def document() -> str:

@@ -28,7 +28,7 @@ def load(
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
     source     a checkpoint file or folder, or the short name of a registered model; None: the embedded model.
-    weights    name of a weight format (a key of `formats.FORMATS`); None: the one that keeps the file's numbers as they are.
+    weights    weight format: f32, bf16, f16 or int8; None: the one that keeps the file's numbers as they are.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
     ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit stay in the file and are
@@ -98,7 +98,7 @@ def quantize(
     """Write the checkpoint `source` to `target` with packed matrices, tokenizer and template inside.
 
     source     as for `load`.             target  a file; it is written beside and renamed into place when it is whole.
-    format     a quantized weight format. Embedding, vectors and low-rank pairs keep the source's precision.
+    format     a quantized weight format: int8. Embedding, vectors and low-rank pairs keep the source's precision.
     tokenizer  as for `load`.             progress  called after every tensor.
     template   the chat template to put inside: a name or a Jinja file; None: the one that fits the vocabulary.
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.

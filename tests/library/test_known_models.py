@@ -1,6 +1,8 @@
 """The models that are known by name: what they take, and how they are listed."""
 
+import re
 import sys
+from pathlib import Path
 
 import models
 import pytest
@@ -50,9 +52,11 @@ def test_what_a_broken_off_download_takes_is_told(rwkv):
     assert "unfinished downloads: 3.0 MB" in told and str(begun.parent) in told
 
 
-def test_the_verb_lists_known_models_without_the_network(rwkv):
-    told = rwkv("pull")
-    assert all(row.file in told and row.name in told for row in KNOWN)
+def test_the_verb_lists_known_models_without_the_network_and_as_the_documentation_does(rwkv):
+    told = [re.split("  +", line)[:5] for line in rwkv("pull").splitlines()[1:]]
+    assert [row[0] for row in told] == [row.name for row in KNOWN]
+    page = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text()
+    assert all(f"| {' | '.join(row)} |" in page for row in told)
 
 
 def test_a_missing_package_is_named(monkeypatch):
