@@ -15,7 +15,7 @@ folder=${ARM_FOLDER:-${XDG_CACHE_HOME:-$HOME/.cache}/rwkv_engine_arm}
 python=3.11
 packages="libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libssl3 libffi8 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1 libcrypt1 libgomp1
           python$python libpython$python-minimal libpython$python-stdlib python$python-minimal"
-wheels="numba numpy tokenizers safetensors typer pytest hypothesis psutil gguf"
+wheels="numba numpy tokenizers safetensors typer platformdirs pytest hypothesis psutil gguf"
 
 fill() (
   command -v apt-get && command -v dpkg || return 1
