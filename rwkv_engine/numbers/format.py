@@ -4,12 +4,12 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from rwkv_engine.numbers.tensor import Tensor
+#: a `numbers.tensor.Tensor`, which knows formats and so cannot be imported here
+Tensor = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,11 @@ class Format:
     quantized: bool
     element: np.dtype[Any]
     shape_of: Callable[[int, int], tuple[int, ...]]
-    stored: Callable[["Tensor"], np.ndarray]
+    stored: Callable[[Tensor], np.ndarray]
     to_float32: Callable[[np.ndarray, int, int], np.ndarray]
-    pack: Callable[[Sequence["Tensor"]], tuple[Any, list[np.ndarray]]]
+    pack: Callable[[Sequence[Tensor]], tuple[Any, list[np.ndarray]]]
     room: Callable[[int, int], int]
-    pack_heads: (
-        Callable[[Sequence[Sequence["Tensor | None"]], int], tuple[list[Any], list[np.ndarray]]] | None
-    ) = None
+    pack_heads: Callable[[Sequence[Sequence[Tensor]], int], tuple[list[Any], list[np.ndarray]]] | None = None
 
     def bytes_of(self, rows: int, cols: int) -> int:
         """Bytes of a stored matrix."""
