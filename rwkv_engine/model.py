@@ -91,7 +91,7 @@ class Model:
         Returns  [V] float32, or [T, V] with `every`: natural-log scale, not normalised; a fresh array each call.
         Raises   TokenError (empty or out of range: id and position), StateError (made for another model); `state` is then
                  untouched. CheckpointError if the logits stop being finite numbers; the state is then of no more use. An
-                 interrupt (ctrl-C) leaves it untouched, or unusable: whatever is asked of it then raises StateError.
+                 interrupt (ctrl-C) leaves it untouched, moved on, or unusable: everything then refuses it with StateError.
         """
         logits = self._run(tokens, state, every, None)
         return logits if every else logits[0]

@@ -20,7 +20,7 @@ _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(k)) for k in range
 
 
 @ordered
-def _power(x):
+def _power(x: float) -> tuple[float, float]:
     """(2^n, e^f - 1) for float32 x = n ln 2 + f, |f| <= ln(2)/2; x below -87 counts as -87, above 88 as 88."""
     x = _HIGHEST if x > _HIGHEST else x
     x = _LOWEST if x < _LOWEST else x
@@ -33,20 +33,20 @@ def _power(x):
 
 
 @ordered
-def exp(x):
+def exp(x: float) -> float:
     """e^x for float32; below -87 it stays at e^-87 (1.6e-38), above 88 at e^88 (1.7e38)."""
     scale, more = _power(x)
     return (np.float32(1) + more) * scale
 
 
 @kernel
-def sigmoid(x):
+def sigmoid(x: float) -> float:
     """1 / (1 + e^-x) for float32."""
     return np.float32(1) / (np.float32(1) + exp(-x))
 
 
 @ordered
-def tanh(x):
+def tanh(x: float) -> float:
     """tanh(x) for float32: m / (m + 2) with m = e^2x - 1, whose digits are not lost near 0."""
     scale, more = _power(np.float32(2) * x)
     m = scale * more + (scale - np.float32(1))

@@ -1,8 +1,10 @@
 """Reading memory and doing nothing with it: the bound of decoding, measured with the same reads and lanes as the matrices."""
 
+import numpy as np
+
 from rwkv_engine.kernels import simd
 from rwkv_engine.kernels._jit import program
-from rwkv_engine.kernels.lanes import share
+from rwkv_engine.kernels.lanes import Lane, share
 from rwkv_engine.kernels.matmul_float import SUMS
 from rwkv_engine.kernels.pointers import address_of
 
@@ -13,7 +15,7 @@ PIECE = 8192
 
 
 @program
-def read_all(lane, data, ones):
+def read_all(lane: Lane, data: np.ndarray, ones: np.ndarray) -> None:
     """Read this lane's share of data [n] float32, piece by piece (PIECE bytes, the rest is left out); ones [PIECE / 4] are 1."""
     pieces = data.shape[0] * 4 // PIECE
     start, stop = share(lane, pieces)

@@ -7,7 +7,7 @@ millisecond, which is longer than choosing a token takes, and then goes back to 
 
 from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.atomics import change, load, offer_core, pause, store
-from rwkv_engine.kernels.lanes import PATIENCE, STRIDE
+from rwkv_engine.kernels.lanes import PATIENCE, STRIDE, Lane
 
 #: what a desk says. A lane that sleeps is called by Python (`team.Team`), one that waits by `ring`
 ASLEEP, WAITING, CALLED = 0, 1, 2
@@ -16,7 +16,7 @@ STAY = PATIENCE + 1500
 
 
 @program
-def ring(desks, count, again):
+def ring(desks: int, count: int, again: bool) -> int:
     """Call the lanes of `count` desks (address of the first, STRIDE bytes from one to the next); return how many are asleep, uncalled.
 
     again  whether they are to run what they ran last, on the same arguments; if not, wait until all are asleep.
@@ -39,7 +39,7 @@ def ring(desks, count, again):
 
 
 @kernel
-def attend(lane, calls):
+def attend(lane: Lane, calls: int) -> bool:
     """Whether there is a call to run for this lane, which has run `calls` since Python called it.
 
     What loops over this ends each call with a barrier. The caller's own lane runs one call; the others stay for more.

@@ -91,7 +91,7 @@ def _write(typingctx: Any, address: Any, values: Any) -> Any:
 
 
 @program
-def _freeze(address, values):
+def _freeze(address: int, values: Any) -> int:
     return _write(address, values)
 
 

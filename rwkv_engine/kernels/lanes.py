@@ -72,7 +72,7 @@ def _give_back(typingctx: Any, address: Any, length: Any) -> Any:
 
 
 @kernel
-def leave(table):
+def leave(table: int) -> None:
     """Give back the pages of all ranges of a table (see Lane); whoever reads them next has them mapped anew."""
     for number in range(load(table)):
         at = table + 8 + 16 * number
@@ -80,13 +80,13 @@ def leave(table):
 
 
 @kernel
-def _counters(lane, turn, owner):
+def _counters(lane: Lane, turn: int, owner: int) -> int:
     """Address of the SLOTS counters of lane `owner` in the stage that follows barrier `turn`; every other stage uses the same."""
     return lane.shared + STRIDE * (COUNTERS + (turn & 1) * lane.lanes + owner)
 
 
 @kernel
-def barrier(lane):
+def barrier(lane: Lane) -> None:
     """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew.
 
     In a call that is BROKEN off nobody waits: every lane runs to the end of its function, on numbers that are of no use.
@@ -117,7 +117,7 @@ def barrier(lane):
 
 
 @kernel
-def take(lane, slot, total, before):
+def take(lane: Lane, slot: int, total: int, before: int) -> int:
     """This lane's next ticket of `total`, for counter `slot` (0 <= slot < SLOTS) of the stage; `total` when none is left.
 
     before  the ticket that the lane took last, -1 at first.
@@ -139,6 +139,6 @@ def take(lane, slot, total, before):
 
 
 @kernel
-def share(lane, total):
+def share(lane: Lane, total: int) -> tuple[int, int]:
     """This lane's contiguous part [start, stop) of `total` equal pieces of work."""
     return np.int64(total * lane.number // lane.lanes), np.int64(total * (lane.number + 1) // lane.lanes)

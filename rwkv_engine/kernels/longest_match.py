@@ -11,13 +11,13 @@ _FREE = -1
 
 
 @kernel
-def _slot(edge, mask):
+def _slot(edge: int, mask: int) -> int:
     """Where the search for an edge begins (Fibonacci hashing)."""
     return np.int64((np.uint64(edge) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
 
 
 @kernel
-def _find(edges, edge):
+def _find(edges: np.ndarray, edge: int) -> int:
     """The slot that holds `edge`, or the free one where it belongs."""
     mask = edges.shape[0] - 1
     at = _slot(edge, mask)
@@ -27,7 +27,9 @@ def _find(edges, edge):
 
 
 @program
-def build(data, lengths, edges, nodes, tokens):
+def build(
+    data: np.ndarray, lengths: np.ndarray, edges: np.ndarray, nodes: np.ndarray, tokens: np.ndarray
+) -> int:
     """Fill the trie with tokens whose bytes follow one another in `data` [bytes] u8, `lengths` [count] u8; ids count from 1.
 
     edges, nodes [power of two] int32: the edge in a slot and the node it leads to, edges filled with -1 before; tokens [nodes]
@@ -50,7 +52,9 @@ def build(data, lengths, edges, nodes, tokens):
 
 
 @program
-def encode(text, edges, nodes, tokens, ids):
+def encode(
+    text: np.ndarray, edges: np.ndarray, nodes: np.ndarray, tokens: np.ndarray, ids: np.ndarray
+) -> int:
     """ids [at least as many as bytes] int32 <- the tokens of `text` [bytes] u8, always the longest that fits; returns how many.
 
     Every single byte is a token, so there always is one. Cost: each byte is looked at about 1.5 times.

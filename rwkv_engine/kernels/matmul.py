@@ -39,7 +39,7 @@ def expand(out: Any, W: Any, layer: int, head: int, hidden: Any) -> None:
 
 
 @register_jitable
-def activate(y, first, last, finish):
+def activate(y: np.ndarray, first: int, last: int, finish: int) -> None:
     """y [T, rows] at rows [first, last), which hold products: each becomes what `finish` says. Nothing to do for STORE and ADD.
 
     A loop for each, because LLVM makes vector code of none that chooses inside.

@@ -14,7 +14,7 @@ from numba.extending import overload, register_jitable
 
 from rwkv_engine.kernels import simd
 from rwkv_engine.kernels._jit import FASTMATH, kernel
-from rwkv_engine.kernels.lanes import take
+from rwkv_engine.kernels.lanes import Lane, take
 from rwkv_engine.kernels.matmul import ADD, activate, expand, matmul, read_row
 from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves, matrix
 from rwkv_engine.kernels.simd_channels import expand_tile
@@ -91,19 +91,19 @@ _EXPAND_STRIPS, EXPAND_TOKENS = (4, 4) if wide_vectors() else (2, 2)
 
 
 @kernel
-def f32_of_f32(x):
+def f32_of_f32(x: float) -> float:
     """A stored float32."""
     return x
 
 
 @kernel
-def f32_of_bf16(bits):
+def f32_of_bf16(bits: int) -> float:
     """BF16 bits (uint16) to float32."""
     return float32_of_bits(np.uint32(bits) << np.uint32(16))
 
 
 @kernel
-def f32_of_f16(bits):
+def f32_of_f16(bits: int) -> float:
     """F16 bits (uint16) to float32; exact for finite numbers."""
     size = float32_of_bits(np.uint32(bits & 0x7FFF) << np.uint32(13)) * np.float32(2.0**112)
     return -size if bits & 0x8000 else size
@@ -134,7 +134,7 @@ def _register(
     few = simd.dot_tile(alike, size, FEW_TILE, FEW_TOKENS, SUMS)
 
     @register_jitable(fastmath=FASTMATH)
-    def tail(at, x, start, cols):
+    def tail(at: int, x: np.ndarray, start: int, cols: int) -> float:
         """The part of a row's dot product that the vector loop leaves."""
         w = view(at, cols)
         total = np.float32(0)
@@ -143,7 +143,16 @@ def _register(
         return total
 
     @register_jitable(fastmath=IN_ORDER)
-    def few_rows(lane, y, at, first, last, x, fresh, finish):
+    def few_rows(
+        lane: Lane,
+        y: np.ndarray,
+        at: int,
+        first: int,
+        last: int,
+        x: np.ndarray,
+        fresh: np.ndarray,
+        finish: int,
+    ) -> None:
         """y [T, rows] <- rows [first, last) of the matrix at address `at`: every sum in the same order, whatever T is.
 
         fresh  whether this is the lane's first ticket: few tokens' inputs then lie arranged for the others.
@@ -179,7 +188,9 @@ def _register(
                     row += 1
 
     @register_jitable(fastmath=IN_ORDER)
-    def many_tokens(lane, y, at, first, last, x, finish):
+    def many_tokens(
+        lane: Lane, y: np.ndarray, at: int, first: int, last: int, x: np.ndarray, finish: int
+    ) -> None:
         """y [T, rows] <- rows [first, last) of the matrix at address `at`, for all tokens x [T, cols], tile by tile."""
         tokens, cols = x.shape[0], x.shape[1]
         pitch, body = cols * size, cols - cols % simd.STEP
@@ -217,11 +228,13 @@ def _register(
                     y[t, row + r] = y[t, row + r] + p if finish == ADD else p
 
     @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
-    def matmul_float(lane, slot, y, W, layer, x, finish):
+    def matmul_float(lane: Any, slot: Any, y: Any, W: Any, layer: Any, x: Any, finish: Any) -> Any:
         if not _is(W, rows):
             return None
 
-        def implementation(lane, slot, y, W, layer, x, finish):
+        def implementation(
+            lane: Lane, slot: int, y: np.ndarray, W: Any, layer: int, x: np.ndarray, finish: int
+        ) -> None:
             at, tokens = W.at[layer], x.shape[0]
             # a small matrix gives every lane tickets too; only one where each ticket arranges the inputs of many tokens
             most = min(TICKET_BYTES, W.rows * W.cols * size // (lane.lanes if tokens > 1 else 4 * lane.lanes))
@@ -240,11 +253,11 @@ def _register(
         return implementation
 
     @overload(read_row, strict=False)
-    def read_row_float(out, W, layer, row):
+    def read_row_float(out: Any, W: Any, layer: Any, row: Any) -> Any:
         if not _is(W, rows):
             return None
 
-        def implementation(out, W, layer, row):
+        def implementation(out: np.ndarray, W: Any, layer: int, row: int) -> None:
             w = view(W.at[layer] + row * W.cols * size, W.cols)
             for c in range(W.cols):
                 out[c] = number(w[c])
@@ -257,11 +270,11 @@ def _register(
     )
 
     @overload(expand, jit_options={"fastmath": FASTMATH}, strict=False)
-    def expand_float(out, W, layer, head, hidden):
+    def expand_float(out: Any, W: Any, layer: Any, head: Any, hidden: Any) -> Any:
         if not _is(W, heads):
             return None
 
-        def implementation(out, W, layer, head, hidden):
+        def implementation(out: np.ndarray, W: Any, layer: int, head: int, hidden: np.ndarray) -> None:
             tokens, rank, n = hidden.shape[0], hidden.shape[1], out.shape[1]
             at, pitch = W.at[layer] + head * W.pitch, n * size
             whole = n - n % wide

@@ -4,14 +4,18 @@ Tokens of B sequences lie one after another; sequence b has tokens [now.spans[b]
 float32 at address now.states[b], in which the layer's previous normed input [C] starts after `place` bytes.
 """
 
+from typing import Any
+
+import numpy as np
+
 from rwkv_engine.kernels._jit import kernel, viewing
-from rwkv_engine.kernels.lanes import barrier, share
+from rwkv_engine.kernels.lanes import Lane, barrier, share
 from rwkv_engine.kernels.norm import EPSILON, layer_norm
 from rwkv_engine.kernels.pointers import floats
 
 
 @viewing
-def previous(h, t, first, state, place):
+def previous(h: np.ndarray, t: int, first: int, state: int, place: int) -> np.ndarray:
     """[C] normed input before token t: that of the token before, or what the state kept for a sequence's first token."""
     if t == first:
         return floats(state + place, h.shape[1])
@@ -19,7 +23,16 @@ def previous(h, t, first, state, place):
 
 
 @kernel
-def mixed_inputs(lane, h, mixed, x, norm, mix, now, place):
+def mixed_inputs(
+    lane: Lane,
+    h: np.ndarray,
+    mixed: np.ndarray,
+    x: np.ndarray,
+    norm: np.ndarray,
+    mix: np.ndarray,
+    now: Any,
+    place: int,
+) -> int:
     """The inputs of a mix: h <- layer_norm(x [T, C]) with norm [2, C] (weight, bias), mixed [K or more] <- h shifted by mix [K, C].
 
     Returns the row of h and of mixed[k] from which on this lane finds its T inputs. A single token is done by every lane for itself, in
@@ -46,7 +59,7 @@ def mixed_inputs(lane, h, mixed, x, norm, mix, now, place):
 
 
 @kernel
-def shift_token(mixed, t, h, prev, mix):
+def shift_token(mixed: np.ndarray, t: int, h: np.ndarray, prev: np.ndarray, mix: np.ndarray) -> None:
     """mixed [K or more, T or more, C] at t <- h[t] + (prev - h[t]) * mix [K, C].
 
     v4 and v5 write x * m + prev * (1 - m): their weights are turned into 1 - m when they are loaded.
@@ -59,7 +72,7 @@ def shift_token(mixed, t, h, prev, mix):
 
 
 @kernel
-def keep_last(lane, h, now, place):
+def keep_last(lane: Lane, h: np.ndarray, now: Any, place: int) -> None:
     """Write each sequence's last normed input into its state; sequences are shared among the lanes."""
     start, stop = share(lane, now.states.shape[0])
     for b in range(start, stop):

@@ -10,7 +10,7 @@ GROUP_EPSILON = np.float32(64e-5)
 
 
 @kernel
-def layer_norm(out, x, weight, bias, epsilon):
+def layer_norm(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> None:
     """out [C] <- (x - mean) / sqrt(variance + epsilon) * weight + bias; all [C] float32, out may be x."""
     n = x.shape[0]
     mean = np.float32(0)

@@ -69,42 +69,42 @@ def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int) -> None:
 
 
 @viewing
-def floats(address, count):
+def floats(address: int, count: int) -> np.ndarray:
     """[count] float32 at `address`, as an array that owns nothing."""
     return numba.carray(_pointer(address, np.float32), (count,))
 
 
 @viewing
-def matrix(address, rows, cols):
+def matrix(address: int, rows: int, cols: int) -> np.ndarray:
     """[rows, cols] float32 at `address`; a reshape would compile numba's error texts along with it."""
     return numba.carray(_pointer(address, np.float32), (rows, cols))
 
 
 @viewing
-def integers(address, count):
+def integers(address: int, count: int) -> np.ndarray:
     """[count] int32 at `address`."""
     return numba.carray(_pointer(address, np.int32), (count,))
 
 
 @viewing
-def bytes_at(address, count):
+def bytes_at(address: int, count: int) -> np.ndarray:
     """[count] int8 at `address`."""
     return numba.carray(_pointer(address, np.int8), (count,))
 
 
 @viewing
-def words_at(address, count):
+def words_at(address: int, count: int) -> np.ndarray:
     """[count] int16 at `address`."""
     return numba.carray(_pointer(address, np.int16), (count,))
 
 
 @viewing
-def halves(address, count):
+def halves(address: int, count: int) -> np.ndarray:
     """[count] uint16 at `address` (the bits of BF16 or F16 numbers), as an array that owns nothing."""
     return numba.carray(_pointer(address, np.uint16), (count,))
 
 
 @kernel
-def address_of(array):
+def address_of(array: np.ndarray) -> int:
     """Address of an array's first element."""
     return np.int64(array.ctypes.data)

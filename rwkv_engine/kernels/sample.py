@@ -24,7 +24,7 @@ _ONE = 0x3F800000  #: bits of 1.0, the largest share
 
 
 @kernel
-def highest(logits):
+def highest(logits: np.ndarray) -> float:
     """The largest of logits [V] float32."""
     bits = integers(address_of(logits), logits.shape[0])
     best = np.int32(-(2**31))
@@ -37,7 +37,9 @@ def highest(logits):
 
 
 @kernel
-def shares(p, logits, top, sharpness, edge, sums):
+def shares(
+    p: np.ndarray, logits: np.ndarray, top: float, sharpness: float, edge: float, sums: np.ndarray
+) -> float:
     """p [V] <- e^((logits - top) * sharpness) where p was `edge` or more, else 0. Returns the sum, float64, and that of each PIECE."""
     total = np.float64(0)
     for number in range(sums.shape[0]):
@@ -53,7 +55,7 @@ def shares(p, logits, top, sharpness, edge, sums):
 
 
 @kernel
-def reach(p, edge):
+def reach(p: np.ndarray, edge: float) -> tuple[float, int]:
     """(sum, how many) of the numbers p [n] that are `edge` or more."""
     mass, count = np.float64(0), np.int64(0)
     for start in range(0, p.shape[0], PIECE):
@@ -68,7 +70,7 @@ def reach(p, edge):
 
 
 @kernel
-def between(out, p, low, high):
+def between(out: np.ndarray, p: np.ndarray, low: float, high: float) -> int:
     """out [n] <- the numbers of p [...] whose bits are from `low` to below `high`; n, which is returned, must be less than out's length.
 
     `out` may be what p is a part of: what is written has been read.
@@ -82,7 +84,7 @@ def between(out, p, low, high):
 
 
 @kernel
-def cut(p, floor, mass, rank, few):
+def cut(p: np.ndarray, floor: float, mass: float, rank: int, few: np.ndarray) -> float:
     """The largest value of which, and above, numbers of p [V] add up to `mass` or are `rank` many; `floor` if none is.
 
     p is from 0 to 1, and the cut is known to be at least `floor` > 0. few [FEW] float32 is work space.
@@ -112,7 +114,7 @@ def cut(p, floor, mass, rank, few):
 
 
 @kernel
-def drop_last(p, edge, spare):
+def drop_last(p: np.ndarray, edge: float, spare: float) -> None:
     """p [V] <- 0 for all but the first `spare` of the numbers that equal `edge`."""
     for i in range(p.shape[0]):
         if p[i] == edge:
@@ -122,7 +124,17 @@ def drop_last(p, edge, spare):
 
 
 @program
-def choose(logits, top_p, top_k, min_p, temperature, u, p, few, sums):
+def choose(
+    logits: np.ndarray,
+    top_p: float,
+    top_k: int,
+    min_p: float,
+    temperature: float,
+    u: float,
+    p: np.ndarray,
+    few: np.ndarray,
+    sums: np.ndarray,
+) -> int:
     """The token that a number u in [0, 1) picks from logits [V] float32; -1 if none has any probability.
 
     top_p, top_k, min_p each look at the same probabilities and remove tokens; what is left is raised to the power 1 / temperature
@@ -171,7 +183,7 @@ def choose(logits, top_p, top_k, min_p, temperature, u, p, few, sums):
 
 
 @program
-def log_share(logits, token):
+def log_share(logits: np.ndarray, token: int) -> float:
     """Natural logarithm of the probability that logits [V] float32 give to `token`."""
     top = highest(logits)
     total = np.float64(0)

@@ -16,7 +16,16 @@ _strips = wkv7_strips(_STRIPS)
 
 
 @kernel
-def wkv4(k, v, u, w, aa, bb, pp, y):
+def wkv4(
+    k: np.ndarray,
+    v: np.ndarray,
+    u: np.ndarray,
+    w: np.ndarray,
+    aa: np.ndarray,
+    bb: np.ndarray,
+    pp: np.ndarray,
+    y: np.ndarray,
+) -> None:
     """One token of the RWKV-4 recurrence, channel by channel: updates aa, bb, pp in place, writes y. All [C] float32.
 
     The sums  aa/bb = (sum e^(k_i - decay) v_i) / (sum e^(k_i - decay))  are kept relative to their running maximum pp, so
@@ -37,7 +46,9 @@ def wkv4(k, v, u, w, aa, bb, pp, y):
 
 
 @kernel
-def wkv6_head(S, r, k, v, u, w, y):
+def wkv6_head(
+    S: np.ndarray, r: np.ndarray, k: np.ndarray, v: np.ndarray, u: np.ndarray, w: np.ndarray, y: np.ndarray
+) -> None:
     """One head, one token of the RWKV-5 and RWKV-6 recurrence: updates S in place, writes y.
 
     S [N, N] f32, a row per key channel;  r k v u w y [N] f32;  w is the factor itself, 0 < w < 1.
@@ -57,7 +68,16 @@ def wkv6_head(S, r, k, v, u, w, y):
 
 
 @kernel
-def wkv7_head(S, r, w, k, v, a, b, y):
+def wkv7_head(
+    S: np.ndarray,
+    r: np.ndarray,
+    w: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    y: np.ndarray,
+) -> None:
     """One head, one token of the RWKV-7 recurrence: updates S in place, writes y.
 
     S [N, N] f32, a row per key channel (BlinkDL's matrix transposed, so that nothing is summed across a vector);
@@ -75,7 +95,17 @@ def wkv7_head(S, r, w, k, v, a, b, y):
 
 
 @kernel
-def wkv7_rest(S, r, w, k, v, a, b, y, first):
+def wkv7_rest(
+    S: np.ndarray,
+    r: np.ndarray,
+    w: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    y: np.ndarray,
+    first: int,
+) -> None:
     """`wkv7_head` for the value channels from `first` on, one by one; with 0, its slow twin."""
     n = y.shape[0]
     for i in range(first, n):
