@@ -30,6 +30,7 @@ def interrupted_at(number, work):
                 sys.settrace(None)
                 raise KeyboardInterrupt
         return trace
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks at it when tracing begins
     sys.settrace(trace)
     try: work()
     except KeyboardInterrupt: return True
