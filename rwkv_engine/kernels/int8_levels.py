@@ -149,7 +149,7 @@ def _level(has: bool, dot: Dot, *sizes: tuple[int, int], following: int = 0) -> 
 FOLLOWING = 2 if cpu.reads_ahead() else 0
 VPDPBUSD = "llvm.x86.avx512.vpdpbusd."
 #: 4 x 2 fills the registers as 2 x 4 does. On a Zen 4, products of 4 tokens take 25 % less time, of 8 19 %, of 16 14 %, of 32 10 %, of 64
-#: the same; a whole pass of 4 to 16 tokens (0.4B) 6 to 8 %. 16 such tiles, which are 32 tokens, fetch 64 of a group's 68 lines; with
+#: the same; a whole pass of 4 to 16 tokens (0.4B) 3 to 7 % less with one lane, 0 to 5 % with two. 16 such tiles, which are 32 tokens, fetch 64 of a group's 68 lines; with
 #: half of that, 32 tokens take 5 % longer
 _VNNI = _level(
     cpu.has_features("avx512f", "avx512vnni"),
