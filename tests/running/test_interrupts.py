@@ -132,7 +132,7 @@ print(hits)
 
 
 def test_after_an_interrupt_at_a_random_moment_the_next_pass_works(small):
-    assert run(SIGNALS, small, 20, 1, timeout=400) == "20\n"
+    assert run(SIGNALS, small, 20, 1) == "20\n"
 
 
 @pytest.mark.slow
