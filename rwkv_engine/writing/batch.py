@@ -1,7 +1,10 @@
 """`Batch`: many texts at once. One pass over the weights serves them all, and each can join or leave at any step.
 
-A text is the same, token for token, as when it is written alone with the same seed. Prompts are read in pieces
-between the tokens of the others, so that nobody waits for somebody else's long prompt.
+A text is the same, token for token, as when it is written alone with the same seed: with INT8 weights
+because the bits are the same. In a float format, and with the float head of a small vocabulary, a token alone in its
+pass is added up in another order. Logits then differ in their last bits, and texts could part where two tokens are
+as good as equally likely.
+Prompts are read in pieces between the tokens of the others, so that nobody waits for somebody else's long prompt.
 """
 
 import itertools
