@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -18,6 +18,7 @@ from rwkv_engine.text.tokenizer import Bytewise, Decoder, utf8
 END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<s>")
 #: begins the text of a tokenizer that brings its ends along: a line in front of the tokenizer.json
 _ENDS = '{"ends":'
+_WORD = re.compile(r"\w")
 
 
 class Json:
@@ -59,7 +60,8 @@ class Json:
             if token.content.removeprefix(FILLER) == token.content != ""
         }
         self.markers = {token.content: i for i, token in named.items()}
-        self._marker = _pattern(named.values())
+        self._marked = {token.content: token for token in named.values()}
+        self._marker = _pattern(self._marked)
         self._plan = plan_of(model.decoder)
         self.additive = self._plan.additive
         self._told: list[int] = []
@@ -95,8 +97,15 @@ class Json:
         """See `Tokenizer`."""
         parts, at = list[str | int](), 0
         for found in self._marker.finditer(text) if self._marker else ():
-            parts += [text[at : found.start()], self.markers[found[found.lastindex or 0]]]
-            at = found.end()
+            token, (start, stop) = self._marked[found[0]], found.span()
+            if token.single_word and _WORD.search(text[max(0, start - 1) : start] + text[stop : stop + 1]):
+                continue
+            while token.lstrip and start > at and text[start - 1].isspace():
+                start -= 1
+            while token.rstrip and stop < len(text) and text[stop].isspace():
+                stop += 1
+            parts += [text[at:start], self.markers[found[0]]]
+            at = stop
         return [*parts, text[at:]]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -128,12 +137,10 @@ class Json:
             raise TokenError(f"token {token} is not in this vocabulary; want 0 to {self.size - 1}")
 
 
-def _pattern(tokens: Iterable[tokenizers.AddedToken]) -> re.Pattern[str] | None:
-    """What finds special tokens in a text as the library does: the longest first, with the white space they take along."""
-    words = []
-    for token in sorted(tokens, key=lambda token: -len(token.content)):
-        word = f"({re.escape(token.content)})"
-        word = rf"(?<!\w){word}(?!\w)" if token.single_word else word
-        words.append(rf"\s*{word}" if token.lstrip else word)
-        words[-1] += r"\s*" if token.rstrip else ""
-    return re.compile("|".join(words)) if words else None
+def _pattern(tokens: Collection[str]) -> re.Pattern[str] | None:
+    """What finds special tokens in a text as the library does: the first, and of those at one place the longest."""
+    return (
+        re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+        if tokens
+        else None
+    )

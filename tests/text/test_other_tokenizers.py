@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from json_tokenizers import bpe, byte_level, sentencepiece, special, write
 from talker import Talker
@@ -168,6 +168,8 @@ def test_a_constraint_holds_with_byte_fallback(tmp_path):
         assert "".join(step.text for step in steps) in ("the 🐱 cat", " cat", "中")
 
 
+@example(" <a>|", True, False, False)  # the longer one takes no white space along, the shorter one in it does
+@example(" bb bbb<a>|bb", True, True, True)
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="<a>| \n[bb]", max_size=12), st.booleans(), st.booleans(), st.booleans())
 def test_a_text_is_cut_at_its_special_tokens_as_the_library_cuts_it(text, left, right, word):
