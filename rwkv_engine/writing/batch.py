@@ -1,6 +1,6 @@
 """`Batch`: many texts at once. One pass over the weights serves them all, and each can join or leave at any step.
 
-A text is the same, token for token, as when it is written alone with the same seed: with INT8 weights
+A text is the same, token for token, as when it is written alone with the same seed: with quantized weights
 because the bits are the same. In a float format, and with the float head of a small vocabulary, a token alone in its
 pass is added up in another order. Logits then differ in their last bits, and texts could part where two tokens are
 as good as equally likely.
