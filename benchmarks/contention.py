@@ -1,9 +1,11 @@
-"""What decoding keeps of its speed when the machine is not its own: one core busy with another process, and too many lanes.
+"""What decoding keeps of its speed when the machine is not its own: one core busy with another process, and
+too many lanes.
 
     python benchmarks/contention.py [MODEL] [--weights int8] [--tokens 48] [--rounds 5]
 
-Quiet, hogged and crowded decodes take turns. Bounds: with one of n cores shared by two, (n - 0.5) / n of the quiet speed is what
-the cores give; more lanes than cores can at best cost nothing. Last line: JSON, ratios of medians. Linux only (it pins the hog).
+Quiet, hogged and crowded decodes take turns. Bounds: with one of n cores shared by two, (n - 0.5) / n of the
+quiet speed is what the cores give; more lanes than cores can at best cost nothing. Last line: JSON, ratios of
+medians. Linux only (it pins the hog).
 """
 
 import argparse

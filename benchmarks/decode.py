@@ -2,8 +2,9 @@
 
     python benchmarks/decode.py MODEL [--weights bf16] [--threads 2] [--tokens 64] [--rounds 5]
 
-Every round measures the bandwidth and a decode, one after the other, so that both see the same machine. The bound counts all
-weights but the embedding once per token; activations and state are left out. Last line: JSON.
+Every round measures the bandwidth and a decode, one after the other, so that both see the same machine. The
+bound counts all weights but the embedding once per token; activations and state are left out. Last line:
+JSON.
 """
 
 import argparse

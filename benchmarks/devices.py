@@ -2,8 +2,8 @@
 
     python benchmarks/devices.py        # prints the tables of docs/small-computers.md; docs/make.py puts them there
 
-A decoded token reads every weight but the embedding once, so tokens per second <= bandwidth / bytes. Shapes are those of the published
-RWKV-7 models; bytes and memory come from `rwkv_engine.memory`.
+A decoded token reads every weight but the embedding once, so tokens per second <= bandwidth / bytes. Shapes
+are those of the published RWKV-7 models; bytes and memory come from `rwkv_engine.memory`.
 """
 
 from dataclasses import dataclass

@@ -2,8 +2,9 @@
 
     python benchmarks/endurance.py [MODEL] [--tokens 100000] [--threads 1]
 
-Bound: none of memory, speed or the finiteness of the logits may depend on how much was read, since the state has a constant size.
-Last line: JSON. Resident memory from psutil, in bytes; speeds are of the first and the last 1,000 tokens after a warm-up of 1,000.
+Bound: none of memory, speed or the finiteness of the logits may depend on how much was read, since the state
+has a constant size. Last line: JSON. Resident memory from psutil, in bytes; speeds are of the first and the
+last 1,000 tokens after a warm-up of 1,000.
 """
 
 import argparse

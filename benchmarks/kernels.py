@@ -1,9 +1,10 @@
-"""Matrix products alone, in each weight format: bytes per second for one token, multiplications per second for many.
+"""Matrix products alone, in each weight format: bytes per second for one token, multiplications per second
+for many.
 
     python benchmarks/kernels.py [--threads 2] [--rows 4096] [--cols 2048] [--rounds 7]
 
-Bounds: for one token the memory bandwidth, the matrices being larger than the caches; for 64 tokens what the same code reaches on
-a matrix so small that it stays in the second-level cache. Last line: JSON.
+Bounds: for one token the memory bandwidth, the matrices being larger than the caches; for 64 tokens what the
+same code reaches on a matrix so small that it stays in the second-level cache. Last line: JSON.
 """
 
 import argparse
@@ -65,9 +66,11 @@ def seconds_of(team: Team, function: Any, arguments: tuple[Any, ...], rounds: in
 
 
 def peak(format: str, threads: int, rounds: int = 7) -> float:
-    """G multiplications/s of all lanes, at their best, on a matrix of 640 to 700 KB that stays in their second-level caches.
+    """G multiplications/s of all lanes, at their best, on a matrix of 640 to 700 KB that stays in their
+    second-level caches.
 
-    It has more than FEW_ROWS rows, so that floats are added up as in large matrices, and INT8's inputs are not quantized for little.
+    It has more than FEW_ROWS rows, so that floats are added up as in large matrices, and INT8's inputs are
+    not quantized for little.
     """
     rows, times = FEW_ROWS + 128, 30
     cols = 1024 // {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}[format]

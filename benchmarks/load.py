@@ -2,8 +2,8 @@
 
     python benchmarks/load.py [MODEL] [--weights int8] [--threads 2] [--trials 5]
 
-Each trial is a process of its own, the compile cache and the file in memory. A mapped model can hold no fewer resident bytes than a
-token reads. Last line: JSON.
+Each trial is a process of its own, the compile cache and the file in memory. A mapped model can hold no fewer
+resident bytes than a token reads. Last line: JSON.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py MODEL [--weights f32 --weights int8] [--ram 900M]
 
-Each format runs in a process of its own, twice, because the first one may have to compile or to pack: it loads, reads a prompt of 100
-tokens and writes 4. The peak is what the system counted: private memory and every page of the mapped file that was touched.
-With --ram the process is held to that. Last line: JSON.
+Each format runs in a process of its own, twice, because the first one may have to compile or to pack: it
+loads, reads a prompt of 100 tokens and writes 4. The peak is what the system counted: private memory and
+every page of the mapped file that was touched. With --ram the process is held to that. Last line: JSON.
 """
 
 import argparse

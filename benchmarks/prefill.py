@@ -2,8 +2,9 @@
 
     python benchmarks/prefill.py MODEL [--weights int8] [--threads 2] [--prompt 512] [--rounds 5]
 
-The bound is what the same code reaches on a matrix that stays in the second-level cache (benchmarks/kernels.py), over the
-multiplications of the model's matrices for one token; the recurrence and all else are left out. Last line: JSON.
+The bound is what the same code reaches on a matrix that stays in the second-level cache
+(benchmarks/kernels.py), over the multiplications of the model's matrices for one token; the recurrence and
+all else are left out. Last line: JSON.
 """
 
 import argparse

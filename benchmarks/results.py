@@ -2,7 +2,8 @@
 
     python benchmarks/results.py [--folder benchmarks/results] [--plot results.png]
 
-Reads what `rwkv bench --share FILE.json` wrote. The bound is each machine's own: a bar ends where its bandwidth would be used up.
+Reads what `rwkv bench --share FILE.json` wrote. The bound is each machine's own: a bar ends where its
+bandwidth would be used up.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""How soon a long talk goes on: seconds from process start to the first byte of the answer, for one of many tokens and a new one.
+"""How soon a long talk goes on: seconds from process start to the first byte of the answer, for one of many
+tokens and a new one.
 
     python benchmarks/resume.py [TOKENS]        (50,000)
 
-Bound: the state is one file of constant size, so both should take what the program takes to start. The last line is JSON.
+Bound: the state is one file of constant size, so both should take what the program takes to start. The last
+line is JSON.
 """
 
 import json

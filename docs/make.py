@@ -1,4 +1,5 @@
-"""Write the pages that are made from the program: docs/cli.md, docs/api.md, the tables of docs/small-computers.md.
+"""Write the pages that are made from the program: docs/cli.md, docs/api.md, the tables of
+docs/small-computers.md.
 
     python docs/make.py             # write them
     python docs/make.py --check     # write nothing; exit code 1 if one is not what it would be

@@ -1,6 +1,8 @@
-"""docs/api.md from the sources: every public name of `rwkv_engine`, its signature and what its docstring promises.
+"""docs/api.md from the sources: every public name of `rwkv_engine`, its signature and what its docstring
+promises.
 
-Signatures are read from the source text and not from the running objects: how Python prints a type differs between its versions.
+Signatures are read from the source text and not from the running objects: how Python prints a type differs
+between its versions.
 """
 
 import ast
@@ -126,7 +128,9 @@ def member(owner: str, node: ast.FunctionDef) -> str:
 
 
 def constructor(node: ast.ClassDef, thing: type) -> str | None:
-    """How an object is made: from `__init__`, or from a dataclass's fields; None where only the engine makes them."""
+    """How an object is made: from `__init__`, or from a dataclass's fields; None where only the engine makes
+    them.
+    """
     for inner in node.body:
         if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
             return signature(inner, "", node.name, skip=1, returns=False)

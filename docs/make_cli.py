@@ -1,7 +1,7 @@
 """docs/cli.md from the command itself: every verb, its arguments and its options.
 
-Only Typer's records of verbs and options are read, and no help page is formatted: the text is the same on every terminal, Python,
-locale and version of Typer.
+Only Typer's records of verbs and options are read, and no help page is formatted: the text is the same on
+every terminal, Python, locale and version of Typer.
 """
 
 import inspect

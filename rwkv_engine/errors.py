@@ -6,8 +6,8 @@
     │   ├── MissingTensor         a tensor that the family needs is not there
     │   └── WrongShape            a tensor that does not fit the rest
     ├── StateError                a state that is damaged, or of another model
-    ├── SessionError              a kept conversation that is missing, of another model, or cannot be read or written
-    ├── TokenError                an id outside the vocabulary, no token at all, or text that cannot be encoded
+    ├── SessionError              a conversation that is missing, unreadable, or of another model
+    ├── TokenError                an id outside the vocabulary, no tokens, or text that has no tokens
     ├── OptionError               an option whose value makes no sense; also a ValueError
     ├── DownloadError             a model that cannot be fetched
     ├── MissingExtra              an optional dependency that is not installed; also an ImportError
@@ -117,7 +117,9 @@ def shown(name: object) -> str:
 
 
 def brief(text: object, most: int = 200) -> str:
-    """What somebody else wrote, fit for a one-line message: white space runs as one space, at most `most` letters."""
+    """What somebody else wrote, fit for a one-line message: white space runs as one space, at most `most`
+    letters.
+    """
     line = " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line[: most + 1])
     return line if len(line) <= most else line[: most - 3] + "..."

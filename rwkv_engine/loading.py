@@ -1,4 +1,7 @@
-"""The door: from what a user names to a checkpoint, a model, or a packed file. Short names are resolved here and nowhere below."""
+"""The door: from what a user names to a checkpoint, a model, or a packed file.
+
+Short names are resolved here and nowhere below.
+"""
 
 from pathlib import Path
 
@@ -30,10 +33,12 @@ def load(
     source     a checkpoint file or folder, or the short name of a registered model; None: the embedded model.
     weights    weight format: f32, bf16, f16 or int8; None: the one that keeps the file's numbers as they are.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
-    tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a tokenizer.json.
-    ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit stay in the file and are
-               read anew in every pass (Linux). None: no bound.
-    cache      keep what a quantized format makes of a float checkpoint in the user's cache folder, and take it from there next time.
+    tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a
+               tokenizer.json.
+    ram        bytes, or a size such as "900M", that this process is to stay under: weights that do not fit
+               stay in the file and are read anew in every pass (Linux). None: no bound.
+    cache      keep what a quantized format makes of a float checkpoint in the user's cache folder, and take
+               it from there next time.
     Raises     CheckpointError, OptionError, MissingExtra.
     """
     path = path_of(source)
@@ -48,7 +53,10 @@ def load(
 
 
 def embedded() -> Path:
-    """The file of the model that comes with the engine. Raises CheckpointError where it was left out of the installation."""
+    """The file of the model that comes with the engine.
+
+    Raises CheckpointError where it was left out of the installation.
+    """
     import rwkv_engine_weights
 
     path = Path(rwkv_engine_weights.__file__).parent / "model.safetensors"
@@ -60,7 +68,9 @@ def embedded() -> Path:
 
 
 def path_of(source: str | Path | None) -> Path:
-    """The path that `source` stands for: a path, the short name of a registered model, or None for the embedded model."""
+    """The path that `source` stands for: a path, the short name of a registered model, or None for the
+    embedded model.
+    """
     return embedded() if source is None else resolve(source)
 
 
@@ -70,7 +80,10 @@ def open_named(source: str | Path | None) -> Checkpoint:
 
 
 def tokenizer_of(source: str | Path | None = None, tokenizer: str | Path | None = None) -> Tokenizer:
-    """A model's tokenizer, without its weights. The arguments are those of `load`. Raises CheckpointError, OptionError."""
+    """A model's tokenizer, without its weights.
+
+    The arguments are those of `load`. Raises CheckpointError, OptionError.
+    """
     checkpoint = open_named(source)
     vocab = families.config_of(checkpoint).vocab
     inside = checkpoint.packing.tokenizer if checkpoint.packing else None
@@ -97,10 +110,13 @@ def quantize(
 ) -> None:
     """Write the checkpoint `source` to `target` with packed matrices, tokenizer and template inside.
 
-    source     as for `load`.             target  a file; it is written beside and renamed into place when it is whole.
-    format     a quantized weight format: int8. Embedding, vectors and low-rank pairs keep the source's precision.
+    source     as for `load`.             target  a file; it is written beside and renamed into place when it
+               is whole.
+    format     a quantized weight format: int8. Embedding, vectors and low-rank pairs keep the source's
+               precision.
     tokenizer  as for `load`.             progress  called after every tensor.
-    template   the chat template to put inside: a name or a Jinja file; None: the one that fits the vocabulary.
+    template   the chat template to put inside: a name or a Jinja file; None: the one that fits the
+               vocabulary.
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
     """
     packing.quantize(

@@ -1,7 +1,8 @@
-"""What a model takes of memory, told before it is loaded; and what is kept resident where that is more than there should be.
+"""What a model takes of memory, told before it is loaded; and what is kept resident where that is more than
+there should be.
 
-Counted is physical memory as the system counts it for a process: private bytes, and pages of mapped files that were touched. Of an
-embedding a text touches the rows of its tokens, so a mapped one counts nothing.
+Counted is physical memory as the system counts it for a process: private bytes, and pages of mapped files
+that were touched. Of an embedding a text touches the rows of its tokens, so a mapped one counts nothing.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ class Estimate:
     private    weights that had to be converted or rearranged.
     mapped     weights read where the file is mapped, without the embedding; pages of these can be given back.
     embedding  of the mapped file, of which a text touches its tokens' rows; not part of the total.
-    window     the most mapped weights that one stage of a pass reads: where not all stay resident, these do for that long.
+    window     the most mapped weights that one stage of a pass reads: where not all stay resident, these do
+               for that long.
     state      of one conversation, twice: a copy is kept to go back to.
     scratch    work arrays.
     """
@@ -149,7 +151,9 @@ def _scratch(config: ModelConfig, chunk: int) -> int:
 
 
 def require(found: Estimate, ram: int) -> None:
-    """Raise OptionError, with the sum, unless a model fits into `ram` bytes: whole, or with pages of mapped weights given back."""
+    """Raise OptionError, with the sum, unless a model fits into `ram` bytes: whole, or with pages of mapped
+    weights given back.
+    """
     if found.peak <= ram:
         return
     if found.least > ram or not HERE:
@@ -166,9 +170,11 @@ def require(found: Estimate, ram: int) -> None:
 
 
 def left_to_the_page_cache(owners: Sequence[np.ndarray], found: Estimate, ram: int) -> list[np.ndarray]:
-    """Weights whose pages are to be given back after each stage so that the process stays under `ram` bytes; none if all may stay.
+    """Weights whose pages are to be given back after each stage so that the process stays under `ram` bytes;
+    none if all may stay.
 
-    owners  of a loaded model's weights in the order in which they are given up: embedding, head, then the layers' matrices.
+    owners  of a loaded model's weights in the order in which they are given up: embedding, head, then the
+            layers' matrices.
     """
     mapped = [array for array in owners if is_mapped(array)]
     kept = sum(array.nbytes for array in mapped)

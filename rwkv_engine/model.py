@@ -29,7 +29,8 @@ from rwkv_engine.writing.writer import Wishes
 
 
 class Model:
-    """One model, read only: its sizes, its tokenizer, and forward passes over states that belong to the callers.
+    """One model, read only: its sizes, its tokenizer, and forward passes over states that belong to the
+    callers.
 
     config       sizes.                tokenizer    text <-> ids.     checkpoint  what was read.
     fingerprint  of the checkpoint.    format       name of the matrices' weight format.
@@ -77,7 +78,8 @@ class Model:
         return self._initial.fork()
 
     def load_state(self, path: str | Path) -> State:
-        """The state in a file: what `State.save` wrote, or a tuned `time_state` (.pth or safetensors), with which a text begins.
+        """The state in a file: what `State.save` wrote, or a tuned `time_state` (.pth or safetensors), with
+        which a text begins.
 
         Raises StateError if it is damaged, of another model, or not finite.
         """
@@ -88,10 +90,12 @@ class Model:
 
         tokens   one or more ids, each in [0, V).
         state    moved T positions on, in place; fork() it first to keep the old one.
-        Returns  [V] float32, or [T, V] with `every`: natural-log scale, not normalised; a fresh array each call.
-        Raises   TokenError (empty or out of range: id and position), StateError (made for another model); `state` is then
-                 untouched. CheckpointError if the logits stop being finite numbers; the state is then of no more use. An
-                 interrupt (ctrl-C) leaves it untouched, moved on, or unusable: everything then refuses it with StateError.
+        Returns  [V] float32, or [T, V] with `every`: natural-log scale, not normalised; a fresh array each
+                 call.
+        Raises   TokenError (empty or out of range: id and position), StateError (made for another model);
+                 `state` is then untouched. CheckpointError if the logits stop being finite numbers; the state
+                 is then of no more use. An interrupt (ctrl-C) leaves it untouched, moved on, or unusable:
+                 everything then refuses it with StateError.
         """
         logits = self._run(tokens, state, every, None)
         return logits if every else logits[0]
@@ -99,10 +103,11 @@ class Model:
     def feed_hidden(
         self, tokens: Iterable[int], state: State, every: bool = False
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """As `feed`, with the vectors that the logits are made of: those of the last layer, behind the last norm.
+        """As `feed`, with the vectors that the logits are made of: those of the last layer, behind the last
+        norm.
 
-        Returns  (logits, hidden): [V] and [C] float32 after the last token, or [T, V] and [T, C] with `every`; the logits are
-                 head.weight [V, C] times hidden.
+        Returns  (logits, hidden): [V] and [C] float32 after the last token, or [T, V] and [T, C] with
+                 `every`; the logits are head.weight [V, C] times hidden.
         Raises   as `feed`.
         """
         ids = self._ids(tokens)
@@ -111,9 +116,12 @@ class Model:
         return (logits, hidden) if every else (logits[0], hidden[0])
 
     def skim(self, tokens: Iterable[int], state: State) -> None:
-        """Advance `state` as `feed` does, without computing logits. Raises TokenError, StateError; `state` is then untouched.
+        """Advance `state` as `feed` does, without computing logits.
 
-        Inside another pass of this thread, where the garbage collector or a handler of a signal may call it, it is done behind that.
+        Raises TokenError, StateError; `state` is then untouched.
+
+        Inside another pass of this thread, where the garbage collector or a handler of a signal may call it,
+        it is done behind that.
         """
         ids = self._ids(tokens)
         self.own(state)
@@ -205,19 +213,20 @@ class Model:
         """Continue `prompt`: an iterator of steps, each a token with the text that it completed.
 
         prompt        text or token ids. Empty with a new state: begins a document.
-        max_tokens    the most tokens to write; None: until the model ends the document or a stop string comes.
+        max_tokens    the most tokens to write; None: until the model ends the document or a stop string
+                      comes.
         sampling      how tokens are chosen; None: Sampling().
-        state         goes on from it, in place; None: a new one. When the iterator ends, or is closed, the state holds
-                      the prompt and all tokens that were yielded, without the end token and without what a stop
-                      string took back.
+        state         goes on from it, in place; None: a new one. When the iterator ends, or is closed, the
+                      state holds the prompt and all tokens that were yielded, without the end token and
+                      without what a stop string took back.
         stop          texts before which to stop, also within a token and over several.
         constraint    what the text must look like; it does when the last step's stop is "end" or "complete".
-        cancel        a threading.Event, or the like, that ends the text. It is looked at between tokens, and in a
-                      prompt every CHUNK tokens; the state then holds what was read and yielded so far.
+        cancel        a threading.Event, or the like, that ends the text. It is looked at between tokens, and
+                      in a prompt every CHUNK tokens; the state then holds what was read and yielded so far.
         prefix_cache  where states after the beginnings of long prompts are kept and found.
         alternatives  how many of the likeliest tokens each step names.
-        The texts of all steps together are what was written, up to the stop string. Nothing is read before the first
-        step is asked for. Raises OptionError, TokenError, and what `feed` raises.
+        The texts of all steps together are what was written, up to the stop string. Nothing is read before
+        the first step is asked for. Raises OptionError, TokenError, and what `feed` raises.
         """
         wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
         return generate(self, prompt, wishes, state, cancel)
@@ -271,7 +280,9 @@ class Model:
 
 
 def _initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLayout) -> State:
-    """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key] where there is one."""
+    """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key] where
+    there is one.
+    """
     state = State.fresh(layout)
     found = {layer: checkpoint.tensors.get(time_state(layer)) for layer in range(config.layers)}
     place(state, {layer: tensor for layer, tensor in found.items() if tensor is not None})
@@ -279,7 +290,9 @@ def _initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLay
 
 
 def _shares(lengths: Sequence[int]) -> list[int]:
-    """How many tokens of each sequence go into a pass of CHUNK: all of the short ones, equal shares of the long ones."""
+    """How many tokens of each sequence go into a pass of CHUNK: all of the short ones, equal shares of the
+    long ones.
+    """
     shares, room = [0] * len(lengths), CHUNK
     for done, b in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
         shares[b] = min(lengths[b], room // (len(lengths) - done))

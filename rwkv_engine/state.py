@@ -19,8 +19,8 @@ from rwkv_engine.system.files import write_whole
 FILE_VERSION = "1"
 
 
-#: what may be done with a state: everything; or it waits for the end of another pass, was taken by a feed that has not begun a pass, is
-#: being moved, was left with its numbers half moved
+#: what may be done with a state: everything; or it waits for the end of another pass, was taken by a feed
+#: that has not begun a pass, is being moved, was left with its numbers half moved
 _FREE, _WAITS, _TAKEN, _MOVING, _BROKEN = range(5)
 _UNUSABLE = (
     "this state cannot be used: another thread feeds it, or a feed was interrupted and left it between two tokens; "
@@ -30,7 +30,9 @@ _UNUSABLE = (
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One named part of a state: `shape` float32 numbers, the first axis being the layers, that start as `fill`."""
+    """One named part of a state: `shape` float32 numbers, the first axis being the layers, that start as
+    `fill`.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -57,9 +59,10 @@ class StateLayout:
 class State:
     """The memory of one conversation: planes of float32 in one block, and how many tokens they have seen.
 
-    `state[name]` is a plane as an array that can be read and written; names: `state.names`. `fork()` copies the state
-    at once; `save(path)` writes it, `Model.load_state(path)` reads it back. One state belongs to one thread at a time. While it is fed,
-    and for good when that is interrupted with its numbers half moved, everything refuses it with a StateError; `copy_from` makes it good.
+    `state[name]` is a plane as an array that can be read and written; names: `state.names`. `fork()` copies
+    the state at once; `save(path)` writes it, `Model.load_state(path)` reads it back. One state belongs to
+    one thread at a time. While it is fed, and for good when that is interrupted with its numbers half moved,
+    everything refuses it with a StateError; `copy_from` makes it good.
     """
 
     __slots__ = ("_mark", "_position", "address", "block", "layout")
@@ -100,7 +103,10 @@ class State:
         return int(self.block.nbytes)
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
-        """The plane called `name`, float32, as a view of this state. Raises KeyError for a name that is not in `names`."""
+        """The plane called `name`, float32, as a view of this state.
+
+        Raises KeyError for a name that is not in `names`.
+        """
         self._check()
         for plane, start in self._starts():
             if plane.name == name:
@@ -126,7 +132,10 @@ class State:
         return copy
 
     def copy_from(self, other: "State") -> None:
-        """Become equal to `other`, in place, also after an interrupted feed. Raises StateError for a state of another model."""
+        """Become equal to `other`, in place, also after an interrupted feed.
+
+        Raises StateError for a state of another model.
+        """
         if other.layout != self.layout:
             raise StateError("this state belongs to another model than the one it is copied to")
         other._check()
@@ -137,11 +146,12 @@ class State:
         self._position, self._mark = other._position, _FREE
 
     def save(self, path: str | Path, sync: bool = True, private: bool = False) -> None:
-        """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it (`load` will tell).
+        """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it
+        (`load` will tell).
 
         private  whether nobody but the user may read a new file; else the umask says who may.
-        The planes are F32 tensors under their names; the metadata says the model's fingerprint, the tokens seen so far
-        and a checksum of both and the numbers. Raises OSError where the file cannot be written.
+        The planes are F32 tensors under their names; the metadata says the model's fingerprint, the tokens
+        seen so far and a checksum of both and the numbers. Raises OSError where the file cannot be written.
         """
         self._check()
         metadata = {
@@ -166,9 +176,12 @@ class State:
 
 
 class Advance:
-    """States that move over so many tokens: all passes are made `with` it. Behind it they have moved, are untouched, or unusable.
+    """States that move over so many tokens: all passes are made `with` it.
 
-    Making it takes the states. Raises StateError, with all untouched, if one of them is unusable or taken already.
+    Behind it they have moved, are untouched, or unusable.
+
+    Making it takes the states. Raises StateError, with all untouched, if one of them is unusable or taken
+    already.
     """
 
     __slots__ = ("_counts", "_states")
@@ -262,7 +275,9 @@ def _check_owner(metadata: Mapping[str, str], layout: StateLayout) -> None:
 
 
 def _checked_tokens(metadata: Mapping[str, str], block: np.ndarray) -> int:
-    """How many tokens a state has read, as its file says; StateError unless the checksum fits and it is a number."""
+    """How many tokens a state has read, as its file says; StateError unless the checksum fits and it is a
+    number.
+    """
     notes = {key: value for key, value in metadata.items() if key != "checksum"}
     if metadata.get("checksum") != _checksum(notes, block):
         raise StateError(
@@ -276,7 +291,9 @@ def _checked_tokens(metadata: Mapping[str, str], block: np.ndarray) -> int:
 
 
 def _fill(state: State, content: np.ndarray, entries: Mapping[str, Entry]) -> None:
-    """Copy the planes that lie in a file's `content` into `state`; StateError where names, shapes or dtypes differ."""
+    """Copy the planes that lie in a file's `content` into `state`; StateError where names, shapes or dtypes
+    differ.
+    """
     for plane in state.layout.planes:
         entry = entries.get(plane.name)
         if entry is None or entry.shape != plane.shape or entry.dtype != "F32":

@@ -1,4 +1,6 @@
-"""Model files for the tests of `checkpoints`, made from nothing: canonical tensors, safetensors bytes, torch's zip."""
+"""Model files for the tests of `checkpoints`, made from nothing: canonical tensors, safetensors bytes,
+torch's zip.
+"""
 
 import json
 import zipfile
@@ -153,7 +155,9 @@ def zip_torch(
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray], wrapper: str = "") -> Path:
-    """A .pth of C-ordered float32, float16 or (as uint16) BF16 arrays; `wrapper` nests them in a dict under that name."""
+    """A .pth of C-ordered float32, float16 or (as uint16) BF16 arrays; `wrapper` nests them in a dict under
+    that name.
+    """
     items = {}
     for key, (name, array) in enumerate(tensors.items()):
         strides = tuple(step // array.itemsize for step in array.strides)

@@ -11,7 +11,8 @@ import pytest
 
 import rwkv_engine
 
-# caches of the tests' own, so that nothing comes from the user's or stays there; who sets this variable has chosen a place
+# caches of the tests' own, so that nothing comes from the user's or stays there; who sets this variable has
+# chosen a place
 os.environ.setdefault("XDG_CACHE_HOME", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "user"))
 
 
@@ -42,7 +43,9 @@ def tokenizer_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def load(checkpoints, tokenizer_file):
-    """load(version, dtype, threads=1, weights=None, **shape) -> (model, the float32 numbers that its file holds)."""
+    """load(version, dtype, threads=1, weights=None, **shape) -> (model, the float32 numbers that its file
+    holds).
+    """
 
     @functools.cache
     def make(version, dtype="F32", threads=1, weights=None, **shape):
@@ -62,7 +65,8 @@ def embedded():
 def rwkv(monkeypatch, capsys):
     """The command without a process of its own: quick, and with everything that is compiled already.
 
-    rwkv(*arguments, status=0, text="") -> what it printed; with a status of 2, the one line that it complained in.
+    rwkv(*arguments, status=0, text="") -> what it printed; with a status of 2, the one line that it
+    complained in.
     """
     from rwkv_engine_cli.app import main
 

@@ -1,4 +1,6 @@
-"""A hub of the test's own on 127.0.0.1: the part of the protocol that pulling uses, and the ways in which it can go wrong."""
+"""A hub of the test's own on 127.0.0.1: the part of the protocol that pulling uses, and the ways in which it
+can go wrong.
+"""
 
 import hashlib
 import http.server
@@ -13,13 +15,15 @@ COMMIT = "c0ffee" * 6 + "beef"
 class Hub:
     """What is served, what was asked, and what shall go wrong.
 
-    files    "owner/repo" -> {path: bytes}; .json files are served directly, others as large files behind a redirect.
+    files    "owner/repo" -> {path: bytes}; .json files are served directly, others as large files behind a
+             redirect.
     asked    (method, path, Range) of every request.
     cut      bytes after which the next answers of large files break off, one for each request.
     stall    bytes after which a large file's answer waits for good; `stalled` is set when it does.
     lie      path -> bytes sent in place of the file's own.
     status   path -> status with which it is refused.
-    url, elsewhere  of the hub, and of the host (the same, by another name) to which it sends those who want large files.
+    url, elsewhere  of the hub, and of the host (the same, by another name) to which it sends those who want
+                    large files.
     trusted  paths that were asked for with a token.
     endless  path -> a piece that is sent again and again, without a length; `sent` counts the bytes.
     encoding path -> what is said to be the encoding of its content.

@@ -1,4 +1,6 @@
-"""Small tokenizer.json files of the kinds that people bring: byte-level, SentencePiece with byte fallback, with gaps and ends."""
+"""Small tokenizer.json files of the kinds that people bring: byte-level, SentencePiece with byte fallback,
+with gaps and ends.
+"""
 
 import json
 
@@ -76,7 +78,9 @@ def sentencepiece(words, decoder=LLAMA):
 
 
 def write(folder, description, **beside):
-    """Put a tokenizer.json into a folder, and other files (`generation_config={...}`) beside it; the tokenizer's path."""
+    """Put a tokenizer.json into a folder, and other files (`generation_config={...}`) beside it; the
+    tokenizer's path.
+    """
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(description), "utf-8")
     for name, content in beside.items():

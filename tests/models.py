@@ -19,8 +19,9 @@ def random_model(
     ranks=(5, 6, 3, 7),
     layer0_residual="absent",
 ):
-    """name -> float32 array. ranks: low-rank widths (v7: w, a, v, g; v6: mixing, decay). layer0_residual: v7's unused tensors of layer 0,
-    "absent", "present" (as in other layers) or "dummy" (of another shape)."""
+    """name -> float32 array. ranks: low-rank widths (v7: w, a, v, g; v6: mixing, decay). layer0_residual:
+    v7's unused tensors of layer 0, "absent", "present" (as in other layers) or "dummy" (of another shape).
+    """
     make = _Maker(
         version, seed, layers, heads, head_size, ffn or 4 * heads * head_size, vocab, ranks, layer0_residual
     )

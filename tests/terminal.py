@@ -9,7 +9,9 @@ import pyte
 
 
 class Terminal:
-    """`rwkv` with these arguments on a screen of so many columns and rows; `text()` is all that was ever on it."""
+    """`rwkv` with these arguments on a screen of so many columns and rows; `text()` is all that was ever on
+    it.
+    """
 
     def __init__(self, arguments, columns=200, rows=40, **environment):
         self.screen = pyte.HistoryScreen(columns, rows, history=5000)

@@ -1,4 +1,6 @@
-"""The documentation does what it says: examples run, README's commands work in order, made pages are up to date, links lead somewhere."""
+"""The documentation does what it says: examples run, README's commands work in order, made pages are up to
+date, links lead somewhere.
+"""
 
 import os
 import re
@@ -48,7 +50,10 @@ def test_the_examples_of_a_page_run_one_after_another(page, tmp_path, monkeypatc
 
 
 def test_readme_leads_from_a_clone_to_a_text_in_one_shell(tmp_path):
-    """All blocks, typed one after another into one shell in a new folder. Only making the environment and pip are played."""
+    """All blocks, typed one after another into one shell in a new folder.
+
+    Only making the environment and pip are played.
+    """
     clone = tmp_path / "clone"
     clone.mkdir()
     (clone / "weights").symlink_to(ROOT / "weights")
@@ -79,8 +84,9 @@ def _mark(code):
 
 
 def _players(folder):
-    """A folder with a `python3` that makes an environment of the interpreter that runs this, whose pip only writes down what it is told;
-    outside of the environment pip refuses, as on Debian, and there is no rwkv."""
+    """A folder with a `python3` that makes an environment of the interpreter that runs this, whose pip only
+    writes down what it is told; outside of the environment pip refuses, as on Debian, and there is no rwkv.
+    """
     bin, inside, log = folder / "bin", folder / "inside", folder / "installed"
     bin.mkdir()
     inside.mkdir()

@@ -1,7 +1,8 @@
 """A family that is in no list of the engine: what one has to write to add a generation of RWKV.
 
-Time mix: a leaky sum per channel, s <- forget s + k, y = sigmoid(gate) s. Channel mix: V relu(K x)^2 plus a row of a table that
-is looked up by the token's id. Tests register it by one line, a row of `families.FAMILIES`.
+Time mix: a leaky sum per channel, s <- forget s + k, y = sigmoid(gate) s. Channel mix: V relu(K x)^2 plus a
+row of a table that is looked up by the token's id. Tests register it by one line, a row of
+`families.FAMILIES`.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,5 @@
-"""A weight format of the tests' own, as somebody would add one: its record, its type and its kernels, in plain loops.
+"""A weight format of the tests' own, as somebody would add one: its record, its type and its kernels, in
+plain loops.
 
 A row is a float32 scale and an integer of 8 bits for each number, padded to a multiple of 4 bytes.
 """

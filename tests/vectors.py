@@ -1,4 +1,6 @@
-"""Golden vectors of real trained models, where they are: RWKV_VECTORS, or ../shared/vectors beside the repository."""
+"""Golden vectors of real trained models, where they are: RWKV_VECTORS, or ../shared/vectors beside the
+repository.
+"""
 
 import os
 from pathlib import Path

@@ -1,1 +1,4 @@
-"""The embedded default model: `model.safetensors`, its `tokenizer.json`, and in `recipe` how both were made. See CARD.md."""
+"""The embedded default model: `model.safetensors`, its `tokenizer.json`, and in `recipe` how both were made.
+
+See CARD.md.
+"""

@@ -13,7 +13,8 @@ class Packing:
     """What a packed file of the engine's own (`packed_file`) knows besides its tensors.
 
     fingerprint  of the checkpoint that it was made of.
-    tokenizer    "world", "bytes", the text of a tokenizer.json, or None: found as for the checkpoint that it was made of.
+    tokenizer    "world", "bytes", the text of a tokenizer.json, or None: found as for the checkpoint that it
+                 was made of.
     template     name of the chat template, the text of one in Jinja, or None: found as for the checkpoint.
     """
 
@@ -64,6 +65,8 @@ class Checkpoint:
 
 
 def identity(path: Path) -> str:
-    """What tells one content of a file from any later one, without reading it: device, inode, bytes, times of the last changes."""
+    """What tells one content of a file from any later one, without reading it: device, inode, bytes, times of
+    the last changes.
+    """
     about = os.stat(path)
     return f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"

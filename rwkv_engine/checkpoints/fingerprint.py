@@ -1,4 +1,6 @@
-"""Names for the numbers in a checkpoint, the same in whatever container and naming they come: a quick one that samples, an exact one."""
+"""Names for the numbers in a checkpoint, the same in whatever container and naming they come: a quick one
+that samples, an exact one.
+"""
 
 import contextlib
 import functools
@@ -22,7 +24,8 @@ from rwkv_engine.system.pages import give_back, mapped_file
 VERSION = 2
 #: values up to which all of a tensor are taken
 WHOLE = 4096
-#: of a larger one: how many runs of neighbours, at least, one more for so many values, at most; and values of a run
+#: of a larger one: how many runs of neighbours, at least, one more for so many values, at most; and values of
+#: a run
 LEAST, SHARE, MOST, RUN = 8, 1 << 18, 1024, 8
 #: seconds after a change within which another one might leave a file's times as they are
 UNSETTLED = 0.1
@@ -31,13 +34,14 @@ UNSETTLED = 0.1
 def fingerprint(checkpoint: Checkpoint) -> str:
     """SHA-256, as 64 hexadecimal digits, of what tells this model from others: by it a state knows its model.
 
-    Covered, in order of the canonical names: name, shape without axes of length 1, element type, and values in C order as
-    little-endian float32: of a tensor of up to 4,096 all, of a larger one runs of 8 at places drawn by lot, one in each of 8
-    to 1,024 equal parts, the first and the last of all among them. So another fine-tuning changes it, and any change of a
-    quarter of a tensor in one piece; one of a few values of a large matrix may not: `digests` tells that. The same elements in
-    another container or layout give the same fingerprint. Not covered: metadata, tokenizer, `time_state`, and v0, v1, v2 of
-    block 0. Little is read: 4,000 runs and the small tensors of a 0.4B model.
-    A packed file has its source's fingerprint: the same model in another format, whose states are of use to both.
+    Covered, in order of the canonical names: name, shape without axes of length 1, element type, and values
+    in C order as little-endian float32: of a tensor of up to 4,096 all, of a larger one runs of 8 at places
+    drawn by lot, one in each of 8 to 1,024 equal parts, the first and the last of all among them. So another
+    fine-tuning changes it, and any change of a quarter of a tensor in one piece; one of a few values of a
+    large matrix may not: `digests` tells that. The same elements in another container or layout give the same
+    fingerprint. Not covered: metadata, tokenizer, `time_state`, and v0, v1, v2 of block 0. Little is read:
+    4,000 runs and the small tensors of a 0.4B model. A packed file has its source's fingerprint: the same
+    model in another format, whose states are of use to both.
     """
     if checkpoint.packing:
         return checkpoint.packing.fingerprint
@@ -50,10 +54,12 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def digests(checkpoint: Checkpoint) -> tuple[str, str]:
-    """(`fingerprint`, SHA-256 of every number but `time_state`): any change of a number gives another second one.
+    """(`fingerprint`, SHA-256 of every number but `time_state`): any change of a number gives another second
+    one.
 
-    The whole checkpoint is read for it, so both are remembered in the user's cache folder for the very files that were read: by
-    device, inode, bytes, and the times at which their content, and anything else about them, was last changed.
+    The whole checkpoint is read for it, so both are remembered in the user's cache folder for the very files
+    that were read: by device, inode, bytes, and the times at which their content, and anything else about
+    them, was last changed.
     """
     memory = None
     if checkpoint.identities:
@@ -102,8 +108,11 @@ def _sample(tensor: Tensor) -> np.ndarray:
 
 
 def _read(bits: np.ndarray) -> np.ndarray | None:
-    """The values at `_places` of a contiguous view of a mapped file, not read where it is mapped: there each would bring in 16 pages,
-    which would count as memory of this process. None for what is no such view, or where files cannot be read at a place."""
+    """The values at `_places` of a contiguous view of a mapped file, not read where it is mapped: there each
+    would bring in 16 pages, which would count as memory of this process.
+
+    None for what is no such view, or where files cannot be read at a place.
+    """
     file = mapped_file(bits)
     if file is None or not bits.flags.c_contiguous or not hasattr(os, "pread"):
         return None
@@ -115,7 +124,9 @@ def _read(bits: np.ndarray) -> np.ndarray | None:
 
 @functools.lru_cache(maxsize=64)
 def _runs(size: int) -> list[int]:
-    """Where runs of RUN values begin in a tensor of `size`: one in each equal part, the first and the last of all among them."""
+    """Where runs of RUN values begin in a tensor of `size`: one in each equal part, the first and the last of
+    all among them.
+    """
     count = min(max(size // SHARE, LEAST), MOST)
     width = size // count
     number = np.arange(count, dtype=np.uint64)

@@ -19,7 +19,8 @@ ENDINGS = (".safetensors", ".st", ".pth", ".gguf")
 def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
     """The files to open, and the tensor names an index promises (none where there is no index).
 
-    Raises CheckpointError (no such path, a damaged index) and UnknownLayout (a folder with no model, or with several).
+    Raises CheckpointError (no such path, a damaged index) and UnknownLayout (a folder with no model, or with
+    several).
     """
     try:
         if path.is_dir():
@@ -60,7 +61,10 @@ def _files_in(path: Path) -> tuple[list[Path], frozenset[str]]:
 
 
 def _parts(path: Path, found: list[Path], parts: list[re.Match[str]]) -> tuple[list[Path], frozenset[str]]:
-    """All parts of one model without an index. Raises CheckpointError where some are missing, UnknownLayout for a split GGUF."""
+    """All parts of one model without an index.
+
+    Raises CheckpointError where some are missing, UnknownLayout for a split GGUF.
+    """
     count = int(parts[0][3])
     if parts[0][4] == ".gguf" and count > 1:
         raise UnknownLayout(f"{path} holds {len(found)} of {count} parts of a GGUF; {_whole(parts[0])}.")

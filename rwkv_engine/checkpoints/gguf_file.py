@@ -60,10 +60,11 @@ class Quantized:
 
 
 def open_gguf(path: Path) -> Contents:
-    """The tensors of one GGUF file under llama.cpp's names, checked and mapped; quantized ones are F32 when read.
+    """The tensors of one GGUF file under llama.cpp's names, checked and mapped; quantized ones are F32 when
+    read.
 
-    Raises CheckpointError (damaged or truncated file, an element type that `gguf` cannot decode), UnknownLayout
-    (another architecture), MissingExtra (quantized tensors without the package `gguf`).
+    Raises CheckpointError (damaged or truncated file, an element type that `gguf` cannot decode),
+    UnknownLayout (another architecture), MissingExtra (quantized tensors without the package `gguf`).
     """
     data = map_file(path)
     infos, metadata = read_gguf_header(path, data)
@@ -127,7 +128,9 @@ def _package(path: Path) -> ModuleType:
 
 
 def _kind(path: Path, name: str, number: int, gguf: ModuleType) -> tuple[Any, int, int]:
-    """(type, elements a block, bytes a block) of a ggml element type, after decoding one block of zeros to try it."""
+    """(type, elements a block, bytes a block) of a ggml element type, after decoding one block of zeros to
+    try it.
+    """
     try:
         kind = gguf.GGMLQuantizationType(number)
         block, size = gguf.GGML_QUANT_SIZES[kind]

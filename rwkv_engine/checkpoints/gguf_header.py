@@ -1,12 +1,14 @@
 """Read the header of a GGUF file: notes and where each tensor lies.
 
     "GGUF", u32 version (2 or 3), u64 tensors, u64 notes, all little-endian
-    notes      text key, u32 kind, value; text is u64 length and UTF-8; an array is u32 kind, u64 length, items
-    tensors    text name, u32 axes, u64 lengths (fastest axis first), u32 element type, u64 offset into the data
+    notes      text key, u32 kind, value; text is u64 length and UTF-8; an array is u32 kind, u64 length,
+               items
+    tensors    text name, u32 axes, u64 lengths (fastest axis first), u32 element type, u64 offset into the
+               data
     data       begins at the next multiple of the note general.alignment (32)
 
-The header is read here and not by the `gguf` package, whose reader takes a length as it stands and can run away on a
-damaged file. Source: github.com/ggml-org/ggml, docs/gguf.md.
+The header is read here and not by the `gguf` package, whose reader takes a length as it stands and can run
+away on a damaged file. Source: github.com/ggml-org/ggml, docs/gguf.md.
 """
 
 import struct
@@ -29,7 +31,9 @@ AXES_LIMIT = 4
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One row of the header: `shape` slowest axis first, `kind` a ggml element type, `start` a byte of the file."""
+    """One row of the header: `shape` slowest axis first, `kind` a ggml element type, `start` a byte of the
+    file.
+    """
 
     shape: tuple[int, ...]
     kind: int
@@ -37,7 +41,8 @@ class TensorInfo:
 
 
 class _Cursor:
-    """Takes numbers and text off the file one after another; moves only forward, never past the end of a header's bounds.
+    """Takes numbers and text off the file one after another; moves only forward, never past the end of a
+    header's bounds.
 
     In a sparse file any count is true and costs its maker nothing.
     """
@@ -87,10 +92,13 @@ class _Cursor:
 
 
 def read_gguf_header(path: Path, data: np.ndarray) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Parse a mapped GGUF file; returns (name -> TensorInfo, notes as text). Arrays among the notes are left out.
+    """Parse a mapped GGUF file; returns (name -> TensorInfo, notes as text).
+
+    Arrays among the notes are left out.
 
     data  uint8 [size], the whole file.
-    Raises CheckpointError for a damaged header; whether tensors end inside the file is for the caller to check.
+    Raises CheckpointError for a damaged header; whether tensors end inside the file is for the caller to
+    check.
     """
     cursor = _Cursor(data)
     try:

@@ -75,8 +75,10 @@ class Layout:
     block   what stands before a block's number: "blocks.", "layers.", "blk.".
     top     names outside the blocks -> Rule; targets are whole canonical names.
     tails   names inside a block, after its number -> Rule; targets are what follows `blocks.N.`.
-    keeps   True: a name in neither table stays as it is. False: it is refused, lest it be part of the formula.
-    finish  (canonical tensors, contents, folder of the file) -> the tensors, after what no single name can decide.
+    keeps   True: a name in neither table stays as it is. False: it is refused, lest it be part of the
+            formula.
+    finish  (canonical tensors, contents, folder of the file) -> the tensors, after what no single name can
+            decide.
     """
 
     name: str
@@ -89,8 +91,9 @@ class Layout:
 
 
 def renamed(path: Path, layout: Layout, tensors: Tensors) -> dict[str, Tensor]:
-    """Every tensor under its canonical name; raises UnknownLayout, WrongShape, and CheckpointError for a name that
-    is reached twice."""
+    """Every tensor under its canonical name; raises UnknownLayout, WrongShape, and CheckpointError for a name
+    that is reached twice.
+    """
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for target, changed in _canonical(path, layout, name, tensor):

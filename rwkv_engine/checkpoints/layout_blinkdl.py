@@ -1,8 +1,8 @@
 """BlinkDL's own names, and web-rwkv's: nearly the same, but with low-rank matrices the other way round.
 
-Sources: RWKV-LM@524481d, the models' own names; github.com/cryscan/web-rwkv, convert_safetensors.py: `time_faaaa`
-becomes `time_first` and `time_maa` `time_mix`, the low-rank matrices and time_state are transposed, and v5.1's decay is
-repeated to [H, N], which is v5.2's shape and the same formula.
+Sources: RWKV-LM@524481d, the models' own names; github.com/cryscan/web-rwkv, convert_safetensors.py:
+`time_faaaa` becomes `time_first` and `time_maa` `time_mix`, the low-rank matrices and time_state are
+transposed, and v5.1's decay is repeated to [H, N], which is v5.2's shape and the same formula.
 """
 
 from pathlib import Path
@@ -35,7 +35,9 @@ def _is_turned_v7(tensors: Tensors) -> bool:
 
 
 def _oriented(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
-    """Low-rank matrices in BlinkDL's orientation, decided by shape, square ones as the others; time_state turned back."""
+    """Low-rank matrices in BlinkDL's orientation, decided by shape, square ones as the others; time_state
+    turned back.
+    """
     told = _low_rank(tensors)
     common = any(told.values())
     result = dict(tensors)

@@ -1,8 +1,9 @@
 """llama.cpp's names for RWKV-6 and RWKV-7 in GGUF files.
 
-Sources: llama.cpp, gguf-py/gguf/constants.py (names) and convert_hf_to_gguf.py, Rwkv6Model and Rwkv7Model (what the
-writer did): low-rank matrices are transposed, the token-shift weights of a layer are fused into one tensor, v7's r_k
-is flat, and v6's att.output and ffn.value of layer n are divided by 2^(n // rescale_every_n_layers).
+Sources: llama.cpp, gguf-py/gguf/constants.py (names) and convert_hf_to_gguf.py, Rwkv6Model and Rwkv7Model
+(what the writer did): low-rank matrices are transposed, the token-shift weights of a layer are fused into one
+tensor, v7's r_k is flat, and v6's att.output and ffn.value of layer n are divided by 2^(n //
+rescale_every_n_layers).
 """
 
 from math import prod

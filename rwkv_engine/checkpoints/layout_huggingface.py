@@ -1,4 +1,5 @@
-"""The names of Hugging Face folders: RwkvForCausalLM (v4), its v5 and v6 remote code, and fla's RWKV7ForCausalLM.
+"""The names of Hugging Face folders: RwkvForCausalLM (v4), its v5 and v6 remote code, and fla's
+RWKV7ForCausalLM.
 
 A leading "rwkv." or "model." is taken off before these tables are asked. Sources: transformers, models/rwkv;
 flash-linear-attention, utils/convert_from_rwkv7.py and fla/layers/rwkv7.py: there the low-rank pairs are

@@ -35,7 +35,10 @@ REFUSED = (
 
 
 def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]]:
-    """(the layout's name, tensors under BlinkDL's names). Raises UnknownLayout, WrongShape, CheckpointError."""
+    """(the layout's name, tensors under BlinkDL's names).
+
+    Raises UnknownLayout, WrongShape, CheckpointError.
+    """
     tensors = bare(path, contents.tensors)
     _refuse_relatives(path, tensors)
     if contents.packing is not None:

@@ -1,4 +1,6 @@
-"""The names of BlinkDL's tensors, once: of which layer one is, which are matrices, low-rank halves, or tuned states."""
+"""The names of BlinkDL's tensors, once: of which layer one is, which are matrices, low-rank halves, or tuned
+states.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +10,8 @@ from rwkv_engine.numbers.tensor import Tensor
 EMBEDDING, HEAD = "emb.weight", "head.weight"
 #: tokens of a vocabulary from which on the head is quantized too
 SMALL_VOCABULARY = 8192
-#: low-rank halves, as the time mix calls them -> the axis that has the model's width C: of first halves [C, R] it is the first
+#: low-rank halves, as the time mix calls them -> the axis that has the model's width C: of first halves [C,
+#: R] it is the first
 WIDTH_AXIS = {
     "time_maa_w1": 0, "time_maa_w2": 2, "time_decay_w1": 0, "time_decay_w2": 1,
     "w1": 0, "w2": 1, "a1": 0, "a2": 1, "v1": 0, "v2": 1, "g1": 0, "g2": 1,
@@ -24,7 +27,9 @@ def layer_of(name: str) -> int | None:
 
 
 def is_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is one of the matrices that a model's weight format is about: all but the embedding and the low-rank pairs."""
+    """Whether a tensor is one of the matrices that a model's weight format is about: all but the embedding
+    and the low-rank pairs.
+    """
     return name.endswith(".weight") and len(tensor.shape) == 2 and name != EMBEDDING
 
 
@@ -36,7 +41,8 @@ def matrices(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 def keeps_its_precision(name: str, tensor: Tensor) -> bool:
     """Whether a matrix is left as it is when a model is quantized: the head of a small vocabulary.
 
-    Its rounding goes straight to the logits (measured: 99 % of what 8 bits lose in a small RWKV-7), and it is few bytes.
+    Its rounding goes straight to the logits (measured: 99 % of what 8 bits lose in a small RWKV-7), and it is
+    few bytes.
     """
     return name == HEAD and tensor.shape[0] < SMALL_VOCABULARY
 
@@ -72,5 +78,7 @@ def is_time_state(name: str) -> bool:
 
 
 def is_unread(name: str) -> bool:
-    """Whether a tensor is present, absent or a dummy in files of one model, because no formula reads it: layer 0's v0, v1, v2 of RWKV-7."""
+    """Whether a tensor is present, absent or a dummy in files of one model, because no formula reads it:
+    layer 0's v0, v1, v2 of RWKV-7.
+    """
     return _UNREAD.fullmatch(name) is not None

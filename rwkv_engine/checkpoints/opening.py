@@ -34,10 +34,10 @@ OPENERS: dict[str, Callable[[Path], Contents]] = {
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open a model, whatever container and naming it comes in; nothing but headers is read.
 
-    path     a file (safetensors, web-rwkv .st, BlinkDL .pth, GGUF; told by content, not by ending) or a folder that
-             holds one model, in shards or whole.
-    Raises   UnknownLayout (readable, but no RWKV model), CheckpointError (missing, truncated or damaged file),
-             MissingExtra (GGUF without the package `gguf`).
+    path     a file (safetensors, web-rwkv .st, BlinkDL .pth, GGUF; told by content, not by ending) or a
+             folder that holds one model, in shards or whole.
+    Raises   UnknownLayout (readable, but no RWKV model), CheckpointError (missing, truncated or damaged
+             file), MissingExtra (GGUF without the package `gguf`).
     """
     path = Path(path)
     with about(path):
@@ -66,7 +66,10 @@ def _open_file(path: Path) -> Contents:
 
 
 def container_of(path: Path) -> str:
-    """A key of OPENERS, told by the file's first bytes. Raises UnknownLayout, or CheckpointError for an empty file."""
+    """A key of OPENERS, told by the file's first bytes.
+
+    Raises UnknownLayout, or CheckpointError for an empty file.
+    """
     start = map_file(path)[:16].tobytes()
     if not start:
         raise CheckpointError(f"{path} is empty; copy the file again.")

@@ -1,10 +1,12 @@
 """The engine's own file: a model whose matrices lie as the kernels read them, so that loading copies nothing.
 
-A safetensors file. Float tensors keep BlinkDL's names, types and orientation, except those in "turned", which are stored with their
-axes exchanged, as the kernels want them. A packed matrix is a U8 tensor under its name, in the shape that its format gives it. The
-tokenizer is the U8 tensor "tokenizer.json" (UTF-8) or only a name. The metadata's one note, KEY, is a JSON object:
+A safetensors file. Float tensors keep BlinkDL's names, types and orientation, except those in "turned", which
+are stored with their axes exchanged, as the kernels want them. A packed matrix is a U8 tensor under its name,
+in the shape that its format gives it. The tokenizer is the U8 tensor "tokenizer.json" (UTF-8) or only a name.
+The metadata's one note, KEY, is a JSON object:
 
-    {"version": 2, "fingerprint": of the source, "tokenizer": "world" | "bytes" | "tokenizer.json" | null, "template": name,
+    {"version": 2, "fingerprint": of the source, "tokenizer": "world" | "bytes" | "tokenizer.json" | null,
+    "template": name,
      "formats": {format: {name: [rows, cols]}}, "turned": [names]}
 
 In version 1, the one format there was stood under its own name in the place of "formats".
@@ -46,7 +48,10 @@ class _Notes:
 def packed_contents(
     path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: Mapping[str, str]
 ) -> Contents:
-    """The contents of a packed file whose header has been checked. Raises CheckpointError for notes that do not fit the tensors."""
+    """The contents of a packed file whose header has been checked.
+
+    Raises CheckpointError for notes that do not fit the tensors.
+    """
     notes = _notes(path, metadata[KEY])
     tensors: dict[str, Tensor] = {}
     packing = notes.packing

@@ -1,4 +1,6 @@
-"""Names that may stand in the pickle of a .pth: of torch's storages and element types, and of what trainers save beside tensors."""
+"""Names that may stand in the pickle of a .pth: of torch's storages and element types, and of what trainers
+save beside tensors.
+"""
 
 #: torch's storage classes -> element type
 STORAGES = {
@@ -6,7 +8,8 @@ STORAGES = {
     "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
 }  # fmt: skip
 
-#: what trainers save beside tensors: rng states, losses, shapes, devices, options; nothing of it is made or called
+#: what trainers save beside tensors: rng states, losses, shapes, devices, options; nothing of it is made or
+#: called
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 UNREAD = frozenset(
     {

@@ -1,8 +1,8 @@
 """Read the pickle inside a .pth as data: a small stack machine that can build records and nothing else.
 
-A pickle is a program, and Python's own unpickler calls whatever that program names. Here nothing is ever imported,
-looked up or called: a name from ALLOWED becomes a `Symbol`, "calling" one gives one of the records below, every
-other name and every other instruction is refused. Work and memory are bounded by `OPCODES_LIMIT`.
+A pickle is a program, and Python's own unpickler calls whatever that program names. Here nothing is imported,
+looked up or called. A name from ALLOWED becomes a `Symbol`; "calling" one gives one of the records below. Every
+other name or instruction is refused. `OPCODES_LIMIT` bounds work and memory.
 
 Opcodes: Python's `pickletools`. What torch writes: torch/serialization.py and torch/_utils.py, BSD-3-Clause.
 """
@@ -58,7 +58,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Something else that trainers save beside the tensors, such as a number of numpy's; what it holds is let go."""
+    """Something else that trainers save beside the tensors, such as a numpy number; its content is dropped."""
 
     name: str
 
@@ -96,7 +96,7 @@ def read_pickle(content: bytes) -> Any:
 
 
 def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
-    """(opcode's name, its argument) in turn; an opcode that is not served is refused before its argument is looked at."""
+    """(opcode's name, its argument) in turn; an unknown opcode is refused before its argument is read."""
     file = io.BytesIO(content)
     for _ in range(OPCODES_LIMIT):
         opcode = OPCODES.get(file.read(1))
@@ -189,7 +189,7 @@ def _put(target: dict[Any, Any], pairs: list[Any]) -> None:
 
 
 def _build(stack: list[Any]) -> None:
-    """Attributes for an object: torch gives an OrderedDict its `_metadata` so, numpy a dtype its byte order. Dropped."""
+    """Drop attributes of an object, such as an OrderedDict's `_metadata` or the byte order of a numpy dtype."""
     stack.pop()
     if type(stack[-1]) is not Unread:
         _container(stack, dict)
@@ -280,7 +280,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 CALLED = ALLOWED.keys() | UNREAD
 KEYS = (str, int, float, bool, bytes, type(None))
 
-#: opcodes whose argument is the object; those of the text protocol 0, which torch does not write, are left out
+#: opcodes whose argument is the object; torch does not write the text protocol 0, so its opcodes are left out
 PUSHED = frozenset(
     "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
 )

@@ -1,4 +1,6 @@
-"""Open safetensors files: tensors as views of the mapped file, after its header has been checked (`numbers.container`)."""
+"""Open safetensors files: tensors as views of the mapped file, after its header has been checked
+(`numbers.container`).
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +25,10 @@ def open_safetensors(path: Path) -> Contents:
 def float_contents(
     path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: dict[str, str]
 ) -> Contents:
-    """`open_safetensors` of a mapped file whose header has been checked. Raises CheckpointError for an element type it cannot run."""
+    """`open_safetensors` of a mapped file whose header has been checked.
+
+    Raises CheckpointError for an element type it cannot run.
+    """
     for name, entry in entries.items():
         require_dtype(path, name, entry.dtype)
     tensors = {n: mapped_tensor(data, n, e.dtype, e.start, e.shape) for n, e in entries.items()}

@@ -1,7 +1,9 @@
-"""Tuned initial states: files with `blocks.N.att.time_state` [H, N, N] alone, for a model that lies elsewhere.
+"""Tuned initial states: files with `blocks.N.att.time_state` [H, N, N] alone, for a model that lies
+elsewhere.
 
-BlinkDL's trainers write them as .pth; a safetensors file of the same names is read as well. Value channels come before key
-channels, whatever the family: RWKV-5 and 6 turn the matrices on loading, RWKV-7 does not (ChatRWKV@965e40b, rwkv_pip_package).
+BlinkDL's trainers write them as .pth; a safetensors file of the same names is read as well. Value channels
+come before key channels, whatever the family: RWKV-5 and 6 turn the matrices on loading, RWKV-7 does not
+(ChatRWKV@965e40b, rwkv_pip_package).
 """
 
 from pathlib import Path
@@ -18,10 +20,11 @@ from rwkv_engine.numbers.tensor import Tensor
 
 
 def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
-    """The tensors of a file that holds a `time_state` and nothing else, in the order of layers; nothing is read yet.
+    """The tensors of a file that holds a `time_state` and nothing else, in the order of layers; nothing is
+    read yet.
 
-    Raises UnknownLayout (other tensors), MissingTensor (a layer is left out), WrongShape (layers differ, or no [H, N, N]),
-    CheckpointError (damaged).
+    Raises UnknownLayout (other tensors), MissingTensor (a layer is left out), WrongShape (layers differ, or
+    no [H, N, N]), CheckpointError (damaged).
     """
     path = Path(path)
     if not path.is_file():
@@ -46,7 +49,10 @@ def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
 
 
 def write_time_state(path: str | Path, layers: np.ndarray) -> None:
-    """Write [L, H, value, key] float32 as a time_state in safetensors, whole or not at all. Raises CheckpointError."""
+    """Write [L, H, value, key] float32 as a time_state in safetensors, whole or not at all.
+
+    Raises CheckpointError.
+    """
     write_safetensors(
         path, {time_state(n): stored(time_state(n), "F32", matrix) for n, matrix in enumerate(layers)}
     )

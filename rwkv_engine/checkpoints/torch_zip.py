@@ -1,4 +1,5 @@
-"""Read the .pth files of `torch.save` (1.6 or newer) without torch: a zip archive whose tensors are used in place.
+"""Read the .pth files of `torch.save` (1.6 or newer) without torch: a zip archive whose tensors are used in
+place.
 
     <root>/data.pkl      a pickle: dict of names to tensors, each a storage, an offset, a shape and strides
     <root>/data/<key>    the elements of one storage, stored without compression
@@ -25,7 +26,8 @@ from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 
 PICKLE_LIMIT = 4 << 20  #: bytes; a checkpoint of 1,000 tensors takes about 150,000
-#: bytes of a zip directory; a checkpoint of 1,000 tensors takes about 100,000, and listing one takes ten times its length
+#: bytes of a zip directory; a checkpoint of 1,000 tensors takes about 100,000, and listing one takes ten
+#: times its length
 DIRECTORY_LIMIT = 2 << 20
 WRAPPERS = (
     "state_dict",
@@ -38,7 +40,9 @@ LOCAL_HEADER = struct.Struct("<4s5H3L2H")  #: a zip entry's own header, at the p
 
 
 class _Bounded:
-    """A file of which `zipfile` reads no directory that is longer than any checkpoint's: it would take all of it apart first."""
+    """A file of which `zipfile` reads no directory that is longer than any checkpoint's: it would take all of
+    it apart first.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.seek, self.tell = file, file.seek, file.tell
@@ -53,8 +57,8 @@ class _Bounded:
 def open_torch_zip(path: Path) -> Contents:
     """The tensors of one .pth, checked and mapped, none read; nothing in the file can run.
 
-    Raises CheckpointError (damaged archive, a pickle that asks for more than tensors, a tensor outside its storage,
-    an element type other than F32, F16 and BF16) and UnknownLayout (a zip that torch did not write).
+    Raises CheckpointError (damaged archive, a pickle that asks for more than tensors, a tensor outside its
+    storage, an element type other than F32, F16 and BF16) and UnknownLayout (a zip that torch did not write).
     """
     data = map_file(path)
     entries, root = _entries(path)
@@ -136,9 +140,11 @@ def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: in
 
 
 def _state_dict(path: Path, found: Any) -> dict[str, Stored]:
-    """The tensors of the model by name: of the object itself, or of the one dict in it under a name that trainers use.
+    """The tensors of the model by name: of the object itself, or of the one dict in it under a name that
+    trainers use.
 
-    Names of a model's tensors have dots in them. What else trainers save (rng_state, loss, step) has none, and is left out.
+    Names of a model's tensors have dots in them. What else trainers save (rng_state, loss, step) has none,
+    and is left out.
     """
     if isinstance(found, dict):
         inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)]

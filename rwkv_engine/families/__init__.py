@@ -13,7 +13,9 @@ FAMILIES: tuple[Family, ...] = (v7.FAMILY, v6.FAMILY, v5.FAMILY, v4.FAMILY)
 
 
 def detect(tensors: Mapping[str, Tensor]) -> Family:
-    """The family whose tensors these are (BlinkDL's names), by names and shapes alone; UnknownLayout if none's."""
+    """The family whose tensors these are (BlinkDL's names), by names and shapes alone; UnknownLayout if
+    none's.
+    """
     for family in FAMILIES:
         if family.marks(tensors):
             return family
@@ -24,7 +26,10 @@ def detect(tensors: Mapping[str, Tensor]) -> Family:
 
 
 def config_of(checkpoint: Checkpoint) -> ModelConfig:
-    """A checkpoint's family and sizes, by names and shapes alone. Raises CheckpointError, which names the file."""
+    """A checkpoint's family and sizes, by names and shapes alone.
+
+    Raises CheckpointError, which names the file.
+    """
     with about(checkpoint.path):
         return detect(checkpoint.tensors).infer(checkpoint.tensors)
 

@@ -35,8 +35,11 @@ def prepare_ends(load: Loader, config: ModelConfig) -> Ends:
 
 @kernel
 def embed(lane, x, w, rows):
-    """x [T, C] <- ln0(embedding rows), this lane's share of the tokens: each row is read when it is needed, never folded. Ends with a
-    barrier."""
+    """x [T, C] <- ln0(embedding rows), this lane's share of the tokens: each row is read when it is needed,
+    never folded.
+
+    Ends with a barrier.
+    """
     start, stop = share(lane, rows.shape[0])
     for t in range(start, stop):
         read_row(x[t], w.emb, 0, rows[t])
@@ -46,7 +49,9 @@ def embed(lane, x, w, rows):
 
 @kernel
 def project(lane, now, w, h, x):
-    """The logits of a Pass <- head(ln_out(x [T, C])) of the wanted tokens; h is a work array [T, C]. Ends with a barrier.
+    """The logits of a Pass <- head(ln_out(x [T, C])) of the wanted tokens; h is a work array [T, C].
+
+    Ends with a barrier.
 
     Its word FINITE becomes 0 if a logit is not finite.
     """

@@ -1,4 +1,6 @@
-"""What the families with matrix-valued heads (v5, v6, v7) share: the planes of their states, and who works on which head."""
+"""What the families with matrix-valued heads (v5, v6, v7) share: the planes of their states, and who works on
+which head.
+"""
 
 from typing import Any
 
@@ -24,7 +26,8 @@ def heads_planes(config: ModelConfig) -> tuple[Plane, ...]:
 
 
 def one_head(lane: Any, w: Any, s: Any, layer: int, head: int, memory: Any, first: int, last: int) -> None:
-    """s.out [T, C] <- what head `head` makes of tokens [first, last), HEAD_TOKENS at most; its state memory [N, N] moves on.
+    """s.out [T, C] <- what head `head` makes of tokens [first, last), HEAD_TOKENS at most; its state memory
+    [N, N] moves on.
 
     A family registers its own with `program.of`. lane.room has place for HEAD_VECTORS vectors [N].
     """
@@ -33,7 +36,8 @@ def one_head(lane: Any, w: Any, s: Any, layer: int, head: int, memory: Any, firs
 
 @inlined
 def each_head(lane, w, s, layer, now):
-    """`one_head` for every head of every sequence of a Pass, shared among the lanes by tickets; ends with a barrier.
+    """`one_head` for every head of every sequence of a Pass, shared among the lanes by tickets; ends with a
+    barrier.
 
     w.heads  H.     s.out  [T, C].
     """

@@ -1,4 +1,6 @@
-"""`Loader`: a checkpoint's tensors, checked against the shapes a family expects and put into the weights' formats."""
+"""`Loader`: a checkpoint's tensors, checked against the shapes a family expects and put into the weights'
+formats.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -41,9 +43,11 @@ class Loader:
 
     tensors  BlinkDL's names.
     layers   L.
-    weights  name of the matrices' format, or None for the checkpoint's own; `format` is the one that it comes to.
+    weights  name of the matrices' format, or None for the checkpoint's own; `format` is the one that it comes
+             to.
     owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
-    unread_bytes  of the owners, how many a token does not read: embeddings, of which it reads one row, and empty places.
+    unread_bytes  of the owners, how many a token does not read: embeddings, of which it reads one row, and
+                  empty places.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], layers: int, weights: str | None) -> None:
@@ -73,7 +77,9 @@ class Loader:
         return np.stack([self.norm(f"blocks.{layer}.{suffix}", width) for layer in range(self.layers)])
 
     def mixes(self, suffixes: Sequence[str], width: int, complement: bool = False) -> np.ndarray:
-        """[L, K, C] float32: the token-shift weights of K inputs, as the share of the previous token (1 - m of v4 and v5)."""
+        """[L, K, C] float32: the token-shift weights of K inputs, as the share of the previous token (1 - m
+        of v4 and v5).
+        """
         stacked = np.stack([self.vectors(suffix, width) for suffix in suffixes], axis=1)
         return np.float32(1) - stacked if complement else stacked
 
@@ -105,7 +111,9 @@ class Loader:
         return self.small(turned)
 
     def low_rank_out(self, wanted: Sequence[tuple[str, int]], width: int, heads: int) -> list[Any]:
-        """Second halves [R, C] of low-rank pairs that one stage reads together, cut by heads: (suffix, the first layer that has it)."""
+        """Second halves [R, C] of low-rank pairs that one stage reads together, cut by heads: (suffix, the
+        first layer that has it).
+        """
         shapes = [self._pair(suffix, first)[0].shape for suffix, first in wanted]
         ranks = [shape[0] if shape else 0 for shape in shapes]
         layers = [
@@ -122,7 +130,9 @@ class Loader:
         return self._keep(self._small(tensors).pack(tensors))
 
     def heads(self, layers: Sequence[Sequence[Tensor | None]], heads: int) -> list[Any]:
-        """Second halves [R, C], of each layer those that one stage reads together, cut by heads; see `formats.rows.packed_heads`."""
+        """Second halves [R, C], of each layer those that one stage reads together, cut by heads; see
+        `formats.rows.packed_heads`.
+        """
         tensors = [tensor for layer in layers for tensor in layer if tensor]
         for pair in zip(*layers, strict=True):
             first, *others = (tensor for tensor in pair if tensor)
@@ -152,7 +162,9 @@ class Loader:
         return [find(self.tensors, f"blocks.{layer}.{suffix}") for layer in range(first, self.layers)]
 
     def _small(self, tensors: Sequence[Tensor]) -> Format:
-        """Low-rank matrices are few and sensitive: they keep the checkpoint's own precision whatever the others become."""
+        """Low-rank matrices are few and sensitive: they keep the checkpoint's own precision whatever the
+        others become.
+        """
         return own_format([_plain(tensor) for tensor in tensors])
 
     def _checked(self, name: str, rows: int, cols: int) -> Tensor:

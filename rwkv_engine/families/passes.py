@@ -1,5 +1,7 @@
-"""What the lanes are told of one pass over the weights, in words that stay where they are: a program that waits for its next call
-finds it there, and nothing of it is handed over by Python's ways of calling, which take longer than a stage of a small model."""
+"""What the lanes are told of one pass over the weights, in words that stay where they are: a program that
+waits for its next call finds it there, and nothing of it is handed over by Python's ways of calling, which
+take longer than a stage of a small model.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +12,8 @@ from rwkv_engine.kernels._jit import kernel, viewing
 from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.numbers.shapes import CHUNK
 
-#: places of single words; behind them the tokens, their rows, the wanted ones, the states' addresses and the spans, each as long as it is
+#: places of single words; behind them the tokens, their rows, the wanted ones, the states' addresses and the
+#: spans, each as long as it is
 TOKENS, SEQUENCES, WANTED, VOCAB, LOGITS, FINITE, LISTS = range(7)
 SIZE = LISTS + 5 * CHUNK + 1
 
@@ -21,9 +24,11 @@ class Pass(NamedTuple):
     tokens   [T] int64: the ids of the tokens of B sequences, one sequence after another.
     rows     [T] int64: the rows of the embedding in which their vectors are, which need not be the ids.
     spans    [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
-    states   [B] int64: addresses of the sequences' blocks.   wanted  [W] int64: the tokens whose logits are computed.
+    states   [B] int64: addresses of the sequences' blocks.   wanted  [W] int64: the tokens whose logits are
+             computed.
     logits   [W, V] float32.                                  words   what all this was read from.
-    places   [P, 2] int64: of each plane of a state, bytes from the block's start to it, and bytes of a layer of it.
+    places   [P, 2] int64: of each plane of a state, bytes from the block's start to it, and bytes of a layer
+             of it.
     """
 
     tokens: np.ndarray
@@ -50,7 +55,9 @@ def tell(
     wanted: Sequence[int],
     logits: np.ndarray,
 ) -> None:
-    """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V] float32, contiguous."""
+    """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V]
+    float32, contiguous.
+    """
     single = len(tokens), len(states), len(wanted), logits.shape[1], logits.ctypes.data, 1
     every = [*single, *tokens.tolist(), *rows.tolist(), *wanted, *states, *spans]
     words[: len(every)] = every
@@ -78,5 +85,7 @@ def told(words, places):
 
 @kernel
 def plane(now, number, layer):
-    """Bytes from the start of a state's block to a layer's part of plane `number`, counted as `Family.planes` has them."""
+    """Bytes from the start of a state's block to a layer's part of plane `number`, counted as `Family.planes`
+    has them.
+    """
     return now.places[number, 0] + layer * now.places[number, 1]

@@ -1,4 +1,7 @@
-"""RWKV-4 "Dove": a running weighted average per channel. Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one and ffn_one."""
+"""RWKV-4 "Dove": a running weighted average per channel.
+
+Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one and ffn_one.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -29,7 +32,11 @@ AA, BB, PP = range(2, 5)
 
 
 class Weights(NamedTuple):
-    """Read only. Vectors [L, C] float32: `decay` is -exp(time_decay), `first` is time_first; matrices in the model's format."""
+    """Read only.
+
+    Vectors [L, C] float32: `decay` is -exp(time_decay), `first` is time_first; matrices in the model's
+    format.
+    """
 
     ends: Ends
     ln1: np.ndarray

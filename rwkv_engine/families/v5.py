@@ -1,7 +1,8 @@
 """RWKV-5 "Eagle" (5.0, 5.1, 5.2): matrix-valued heads with a constant decay.
 
-Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v5, att_one_v5_1, att_one_v5_2. The three differ in what is loaded,
-not in what is computed: a decay and a bonus per head (5.0, 5.1) are spread over its channels, and 5.0 has no gate.
+Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v5, att_one_v5_1, att_one_v5_2. The three differ
+in what is loaded, not in what is computed: a decay and a bonus per head (5.0, 5.1) are spread over its
+channels, and 5.0 has no gate.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,8 @@ K, V, R, G = range(4)
 
 
 class Weights(NamedTuple):
-    """Read only. decay, first [L, C] float32: the factor itself, exp(-exp(time_decay)), and the bonus of the present token.
+    """Read only. decay, first [L, C] float32: the factor itself, exp(-exp(time_decay)), and the bonus of the
+    present token.
 
     gate has no rows in 5.0.
     """
@@ -76,7 +78,9 @@ def marks(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
-    """Sizes from shapes: heads from time_decay, [H], [H, 1] or [H, N]; the version from the gate and that second axis."""
+    """Sizes from shapes: heads from time_decay, [H], [H, 1] or [H, N]; the version from the gate and that
+    second axis.
+    """
     vocab, width = matrix_shape(tensors, "emb.weight")
     ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
     decay = find(tensors, "blocks.0.att.time_decay").shape

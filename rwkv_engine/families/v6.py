@@ -1,4 +1,7 @@
-"""RWKV-6 "Finch": token shift and decay depend on the data. Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v6, ffn_one_v6."""
+"""RWKV-6 "Finch": token shift and decay depend on the data.
+
+Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v6, ffn_one_v6.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -30,9 +33,12 @@ W, K, V, R, G = range(5)
 
 
 class Weights(NamedTuple):
-    """Read only. Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own.
+    """Read only.
 
-    maa_x [L, 1, C] mixes the input of the low-rank pair (maa_w1, maa_w2) that is added to maa [L, 5, C]; maa_w2 are five.
+    Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own.
+
+    maa_x [L, 1, C] mixes the input of the low-rank pair (maa_w1, maa_w2) that is added to maa [L, 5, C];
+    maa_w2 are five.
     """
 
     ends: Ends
@@ -185,7 +191,9 @@ def mix_by_data(lane, w, s, layer, mixed, h, now, place):
 
 @of(Weights, one_head)
 def mix_head(lane, w, s, layer, head, memory, first, last):
-    """One head, tokens [first, last): the low-rank pair of all decays; then one after another the recurrence, group norm, gate."""
+    """One head, tokens [first, last): the low-rank pair of all decays; then one after another the recurrence,
+    group norm, gate.
+    """
     size = memory.shape[0]
     lo, hi = head * size, (head + 1) * size
     decays = matrix(address_of(lane.room), last - first, size)

@@ -1,4 +1,7 @@
-"""RWKV-7 "Goose": the generalised delta rule. Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_numpy.py and rwkv_v7_demo.py."""
+"""RWKV-7 "Goose": the generalised delta rule.
+
+Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_numpy.py and rwkv_v7_demo.py.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -30,7 +33,10 @@ R, W, K, V, A, G = range(6)
 
 
 class Weights(NamedTuple):
-    """Read only. Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own."""
+    """Read only.
+
+    Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own.
+    """
 
     ends: Ends
     ln1: np.ndarray
@@ -62,7 +68,9 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Work arrays for up to T tokens, written anew by every layer; v_first is layer 0's value, which later layers mix in."""
+    """Work arrays for up to T tokens, written anew by every layer; v_first is layer 0's value, which later
+    layers mix in.
+    """
 
     x: np.ndarray
     h: np.ndarray
@@ -97,7 +105,10 @@ def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
 
 
 def prepare(load: Loader, config: ModelConfig) -> Weights:
-    """Stack, check and format the tensors. Layer 0 has no value residual: its v0, v1, v2 are never looked at."""
+    """Stack, check and format the tensors.
+
+    Layer 0 has no value residual: its v0, v1, v2 are never looked at.
+    """
     c, h = config.width, config.heads
     later = config.layers > 1
     v0 = [load.vector(f"blocks.{n}.att.v0", c) for n in range(1, config.layers)]
@@ -192,9 +203,11 @@ def time_mix(lane, w, s, layer, x, now):
 
 @of(Weights, one_head)
 def mix_head(lane, w, s, layer, head, memory, first, last):
-    """One head, tokens [first, last): the low-rank pairs, what the recurrence takes, the recurrence, what it gives.
+    """One head, tokens [first, last): the low-rank pairs, what the recurrence takes, the recurrence, what it
+    gives.
 
-    Each step is done for all tokens before the next, so that tokens need not wait for each other but in the recurrence.
+    Each step is done for all tokens before the next, so that tokens need not wait for each other but in the
+    recurrence.
     """
     size, tokens, room = memory.shape[0], last - first, address_of(lane.room)
     lo, hi, part = head * size, (head + 1) * size, HEAD_TOKENS * size * 4
@@ -243,7 +256,9 @@ def set_rates(decay, rate, w0, a0):
 
 @kernel
 def set_keys(removed, added, key, k, rate, k_k, k_a):
-    """The keys of the recurrence, all [N]: a = -kk, b = kk * rate with kk = k * k_k of length 1; and k itself, by its rate."""
+    """The keys of the recurrence, all [N]: a = -kk, b = kk * rate with kk = k * k_k of length 1; and k
+    itself, by its rate.
+    """
     square = np.float32(0)
     for j in range(k.shape[0]):
         removed[j] = k[j] * k_k[j]

@@ -1,8 +1,10 @@
-"""Weight formats: how the numbers of a matrix lie in memory. Each row of FORMATS is one file, with its `Format` record.
+"""Weight formats: how the numbers of a matrix lie in memory.
 
-The type that a format's `pack` makes chooses the kernels when a family's program is compiled. To add a format, write its record and its
-kernels, as `int8` and `kernels.matmul_int8` do, and put it into FORMATS: loading, packed files, `quantize`, estimates of memory and the
-options then know it.
+Each row of FORMATS is one file, with its `Format` record.
+
+The type that a format's `pack` makes chooses the kernels when a family's program is compiled. To add a
+format, write its record and its kernels, as `int8` and `kernels.matmul_int8` do, and put it into FORMATS:
+loading, packed files, `quantize`, estimates of memory and the options then know it.
 """
 
 from collections.abc import Sequence
@@ -30,7 +32,8 @@ def quantized_names() -> tuple[str, ...]:
 
 
 def own_format(tensors: Sequence[Tensor]) -> Format:
-    """The format that loses nothing of tensors as they are stored: f32 where element types are mixed, a quantized one where some are packed.
+    """The format that loses nothing of tensors as they are stored: f32 where element types are mixed, a
+    quantized one where some are packed.
 
     Raises CheckpointError for tensors that are packed in several formats.
     """
@@ -48,7 +51,8 @@ def own_format(tensors: Sequence[Tensor]) -> Format:
 def format_for(tensors: Sequence[Tensor], weights: str | None) -> Format:
     """The format in which matrices are run: the one called `weights`, or (None) their own.
 
-    Raises OptionError for an unknown name, and for matrices that are packed in another format; CheckpointError as `own_format`.
+    Raises OptionError for an unknown name, and for matrices that are packed in another format;
+    CheckpointError as `own_format`.
     """
     wanted, own = None if weights is None else format_named(weights), own_format(tensors)
     if wanted is not None and own.quantized and wanted is not own:

@@ -1,4 +1,7 @@
-"""bfloat16: the upper half of a float32. Row-major, 2 bytes each; a checkpoint in BF16 loses nothing, others 16 bits of mantissa."""
+"""bfloat16: the upper half of a float32.
+
+Row-major, 2 bytes each; a checkpoint in BF16 loses nothing, others 16 bits of mantissa.
+"""
 
 from functools import partial
 

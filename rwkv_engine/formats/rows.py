@@ -16,7 +16,8 @@ Stored = Callable[[Tensor], np.ndarray]
 def packed(
     rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors: Sequence[Tensor]
 ) -> tuple[Any, list[np.ndarray]]:
-    """(rows, owners): the matrices [rows, cols] of a layer each, as the NamedTuple `rows`, and the arrays that hold them.
+    """(rows, owners): the matrices [rows, cols] of a layer each, as the NamedTuple `rows`, and the arrays
+    that hold them.
 
     The addresses in `rows` are valid for as long as the owners live.
     """
@@ -31,10 +32,11 @@ def packed_heads(
     layers: Sequence[Sequence[Tensor | None]],
     heads: int,
 ) -> tuple[list[Any], list[np.ndarray]]:
-    """(pairs, owners): second halves [R, C] of low-rank pairs, cut by heads; for each pair a NamedTuple `kind`.
+    """(pairs, owners): second halves [R, C] of low-rank pairs, cut by heads; for each pair a NamedTuple
+    `kind`.
 
-    layers  of each the tensors of all pairs, whose ranks are the same in every layer; None where a layer has none of a pair, which
-            leaves its place empty.
+    layers  of each the tensors of all pairs, whose ranks are the same in every layer; None where a layer has
+            none of a pair, which leaves its place empty.
     An owner [H, all ranks, N] holds a layer: what a head reads lies in one piece.
     """
     ranks = [next(tensor.shape[0] for tensor in pair if tensor) for pair in zip(*layers, strict=True)]
@@ -60,7 +62,9 @@ def packed_heads(
 
 
 def converted(tensor: Tensor, dtype: type, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A float matrix [rows, cols] as elements of `dtype`; convert(float32 rows) makes some: whole, it would be in memory twice more."""
+    """A float matrix [rows, cols] as elements of `dtype`; convert(float32 rows) makes some: whole, it would
+    be in memory twice more.
+    """
     read = tensor.rows()
     out: np.ndarray = np.empty(tensor.shape, dtype)
     step = max(1, _PIECE // max(1, tensor.shape[1]))

@@ -1,14 +1,18 @@
-"""The one place that touches numba's private parts: programs kept on disk, what is told of its compiler, and forks while it works.
+"""The one place that touches numba's private parts: programs kept on disk, what is told of its compiler, and
+forks while it works.
 
-Numba's own cache looks only at the file of the cached function, so a change in a kernel that it calls would go unseen; and before every
-look it fills its registries with all that can be compiled, which takes half of the start of a process. Here each program is one file: a
-checksum and the pickled compile result. The checksum is keyed with a stamp of all sources that compiled code comes from, so that a file
-that is damaged, half written or of other sources is simply not there; nothing of it is looked at before.
+Numba's own cache looks only at the file of the cached function, so a change in a kernel that it calls would
+go unseen; and before every look it fills its registries with all that can be compiled, which takes half of
+the start of a process. Here each program is one file: a checksum and the pickled compile result. The checksum
+is keyed with a stamp of all sources that compiled code comes from, so that a file that is damaged, half
+written or of other sources is simply not there; nothing of it is looked at before.
 
-Files lie in NUMBA_CACHE_DIR, else in the user's cache folder, else beside the package; where nothing can be written, programs are
-compiled anew in each process. Not beside the package first: what pip does not know stays when it removes a package.
+Files lie in NUMBA_CACHE_DIR, else in the user's cache folder, else beside the package; where nothing can be
+written, programs are compiled anew in each process. Not beside the package first: what pip does not know
+stays when it removes a package.
 
-Where a version of numba lacks one of the private names, its own cache is used instead, in a folder of this stamp's own.
+Where a version of numba lacks one of the private names, its own cache is used instead, in a folder of this
+stamp's own.
 """
 
 import contextlib
@@ -64,15 +68,17 @@ COMPILED = (
     "numbers/shapes.py",
 )
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: the library with the compiler: linking a program from the cache takes 36 MB of its code, nothing after that takes any
+#: the library with the compiler: linking a program from the cache takes 36 MB of its code, nothing after that
+#: takes any
 _COMPILER = get_library_name()
 _CHECKSUM = 32
 
 
 @functools.cache
 def sources_stamp() -> str:
-    """Digest of all that compiled code comes from besides the processor: numba, the sources, a level that was asked for, and what the
-    system grants."""
+    """Digest of all that compiled code comes from besides the processor: numba, the sources, a level that was
+    asked for, and what the system grants.
+    """
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(source for pattern in COMPILED for source in _PACKAGE.glob(pattern)):
         digest.update(str(source.relative_to(_PACKAGE)).encode() + b"\0" + source.read_bytes())
@@ -81,7 +87,9 @@ def sources_stamp() -> str:
 
 
 def keep(compiled: Any, function: Callable[..., Any]) -> None:
-    """Keep on disk what is compiled of `function`, whose dispatcher is `compiled`, and take it from there; else change nothing."""
+    """Keep on disk what is compiled of `function`, whose dispatcher is `compiled`, and take it from there;
+    else change nothing.
+    """
     if not Path(function.__code__.co_filename).is_file():
         return  # it was typed in: there is nothing by which a change could be seen
     compiled.compile = functools.partial(_interruptible, compiled.compile)
@@ -101,7 +109,9 @@ def keep(compiled: Any, function: Callable[..., Any]) -> None:
 
 
 def _interruptible(compile: Callable[..., Any], sig: Any) -> Any:
-    """`compile(sig)`, which raises KeyboardInterrupt also where it came while LLVM called numba back: from there it does not get out."""
+    """`compile(sig)`, which raises KeyboardInterrupt also where it came while LLVM called numba back: from
+    there it does not get out.
+    """
     lost, before = [], sys.unraisablehook
 
     def hear(about: Any) -> None:
@@ -121,14 +131,18 @@ def _interruptible(compile: Callable[..., Any], sig: Any) -> Any:
 
 
 def listen(listener: Any) -> None:
-    """Have `listener`, a Listener, told of everything that numba compiles from now on, if this version of it tells."""
+    """Have `listener`, a Listener, told of everything that numba compiles from now on, if this version of it
+    tells.
+    """
     if _register is not None:
         _register("numba:compile", listener)
 
 
 @functools.cache
 def folder() -> Path | None:
-    """Where this package's programs are kept: the first of the places that can be written to, if there is one."""
+    """Where this package's programs are kept: the first of the places that can be written to, if there is
+    one.
+    """
     own = f"rwkv_engine-{hashlib.sha256(str(_PACKAGE).encode()).hexdigest()[:12]}"
     for place in _places():
         try:
@@ -189,7 +203,8 @@ class Kept:
     def save_overload(self, sig: Any, result: Any) -> None:
         """Keep what was just compiled, if that can be done."""
         if not result.lifted and not result.library.has_dynamic_globals:
-            # what goes wrong, a full disk say, or an interrupt that kept numba from noting the machine code, costs compiling next time
+            # what goes wrong, a full disk say, or an interrupt that kept numba from noting the machine code,
+            # costs compiling next time
             with contextlib.suppress(OSError, RuntimeError):
                 content = dumps(reduce(result))
                 write_whole(self._file(sig, result.codegen), [self._checksum(content), content], sync=False)
@@ -217,8 +232,10 @@ def _types(sig: Any) -> tuple[Any, ...]:
 
 
 def _names(kinds: tuple[Any, ...]) -> Iterator[str]:
-    """What tells types apart: their names; of named tuples, whose names are short, also the modules, and the sources of those that are
-    not this package's, where a weight format of somebody else has its type and its kernels."""
+    """What tells types apart: their names; of named tuples, whose names are short, also the modules, and the
+    sources of those that are not this package's, where a weight format of somebody else has its type and its
+    kernels.
+    """
     for kind in kinds:
         yield str(kind)
         if hasattr(kind, "instance_class"):
@@ -236,12 +253,15 @@ def _origin(module: str) -> str:
 
 @functools.cache
 def _name_the_runtime() -> None:
-    """Tell the linker where numba's functions that allocate arrays are. Numba does so too, but then compiles some of them anew, which
-    brings 20 MB of the compiler into memory."""
+    """Tell the linker where numba's functions that allocate arrays are.
+
+    Numba does so too, but then compiles some of them anew, which brings 20 MB of the compiler into memory.
+    """
     for name, address in c_helpers.items():
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 if _acquire is not None and hasattr(os, "register_at_fork"):
-    # a child that is forked while another thread compiles would wait for that thread, which it has not, at its first program
+    # a child that is forked while another thread compiles would wait for that thread, which it has not, at
+    # its first program
     os.register_at_fork(before=_acquire, after_in_parent=_release, after_in_child=_release)

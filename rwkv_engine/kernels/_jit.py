@@ -5,10 +5,12 @@
 `inlined`  the same for one that becomes a part of its callers.
 `ordered`  the same for formulas whose sums must not be reordered.
 `exact`    the same for roundings that must come out alike on every machine: nothing is fused either.
-`program`  `kernel` for the functions that Python calls; their machine code is kept on disk. `standalone`: not kept, may make arrays.
+`program`  `kernel` for the functions that Python calls; their machine code is kept on disk. `standalone`: not
+           kept, may make arrays.
 
-All release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into fused
-multiply-adds; NaN and infinity keep their meaning, because masks and guards rely on them (so never `fastmath=True`).
+All release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into
+fused multiply-adds; NaN and infinity keep their meaning, because masks and guards rely on them (so never
+`fastmath=True`).
 """
 
 from collections.abc import Callable
@@ -30,9 +32,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _flags(fastmath: set[str] | bool, inner: bool, counted: bool = False) -> dict[str, Any]:
-    """Options of numba; an `inner` function gets no entry for Python, whose code takes a fifth of the time to compile.
+    """Options of numba; an `inner` function gets no entry for Python, whose code takes a fifth of the time to
+    compile.
 
-    counted  whether numba counts references to arrays: a call for every array that is handed over or cut, though none is ever freed.
+    counted  whether numba counts references to arrays: a call for every array that is handed over or cut,
+             though none is ever freed.
     """
     return {
         "nopython": True,
@@ -46,7 +50,8 @@ def _flags(fastmath: set[str] | bool, inner: bool, counted: bool = False) -> dic
     }
 
 
-#: options of a `kernel`, for numba's `overload`: a kernel that is called with other ones in force is compiled once more
+#: options of a `kernel`, for numba's `overload`: a kernel that is called with other ones in force is compiled
+#: once more
 KERNEL = _flags(FASTMATH, inner=True)
 
 
@@ -61,7 +66,9 @@ def kernel(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """`kernel` that numba puts into its callers: for one that hands all arrays of a model on, a second to compile as a function."""
+    """`kernel` that numba puts into its callers: for one that hands all arrays of a model on, a second to
+    compile as a function.
+    """
     return numba.jit(**KERNEL, inline="always")(function)
 
 
@@ -71,7 +78,9 @@ def viewing(function: Function) -> Function:
 
 
 def ordered(function: Function) -> Function:
-    """`kernel` for formulas whose sums must stay in the order in which they are written, because rounding errors cancel in it."""
+    """`kernel` for formulas whose sums must stay in the order in which they are written, because rounding
+    errors cancel in it.
+    """
     return _compiled(function, {"contract"}, inner=True)
 
 
@@ -84,12 +93,16 @@ def exact(function: Function) -> Function:
 
 
 def standalone(function: Function) -> Function:
-    """`kernel` that Python may call as well, that may make arrays, and that is not kept on disk: for tests and benchmarks."""
+    """`kernel` that Python may call as well, that may make arrays, and that is not kept on disk: for tests
+    and benchmarks.
+    """
     return _compiled(function, FASTMATH, inner=False, counted=True)
 
 
 def program(function: Function) -> Function:
-    """Compile `function` for Python, on its first call with each set of argument types, and keep the result on disk."""
+    """Compile `function` for Python, on its first call with each set of argument types, and keep the result
+    on disk.
+    """
     compiled = _compiled(function, FASTMATH, inner=False)
     keep(compiled, function)
     return compiled

@@ -1,6 +1,8 @@
-"""Element functions that vectorise: numba calls the C library one number at a time, LLVM does not vectorise that.
+"""Element functions that vectorise: numba calls the C library one number at a time, LLVM does not vectorise
+that.
 
-Accuracy (tests/kernels/test_kernels.py): exp within 1.5e-7 relative over its range, sigmoid and tanh within 4e-7. NaN stays NaN.
+Accuracy (tests/kernels/test_kernels.py): exp within 1.5e-7 relative over its range, sigmoid and tanh within
+4e-7. NaN stays NaN.
 """
 
 import math

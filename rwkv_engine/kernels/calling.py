@@ -1,8 +1,10 @@
-"""How the caller's lane calls the others, without Python: to wake a thread takes longer than a stage of a small model.
+"""How the caller's lane calls the others, without Python: to wake a thread takes longer than a stage of a
+small model.
 
-Each other lane has a desk, a word that says whether it sleeps, waits there for the next call, or was called. A compiled function
-that may be called again and again is a loop over `attend`; having run a call, a lane waits for the next one for about a
-millisecond, which is longer than choosing a token takes, and then goes back to Python, where it sleeps.
+Each other lane has a desk, a word that says whether it sleeps, waits there for the next call, or was called.
+A compiled function that may be called again and again is a loop over `attend`; having run a call, a lane
+waits for the next one for about a millisecond, which is longer than choosing a token takes, and then goes
+back to Python, where it sleeps.
 """
 
 from rwkv_engine.kernels._jit import kernel, program
@@ -17,9 +19,11 @@ STAY = PATIENCE + 1500
 
 @program
 def ring(desks: int, count: int, again: bool) -> int:
-    """Call the lanes of `count` desks (address of the first, STRIDE bytes from one to the next); return how many are asleep, uncalled.
+    """Call the lanes of `count` desks (address of the first, STRIDE bytes from one to the next); return how
+    many are asleep, uncalled.
 
-    again  whether they are to run what they ran last, on the same arguments; if not, wait until all are asleep.
+    again  whether they are to run what they ran last, on the same arguments; if not, wait until all are
+           asleep.
     """
     asleep = 0
     for number in range(count):
@@ -42,7 +46,8 @@ def ring(desks: int, count: int, again: bool) -> int:
 def attend(lane: Lane, calls: int) -> bool:
     """Whether there is a call to run for this lane, which has run `calls` since Python called it.
 
-    What loops over this ends each call with a barrier. The caller's own lane runs one call; the others stay for more.
+    What loops over this ends each call with a barrier. The caller's own lane runs one call; the others stay
+    for more.
     """
     if calls == 0:
         return True

@@ -1,8 +1,8 @@
 """`Frozen`: arguments of a compiled program, converted once and not for every call.
 
-Numba takes a NamedTuple of arrays apart whenever it is handed over, and gives back what it then owns: a microsecond for each array of a
-model, twice, when its own code has left the caches, which is after every token. What is frozen lies in memory as compiled code sees it,
-and what is handed over is its address.
+Numba takes a NamedTuple of arrays apart whenever it is handed over, and gives back what it then owns: a
+microsecond for each array of a model, twice, when its own code has left the caches, which is after every
+token. What is frozen lies in memory as compiled code sees it, and what is handed over is its address.
 """
 
 from typing import Any
@@ -26,12 +26,16 @@ class FrozenType(types.Type):
 
     @property
     def key(self) -> Any:
-        """What types are compared by: not the name, which is the same for NamedTuples of the same name and fields."""
+        """What types are compared by: not the name, which is the same for NamedTuples of the same name and
+        fields.
+        """
         return self.inner
 
 
 class Frozen:
-    """A tuple of arrays, numbers and NamedTuples of them, which it keeps. Compiled code has it back from `thaw`.
+    """A tuple of arrays, numbers and NamedTuples of them, which it keeps.
+
+    Compiled code has it back from `thaw`.
 
     The values cannot be exchanged; what lies in the arrays may change.
     """

@@ -1,16 +1,20 @@
-"""Tiles of integer products by AMX: 16 tokens at once, for reading prompts. What is left over goes to `int8_levels`' tiles.
+"""Tiles of integer products by AMX: 16 tokens at once, for reading prompts.
 
-A group of 32 inputs is what one instruction multiplies: A is 16 tokens x 32 bytes of their upper or lower plane, B is 8 lines of
-packed weights as they lie (4 inputs for 16 rows each), C is 16 tokens x 16 rows of integers. Both factors are signed, so nothing
-is added to the weights and taken off again. Integers and the order of float32 sums are those of every other level.
+What is left over goes to `int8_levels`' tiles.
 
-Bound: a group of a strip is 16 x 16 x 32 = 8192 products with inputs of 16 bits. Its two multiplications keep the tile unit busy
-for 16 cycles each (for 8 lines of weights as for the 16 that it could take: a scale for every 32 inputs costs half of it). Its 32
-rows of results are stored at one in a cycle, and become sums in 64 vector instructions at two in a cycle: 32 cycles for each of the
-three, side by side. Loads are the narrowest: 32 rows of A, 8 of B, 32 of results and 9 prefetches, 40 cycles at two in a cycle. So
-at most 205 products in a cycle; AVX-512 VNNI does at most 64. Therefore one strip at a time, whose 16 x 16 float32 sums stay in
-registers: two strips would share A, but keep sums in memory, which costs in stores what it saves in loads. These are counts of
-instructions: the tile ran in an emulator, its speed has not been measured.
+A group of 32 inputs is what one instruction multiplies: A is 16 tokens x 32 bytes of their upper or lower
+plane, B is 8 lines of packed weights as they lie (4 inputs for 16 rows each), C is 16 tokens x 16 rows of
+integers. Both factors are signed, so nothing is added to the weights and taken off again. Integers and the
+order of float32 sums are those of every other level.
+
+Bound: a group of a strip is 16 x 16 x 32 = 8192 products with inputs of 16 bits. Its two multiplications keep
+the tile unit busy for 16 cycles each (for 8 lines of weights as for the 16 that it could take: a scale for
+every 32 inputs costs half of it). Its 32 rows of results are stored at one in a cycle, and become sums in 64
+vector instructions at two in a cycle: 32 cycles for each of the three, side by side. Loads are the narrowest:
+32 rows of A, 8 of B, 32 of results and 9 prefetches, 40 cycles at two in a cycle. So at most 205 products in
+a cycle; AVX-512 VNNI does at most 64. Therefore one strip at a time, whose 16 x 16 float32 sums stay in
+registers: two strips would share A, but keep sums in memory, which costs in stores what it saves in loads.
+These are counts of instructions: the tile ran in an emulator, its speed has not been measured.
 """
 
 from typing import Any
@@ -27,13 +31,15 @@ from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, L
 TOKENS = 16
 #: lines of weights, of 4 inputs each, that a group has; bytes of a tile of results
 _LINES, _RESULT = GROUP // 4, TOKENS * LINE
-#: registers of a group: upper and lower bytes of its inputs, its weights, results of either plane; groups after each other
-#: use different ones of those that they can have, so that the next need not wait
+#: registers of a group: upper and lower bytes of its inputs, its weights, results of either plane; groups
+#: after each other use different ones of those that they can have, so that the next need not wait
 _INPUTS, _WEIGHTS, _RESULTS = (0, 1), (2, 3), ((4, 5), (6, 7))
 
 
 def _shapes() -> list[int]:
-    """What the tile configuration holds (64 bytes): palette 1, then for each register bytes of a row (16 bits) and rows."""
+    """What the tile configuration holds (64 bytes): palette 1, then for each register bytes of a row (16
+    bits) and rows.
+    """
     row_bytes = [GROUP] * 2 + [LINE] * 6
     rows = [TOKENS] * 2 + [_LINES] * 2 + [TOKENS] * 4
     shapes = [1] + [0] * 63
@@ -63,7 +69,9 @@ def emit_release(b: ir.IRBuilder) -> None:
 
 
 def emit_multiply(b: ir.IRBuilder, arguments: Any) -> None:
-    """The loop over blocks. The tile unit multiplies the next block while the vector units add up this one's results.
+    """The loop over blocks.
+
+    The tile unit multiplies the next block while the vector units add up this one's results.
 
     Arguments as `int8_tiles.multiply` has them: signed weights need no starts.
     """
@@ -92,7 +100,9 @@ def emit_multiply(b: ir.IRBuilder, arguments: Any) -> None:
 def _multiply_block(
     b: ir.IRBuilder, strip: ir.Value, inputs: ir.Value, plane: ir.Value, pitch: ir.Value
 ) -> None:
-    """Both groups of a block: lines of weights at `strip`, inputs of the first token at `inputs`; integers to the registers of results."""
+    """Both groups of a block: lines of weights at `strip`, inputs of the first token at `inputs`; integers to
+    the registers of results.
+    """
     for group in range(GROUPS):
         here = b.add(inputs, I64(group * GROUP))
         _move(b, "tileloadd64", _WEIGHTS[group], b.add(strip, I64(group * _LINES * LINE)), I64(LINE))

@@ -1,13 +1,15 @@
 """What each instruction set does with INT8: how it multiplies, and the tiles that its registers hold.
 
 amx        tiles of 16 tokens by `int8_amx`; what is left over of a chunk, and one token at a time, as vnni.
-vnni       AVX-512: one instruction multiplies 64 unsigned by signed bytes. Weights become unsigned by flipping their sign bit
-           (w + 128); what that adds, 128 times the sum of the inputs, is taken off where the sum starts. Inputs are split into
-           upper and lower bytes, n = 256 h + l, each with a sum of its own.
+vnni       AVX-512: one instruction multiplies 64 unsigned by signed bytes. Weights become unsigned by
+           flipping their sign bit (w + 128); what that adds, 128 times the sum of the inputs, is taken off
+           where the sum starts. Inputs are split into upper and lower bytes, n = 256 h + l, each with a sum
+           of its own.
 avxvnni    the same with 256 bits.
 avx2       weights widened to 16 bits, `pmaddwd`.
 dotprod    AArch64 `sdot`, signed by signed, inputs split as for vnni.
-portable   plain multiplications of widened numbers, which LLVM turns into what there is (`smlal` on any AArch64).
+portable   plain multiplications of widened numbers, which LLVM turns into what there is (`smlal` on any
+           AArch64).
 """
 
 from collections.abc import Callable
@@ -34,9 +36,11 @@ def _joined(b: ir.IRBuilder, parts: Values) -> ir.Value:
 
 
 def _kept(b: ir.IRBuilder, values: Values) -> Values:
-    """The same vectors of 128 bits, in registers now: LLVM may load nothing of what follows before it has them.
+    """The same vectors of 128 bits, in registers now: LLVM may load nothing of what follows before it has
+    them.
 
-    AArch64's scheduler would else read many lines ahead and put sums on the stack; the processor reads ahead by itself.
+    AArch64's scheduler would else read many lines ahead and put sums on the stack; the processor reads ahead
+    by itself.
     """
     kinds = [value.type for value in values]
     kind = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
@@ -46,9 +50,11 @@ def _kept(b: ir.IRBuilder, values: Values) -> Values:
 
 
 def _split_dot(rows: int, name: str, offset: int) -> Dot:
-    """Levels with an instruction that multiplies bytes: `rows` rows x 4 inputs at once; upper and lower bytes have sums of their own.
+    """Levels with an instruction that multiplies bytes: `rows` rows x 4 inputs at once; upper and lower bytes
+    have sums of their own.
 
-    For x86 LLVM 20 takes words of 4 bytes, LLVM 22 bytes; but what is written for the older one it turns into its own by itself.
+    For x86 LLVM 20 takes words of 4 bytes, LLVM 22 bytes; but what is written for the older one it turns into
+    its own by itself.
     """
     parts = STRIP // rows
     words, four = ir.VectorType(I32, rows), ir.VectorType(I8, 4 * rows)
@@ -95,7 +101,9 @@ def _pairs_added(b: ir.IRBuilder, parts: Values) -> ir.Value:
 
 
 def _wide_dot(rows: int, sums_each: int, multiply: Callable[..., ir.Value]) -> Dot:
-    """Levels that multiply weights widened to 16 bits, `rows` rows x 4 inputs at once, into `sums_each` sums of a row."""
+    """Levels that multiply weights widened to 16 bits, `rows` rows x 4 inputs at once, into `sums_each` sums
+    of a row.
+    """
     parts = STRIP // rows
     four, wide = ir.VectorType(I8, 4 * rows), ir.VectorType(I16, 4 * rows)
     sums_kind = ir.VectorType(I32, sums_each * rows)
@@ -129,7 +137,8 @@ def _plain(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:
 class Level:
     """has  whether this machine can run it.     dot  how it multiplies.
 
-    tiles  largest first; the last is of 1 strip and 1 token. A product is cut into the first ones that fit, the rest into the next ones.
+    tiles  largest first; the last is of 1 strip and 1 token. A product is cut into the first ones that fit,
+           the rest into the next ones.
     """
 
     has: bool
@@ -138,19 +147,23 @@ class Level:
 
 
 def _level(has: bool, dot: Dot, *sizes: tuple[int, int], following: int = 0) -> Level:
-    """A level with vector tiles of some sizes (strips, tokens), the first of which fetches what follows; and one of 1 x 1."""
+    """A level with vector tiles of some sizes (strips, tokens), the first of which fetches what follows; and
+    one of 1 x 1.
+    """
     first, *others = [*sizes, (1, 1)] if (1, 1) not in sizes else sizes
     return Level(
         has, dot, (vector_tile(dot, *first, following), *(vector_tile(dot, *size) for size in others))
     )
 
 
-#: lines that a level's first tile fetches for each of its blocks, where the processor is left to read ahead by itself
+#: lines that a level's first tile fetches for each of its blocks, where the processor is left to read ahead
+#: by itself
 FOLLOWING = 2 if cpu.reads_ahead() else 0
 VPDPBUSD = "llvm.x86.avx512.vpdpbusd."
-#: 4 x 2 fills the registers as 2 x 4 does. On a Zen 4, products of 4 tokens take 25 % less time, of 8 19 %, of 16 14 %, of 32 10 %, of 64
-#: the same; a whole pass of 4 to 16 tokens (0.4B) 3 to 7 % less with one lane, 0 to 5 % with two. 16 such tiles, which are 32 tokens, fetch 64 of a group's 68 lines; with
-#: half of that, 32 tokens take 5 % longer
+#: 4 x 2 fills the registers as 2 x 4 does. On a Zen 4, products of 4 tokens take 25 % less time, of 8 19 %,
+#: of 16 14 %, of 32 10 %, of 64 the same; a whole pass of 4 to 16 tokens (0.4B) 3 to 7 % less with one lane,
+#: 0 to 5 % with two. 16 such tiles, which are 32 tokens, fetch 64 of a group's 68 lines; with half of that,
+#: 32 tokens take 5 % longer
 _VNNI = _level(
     cpu.has_features("avx512f", "avx512vnni"),
     _split_dot(16, VPDPBUSD + "512", 128),
@@ -171,7 +184,10 @@ LEVELS = {
 
 
 def chosen() -> str:
-    """The level to compile for: the best that this machine has, or the one that RWKV_ENGINE_LEVEL names. Raises OptionError."""
+    """The level to compile for: the best that this machine has, or the one that RWKV_ENGINE_LEVEL names.
+
+    Raises OptionError.
+    """
     here = [name for name, level in LEVELS.items() if level.has]
     wanted = cpu.wanted_level() or here[0]
     if wanted not in here:

@@ -1,8 +1,9 @@
 """Tiles: blocks of a product that are computed at once, and the loop of those that are made of vectors.
 
-A tile multiplies strips of 16 rows of INT8 weights by a few tokens' 16-bit inputs. `Dot` says how an instruction set multiplies a
-line of 64 bytes, the weights of 4 inputs for 16 rows; the loop around it is the same everywhere. All sums inside a group of 32
-inputs are exact integers, so every tile gives the same ones; between groups, they are float32. Twin: `int8_layout.unpacked`.
+A tile multiplies strips of 16 rows of INT8 weights by a few tokens' 16-bit inputs. `Dot` says how an
+instruction set multiplies a line of 64 bytes, the weights of 4 inputs for 16 rows; the loop around it is the
+same everywhere. All sums inside a group of 32 inputs are exact integers, so every tile gives the same ones;
+between groups, they are float32. Twin: `int8_layout.unpacked`.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,8 @@ class Tile:
     emit       (builder, arguments of `multiply`) -> None: writes the code of one tile.
     begin      (builder) -> None: what a thread does before its first tile of this size.
     end        (builder) -> None: what it does after the last one.
-    following  lines of the strips behind its own that it fetches for each block, so that memory is read while others are multiplied.
+    following  lines of the strips behind its own that it fetches for each block, so that memory is read while
+               others are multiplied.
     """
 
     strips: int
@@ -70,10 +72,10 @@ class Dot:
 def multiply(tile: Tile) -> Any:
     """Compile-time maker of an intrinsic that computes one tile.
 
-    Arguments, all int64: address of the first strip, bytes to the next; address of the first token's inputs, bytes from its
-    upper to its lower plane, bytes to the next token; address of its starts (int32 for each group), bytes to the next token's;
-    blocks of a strip; address of out [tokens][strips * 16] float32, which is written; address from which on what follows is fetched
-    into the second-level cache.
+    Arguments, all int64: address of the first strip, bytes to the next; address of the first token's inputs,
+    bytes from its upper to its lower plane, bytes to the next token; address of its starts (int32 for each
+    group), bytes to the next token's; blocks of a strip; address of out [tokens][strips * 16] float32, which
+    is written; address from which on what follows is fetched into the second-level cache.
     """
 
     @intrinsic
@@ -165,7 +167,9 @@ def group_sum(typingctx, upper, lower):
 
 
 def scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
-    """The 16 rows' scales of a group: BF16, the first group's in the lower halves of a line's words, the second's in the upper ones."""
+    """The 16 rows' scales of a group: BF16, the first group's in the lower halves of a line's words, the
+    second's in the upper ones.
+    """
     words = load(b, address, WORDS)
     bits = b.and_(words, WORDS([0xFFFF0000] * STRIP)) if group else b.shl(words, WORDS([16] * STRIP))
     return b.bitcast(bits, FLOATS)

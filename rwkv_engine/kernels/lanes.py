@@ -1,8 +1,8 @@
 """How lanes run one program together: shares of work, tickets, and the barrier between stages.
 
-Every lane of a team executes the same compiled function (SPMD). A `Lane` says which one it is and where the words are
-that the lanes share. Work is split either into fixed contiguous shares (`share`) or by tickets (`take`), so that a lane
-that loses its core to another process holds up the others by one ticket at most.
+Every lane of a team executes the same compiled function (SPMD). A `Lane` says which one it is and where the
+words are that the lanes share. Work is split either into fixed contiguous shares (`share`) or by tickets
+(`take`), so that a lane that loses its core to another process holds up the others by one ticket at most.
 """
 
 import sys
@@ -35,8 +35,8 @@ class Lane(NamedTuple):
     lanes   how many take part in this call.
     shared  address of shared_bytes(lanes) zeroed bytes, the same for all lanes of the team.
     room    float32 numbers of this lane alone, for what a stage keeps from one line to the next.
-    leave   0, or the address of int64 words: how many ranges of pages are given back after each stage, then address and length
-            of each, in pages of files that are mapped to be read only.
+    leave   0, or the address of int64 words: how many ranges of pages are given back after each stage, then
+            address and length of each, in pages of files that are mapped to be read only.
     desk    0, or the address of the int64 word by which this lane is called (see `kernels.calling`).
     stay    polls for which the lane waits at its desk for another call before it goes to sleep.
     """
@@ -81,15 +81,20 @@ def leave(table: int) -> None:
 
 @kernel
 def _counters(lane: Lane, turn: int, owner: int) -> int:
-    """Address of the SLOTS counters of lane `owner` in the stage that follows barrier `turn`; every other stage uses the same."""
+    """Address of the SLOTS counters of lane `owner` in the stage that follows barrier `turn`; every other
+    stage uses the same.
+    """
     return lane.shared + STRIDE * (COUNTERS + (turn & 1) * lane.lanes + owner)
 
 
 @kernel
 def barrier(lane: Lane) -> None:
-    """Wait until every lane of the call is here. What was written before is then visible to all, tickets start anew.
+    """Wait until every lane of the call is here.
 
-    In a call that is BROKEN off nobody waits: every lane runs to the end of its function, on numbers that are of no use.
+    What was written before is then visible to all, tickets start anew.
+
+    In a call that is BROKEN off nobody waits: every lane runs to the end of its function, on numbers that are
+    of no use.
     """
     if lane.lanes == 1:
         if lane.leave != 0:
@@ -118,11 +123,13 @@ def barrier(lane: Lane) -> None:
 
 @kernel
 def take(lane: Lane, slot: int, total: int, before: int) -> int:
-    """This lane's next ticket of `total`, for counter `slot` (0 <= slot < SLOTS) of the stage; `total` when none is left.
+    """This lane's next ticket of `total`, for counter `slot` (0 <= slot < SLOTS) of the stage; `total` when
+    none is left.
 
     before  the ticket that the lane took last, -1 at first.
-    Each lane has a contiguous share of the tickets and takes them in order, so that it reads one stream of memory; when it is
-    through, it takes from the others' shares, so that nobody waits for a lane that lost its core. Two loops of one stage use two slots.
+    Each lane has a contiguous share of the tickets and takes them in order, so that it reads one stream of
+    memory; when it is through, it takes from the others' shares, so that nobody waits for a lane that lost
+    its core. Two loops of one stage use two slots.
     """
     if lane.lanes == 1:
         return before + 1

@@ -1,6 +1,7 @@
 """Greedy longest match of tokens in bytes: a trie whose edges lie in one hash table, walked byte by byte.
 
-An edge is the number node * 256 + byte; the table has open addressing with linear steps. Twin: text.world.slow_encode.
+An edge is the number node * 256 + byte; the table has open addressing with linear steps. Twin:
+text.world.slow_encode.
 """
 
 import numpy as np
@@ -30,10 +31,12 @@ def _find(edges: np.ndarray, edge: int) -> int:
 def build(
     data: np.ndarray, lengths: np.ndarray, edges: np.ndarray, nodes: np.ndarray, tokens: np.ndarray
 ) -> int:
-    """Fill the trie with tokens whose bytes follow one another in `data` [bytes] u8, `lengths` [count] u8; ids count from 1.
+    """Fill the trie with tokens whose bytes follow one another in `data` [bytes] u8, `lengths` [count] u8;
+    ids count from 1.
 
-    edges, nodes [power of two] int32: the edge in a slot and the node it leads to, edges filled with -1 before; tokens [nodes]
-    int32, zeros before: the id that ends at a node. Returns the number of nodes, the root being 0.
+    edges, nodes [power of two] int32: the edge in a slot and the node it leads to, edges filled with -1
+    before; tokens [nodes] int32, zeros before: the id that ends at a node. Returns the number of nodes, the
+    root being 0.
     """
     count, start = 1, 0
     for i in range(lengths.shape[0]):
@@ -55,7 +58,8 @@ def build(
 def encode(
     text: np.ndarray, edges: np.ndarray, nodes: np.ndarray, tokens: np.ndarray, ids: np.ndarray
 ) -> int:
-    """ids [at least as many as bytes] int32 <- the tokens of `text` [bytes] u8, always the longest that fits; returns how many.
+    """ids [at least as many as bytes] int32 <- the tokens of `text` [bytes] u8, always the longest that fits;
+    returns how many.
 
     Every single byte is a token, so there always is one. Cost: each byte is looked at about 1.5 times.
     """

@@ -1,9 +1,9 @@
 """Matrix products over float weights: F32, BF16 and F16 rows, read where they lie.
 
-Decode (one token) takes a row at a time, in the order of memory. A chunk of tokens is computed in tiles of rows x tokens, so
-a weight that was read is used for every token while it is in the first-level cache. For matrices of few rows, such as low-rank pairs,
-these tiles add in the order of a single token: what stands behind them in an INT8 model rounds, and would make a step of a rounding
-out of a last bit.
+Decode (one token) takes a row at a time, in the order of memory. A chunk of tokens is computed in tiles of
+rows x tokens, so a weight that was read is used for every token while it is in the first-level cache. For
+matrices of few rows, such as low-rank pairs, these tiles add in the order of a single token: what stands
+behind them in an INT8 model rounds, and would make a step of a rounding out of a last bit.
 """
 
 from typing import Any, NamedTuple
@@ -46,7 +46,8 @@ class F16Rows(NamedTuple):
 
 
 class F32Heads(NamedTuple):
-    """float32 second halves of low-rank pairs, cut by heads: head h of a layer is [rank, N] at at[layer] + h * pitch bytes.
+    """float32 second halves of low-rank pairs, cut by heads: head h of a layer is [rank, N] at at[layer] + h
+    * pitch bytes.
 
     What one head reads of several pairs lies in one piece, so that it is read as one stream of memory.
     """
@@ -79,7 +80,8 @@ class F16Heads(NamedTuple):
 IN_ORDER = {"contract"}
 #: most bytes of weights behind one ticket
 TICKET_BYTES = 131072
-#: rows up to which a matrix is computed by the sums of a single token in a chunk too: low-rank pairs have 16 to 480
+#: rows up to which a matrix is computed by the sums of a single token in a chunk too: low-rank pairs have 16
+#: to 480
 FEW_ROWS = 512
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
@@ -153,7 +155,8 @@ def _register(
         fresh: np.ndarray,
         finish: int,
     ) -> None:
-        """y [T, rows] <- rows [first, last) of the matrix at address `at`: every sum in the same order, whatever T is.
+        """y [T, rows] <- rows [first, last) of the matrix at address `at`: every sum in the same order,
+        whatever T is.
 
         fresh  whether this is the lane's first ticket: few tokens' inputs then lie arranged for the others.
         """
@@ -191,7 +194,9 @@ def _register(
     def many_tokens(
         lane: Lane, y: np.ndarray, at: int, first: int, last: int, x: np.ndarray, finish: int
     ) -> None:
-        """y [T, rows] <- rows [first, last) of the matrix at address `at`, for all tokens x [T, cols], tile by tile."""
+        """y [T, rows] <- rows [first, last) of the matrix at address `at`, for all tokens x [T, cols], tile
+        by tile.
+        """
         tokens, cols = x.shape[0], x.shape[1]
         pitch, body = cols * size, cols - cols % simd.STEP
         out = matrix(address_of(lane.room), tokens, TILE)
@@ -236,7 +241,8 @@ def _register(
             lane: Lane, slot: int, y: np.ndarray, W: Any, layer: int, x: np.ndarray, finish: int
         ) -> None:
             at, tokens = W.at[layer], x.shape[0]
-            # a small matrix gives every lane tickets too; only one where each ticket arranges the inputs of many tokens
+            # a small matrix gives every lane tickets too; only one where each ticket arranges the inputs of
+            # many tokens
             most = min(TICKET_BYTES, W.rows * W.cols * size // (lane.lanes if tokens > 1 else 4 * lane.lanes))
             block = max(TILE, most // (W.cols * size) // TILE * TILE)
             tickets = (W.rows + block - 1) // block

@@ -1,9 +1,10 @@
 """Matrix products over INT8 weights: exact integers inside a group of 32 inputs, float32 between groups.
 
-Inputs become 16-bit integers on the fly, all numbers of a token by one scale: with 8 bits they would lose as much as the weights
-do, and in decoding the second byte costs nothing, because memory is what is waited for. Weights lie in strips of 16 rows and
-are read as one stream; see `int8_layout` for the layout, `int8_levels` for the instructions and the tiles into which a product is
-cut. How it is cut does not show in the result. Twin: `int8_layout.unpacked`.
+Inputs become 16-bit integers on the fly, all numbers of a token by one scale: with 8 bits they would lose as
+much as the weights do, and in decoding the second byte costs nothing, because memory is what is waited for.
+Weights lie in strips of 16 rows and are read as one stream; see `int8_layout` for the layout, `int8_levels`
+for the instructions and the tiles into which a product is cut. How it is cut does not show in the result.
+Twin: `int8_layout.unpacked`.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,17 +54,23 @@ class Int8Rows(NamedTuple):
 
 @exact
 def rounded(number, factor):
-    """number * factor, at most 2^21 in size, as int32: to nearest, ties to even; what adding 1.5 * 2^23 leaves in the low bits."""
+    """number * factor, at most 2^21 in size, as int32: to nearest, ties to even; what adding 1.5 * 2^23
+    leaves in the low bits.
+    """
     return np.int32(bits_of_float32(number * factor + _MAGIC)) - np.int32(bits_of_float32(_MAGIC))
 
 
 @kernel
 def quantize_inputs(q, start, x):
-    """At address q <- x [cols] as integers of at most LARGEST; start [groups] int32 <- -offset * sum of a group's. Returns the scale.
+    """At address q <- x [cols] as integers of at most LARGEST; start [groups] int32 <- -offset * sum of a
+    group's.
 
-    q has room for blocks * BLOCK numbers of 2 bytes; what lies behind x is filled with zeros. Levels that split read the upper
-    bytes and, behind all of them, the lower bytes; the others 16-bit numbers. x = integer * scale, rounded to nearest; a NaN
-    or infinity among the inputs becomes the scale, so that it is not lost.
+    Returns the scale.
+
+    q has room for blocks * BLOCK numbers of 2 bytes; what lies behind x is filled with zeros. Levels that
+    split read the upper bytes and, behind all of them, the lower bytes; the others 16-bit numbers. x =
+    integer * scale, rounded to nearest; a NaN or infinity among the inputs becomes the scale, so that it is
+    not lost.
     """
     cols, room = x.shape[0], start.shape[0] * GROUP
     bits = integers(address_of(x), cols)
@@ -110,7 +117,8 @@ class Job(NamedTuple):
     """What all tiles of a product share: addresses, distances in bytes, and sizes.
 
     weights  of the first strip of the layer's matrix; strip_bytes  to the next.
-    q        of the first token's inputs; plane  from its upper bytes to its lower ones; q_pitch  to the next token's.
+    q        of the first token's inputs; plane  from its upper bytes to its lower ones; q_pitch  to the next
+             token's.
     start    of the first token's starts; start_pitch  to the next token's.
     scale    of the tokens' scales, float32.
     out      of place for the products of a tile.
@@ -130,8 +138,9 @@ class Job(NamedTuple):
 
 
 def _cut(tiles: Sequence[Tile]) -> Any:
-    """Compile-time maker of a kernel that multiplies strips [strip, stop) by tokens from t on: by the first of `tiles` as far as it
-    fits, then by the next ones."""
+    """Compile-time maker of a kernel that multiplies strips [strip, stop) by tokens from t on: by the first
+    of `tiles` as far as it fits, then by the next ones.
+    """
     if not tiles:
 
         @kernel
@@ -173,7 +182,9 @@ def _cut(tiles: Sequence[Tile]) -> Any:
 
 
 def _around(tiles: Sequence[Tile], emits: Sequence[Callable[..., None]]) -> Any:
-    """Compile-time maker of a kernel that does, of each tile that is used for so many tokens, what `emits` has for it."""
+    """Compile-time maker of a kernel that does, of each tile that is used for so many tokens, what `emits`
+    has for it.
+    """
     if not tiles:
 
         @kernel
@@ -245,7 +256,8 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
 
 @kernel
 def finish_tile(y, rows, strip, strips, first, tokens, out, scale, finish):
-    """y [T, rows] <- scale * out (+= for ADD), out [tokens][strips * 16] being a tile whose corner is row strip * 16, token `first`.
+    """y [T, rows] <- scale * out (+= for ADD), out [tokens][strips * 16] being a tile whose corner is row
+    strip * 16, token `first`.
 
     out, scale  addresses, of the tile and of the first token's scale.
     """

@@ -1,7 +1,8 @@
 """Norm and token shift: the first stage of every time mix and channel mix.
 
-Tokens of B sequences lie one after another; sequence b has tokens [now.spans[b], now.spans[b+1]). Its state is one block of
-float32 at address now.states[b], in which the layer's previous normed input [C] starts after `place` bytes.
+Tokens of B sequences lie one after another; sequence b has tokens [now.spans[b], now.spans[b+1]). Its state
+is one block of float32 at address now.states[b], in which the layer's previous normed input [C] starts after
+`place` bytes.
 """
 
 from typing import Any
@@ -16,7 +17,9 @@ from rwkv_engine.kernels.pointers import floats
 
 @viewing
 def previous(h: np.ndarray, t: int, first: int, state: int, place: int) -> np.ndarray:
-    """[C] normed input before token t: that of the token before, or what the state kept for a sequence's first token."""
+    """[C] normed input before token t: that of the token before, or what the state kept for a sequence's
+    first token.
+    """
     if t == first:
         return floats(state + place, h.shape[1])
     return h[t - 1]
@@ -33,11 +36,12 @@ def mixed_inputs(
     now: Any,
     place: int,
 ) -> int:
-    """The inputs of a mix: h <- layer_norm(x [T, C]) with norm [2, C] (weight, bias), mixed [K or more] <- h shifted by mix [K, C].
+    """The inputs of a mix: h <- layer_norm(x [T, C]) with norm [2, C] (weight, bias), mixed [K or more] <- h
+    shifted by mix [K, C].
 
-    Returns the row of h and of mixed[k] from which on this lane finds its T inputs. A single token is done by every lane for itself, in
-    the row of its number, so that none waits for another. The state is only read here:
-    `keep_last` writes it behind a barrier, when no lane reads it any more.
+    Returns the row of h and of mixed[k] from which on this lane finds its T inputs. A single token is done by
+    every lane for itself, in the row of its number, so that none waits for another. The state is only read
+    here: `keep_last` writes it behind a barrier, when no lane reads it any more.
     """
     tokens = x.shape[0]
     alone = tokens == 1 and lane.lanes <= h.shape[0]

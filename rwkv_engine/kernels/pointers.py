@@ -1,7 +1,7 @@
 """Typed views of raw addresses, and bit patterns, inside compiled code.
 
-Weights stay where the file is mapped and states where their owners keep them, so kernels receive addresses. An address
-is an int64; whoever passes it keeps the memory alive for the length of the call.
+Weights stay where the file is mapped and states where their owners keep them, so kernels receive addresses.
+An address is an int64; whoever passes it keeps the memory alive for the length of the call.
 """
 
 from typing import Any
@@ -52,13 +52,16 @@ AHEAD = 0 if cpu.reads_ahead() else 4096
 
 
 def prefetch_ahead(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Emit llvm.prefetch of the line AHEAD of `address` in a stream that is read once; nothing where the processor needs no help."""
+    """Emit llvm.prefetch of the line AHEAD of `address` in a stream that is read once; nothing where the
+    processor needs no help.
+    """
     if AHEAD != 0:
         prefetch(builder, builder.add(address, ir.IntType(64)(AHEAD)), 3)
 
 
 def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int) -> None:
-    """Emit llvm.prefetch of a line that will be read: into the first-level cache (level 3), or the second-level one (2).
+    """Emit llvm.prefetch of a line that will be read: into the first-level cache (level 3), or the
+    second-level one (2).
 
     It may lie behind the end of what is mapped: a prefetch never faults.
     """

@@ -1,9 +1,9 @@
 """Choosing a token among all of a vocabulary, without sorting it: a few straight passes over the logits.
 
-The cut of top-p or top-k is found by halving an interval of float32 bit patterns, which are in the order of the numbers they mean:
-each step adds up all numbers from its middle on, until few are left in the interval; the rest is done on those alone. Conditions are
-factors of 0 or 1, maxima are of integers, and inner loops run from 0 over a slice, because LLVM makes vector code of these.
-Twin: tests/reference/sampling.py.
+The cut of top-p or top-k is found by halving an interval of float32 bit patterns, which are in the order of
+the numbers they mean: each step adds up all numbers from its middle on, until few are left in the interval;
+the rest is done on those alone. Conditions are factors of 0 or 1, maxima are of integers, and inner loops run
+from 0 over a slice, because LLVM makes vector code of these. Twin: tests/reference/sampling.py.
 """
 
 import numpy as np
@@ -40,7 +40,10 @@ def highest(logits: np.ndarray) -> float:
 def shares(
     p: np.ndarray, logits: np.ndarray, top: float, sharpness: float, edge: float, sums: np.ndarray
 ) -> float:
-    """p [V] <- e^((logits - top) * sharpness) where p was `edge` or more, else 0. Returns the sum, float64, and that of each PIECE."""
+    """p [V] <- e^((logits - top) * sharpness) where p was `edge` or more, else 0.
+
+    Returns the sum, float64, and that of each PIECE.
+    """
     total = np.float64(0)
     for number in range(sums.shape[0]):
         q, x = p[number * PIECE : (number + 1) * PIECE], logits[number * PIECE : (number + 1) * PIECE]
@@ -71,7 +74,8 @@ def reach(p: np.ndarray, edge: float) -> tuple[float, int]:
 
 @kernel
 def between(out: np.ndarray, p: np.ndarray, low: float, high: float) -> int:
-    """out [n] <- the numbers of p [...] whose bits are from `low` to below `high`; n, which is returned, must be less than out's length.
+    """out [n] <- the numbers of p [...] whose bits are from `low` to below `high`; n, which is returned, must
+    be less than out's length.
 
     `out` may be what p is a part of: what is written has been read.
     """
@@ -85,7 +89,8 @@ def between(out: np.ndarray, p: np.ndarray, low: float, high: float) -> int:
 
 @kernel
 def cut(p: np.ndarray, floor: float, mass: float, rank: int, few: np.ndarray) -> float:
-    """The largest value of which, and above, numbers of p [V] add up to `mass` or are `rank` many; `floor` if none is.
+    """The largest value of which, and above, numbers of p [V] add up to `mass` or are `rank` many; `floor` if
+    none is.
 
     p is from 0 to 1, and the cut is known to be at least `floor` > 0. few [FEW] float32 is work space.
     """
@@ -137,10 +142,11 @@ def choose(
 ) -> int:
     """The token that a number u in [0, 1) picks from logits [V] float32; -1 if none has any probability.
 
-    top_p, top_k, min_p each look at the same probabilities and remove tokens; what is left is raised to the power 1 / temperature
-    (above 0). Of equal tokens at the edge of top-k the first ones stay; 0 means no top-k, 1 no top-p.
-    Work space: p [V] float32, few [FEW] float32, sums [ceil(V / PIECE)] float64.
-    Cost: straight passes over V, two of them with an exponential; the cut takes one for each halving until few are left.
+    top_p, top_k, min_p each look at the same probabilities and remove tokens; what is left is raised to the
+    power 1 / temperature (above 0). Of equal tokens at the edge of top-k the first ones stay; 0 means no
+    top-k, 1 no top-p. Work space: p [V] float32, few [FEW] float32, sums [ceil(V / PIECE)] float64.
+    Cost: straight passes over V, two of them with an exponential; the cut takes one for each halving until
+    few are left.
     """
     top = highest(logits)
     if not np.isfinite(top):

@@ -1,9 +1,9 @@
 """Dot products over stored weights, as explicit vector code.
 
-Numba vectorises such loops too, but it reads several rows at once and cannot prefetch; one sequential stream, with a software
-prefetch some KiB ahead, reads memory at 14 GB/s on a core where the plain loop reaches 9 (`cpu.reads_ahead` says where the
-prefetch is left out). The code is LLVM IR over vectors of 16 floats, which LLVM splits to whatever the target has (one AVX-512
-register, two of AVX2, four of NEON).
+Numba vectorises such loops too, but it reads several rows at once and cannot prefetch; one sequential stream,
+with a software prefetch some KiB ahead, reads memory at 14 GB/s on a core where the plain loop reaches 9
+(`cpu.reads_ahead` says where the prefetch is left out). The code is LLVM IR over vectors of 16 floats, which
+LLVM splits to whatever the target has (one AVX-512 register, two of AVX2, four of NEON).
 Twins in plain numpy: `formats.*.unpack` and `@`.
 """
 
@@ -58,7 +58,8 @@ def in_order(read: Load, size: int) -> LoadStep:
 
 
 def bf16_pairs(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
-    """STEP BF16 numbers, those at even places and then those at odd ones, from one load of a whole cache line.
+    """STEP BF16 numbers, those at even places and then those at odd ones, from one load of a whole cache
+    line.
 
     Reads memory 8 % faster than two loads of half a line; the inputs must be arranged alike (`apart`).
     """
@@ -69,9 +70,11 @@ def bf16_pairs(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
 
 @intrinsic
 def apart(typingctx, out, x, n):
-    """out [n] <- x [n], both at int64 addresses: in each whole STEP first the numbers at even places, then those at odd ones.
+    """out [n] <- x [n], both at int64 addresses: in each whole STEP first the numbers at even places, then
+    those at odd ones.
 
-    n is a positive multiple of STEP. What `bf16_pairs` multiplies; numba's own loop takes one number after another.
+    n is a positive multiple of STEP. What `bf16_pairs` multiplies; numba's own loop takes one number after
+    another.
     """
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
@@ -94,7 +97,8 @@ def dot_row(read: LoadStep, size: int, sums: int) -> Any:
     """Compile-time maker of an intrinsic that computes one dot product: (weights, x, n) -> float32.
 
     sums  accumulators, a multiple of UNROLL.
-    weights and x are int64 addresses, n is a positive multiple of sums * LANES; `size` is the bytes of one weight.
+    weights and x are int64 addresses, n is a positive multiple of sums * LANES; `size` is the bytes of one
+    weight.
     """
 
     @intrinsic
@@ -126,10 +130,11 @@ def dot_tile(read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> An
     """Compile-time maker of an intrinsic that computes `rows` x `tokens` dot products at once.
 
     read    how STEP weights are read; size  bytes of one weight.
-    sums    accumulators of each product: 1, which is enough independent work for rows x tokens > 3, or as many as `dot_row` has, in
-            whose order it then adds.
-    The intrinsic's arguments, all int64: weights, row pitch [bytes], x, token pitch [bytes], n (a positive multiple of STEP, and of
-    sums * LANES), out, out's token pitch [bytes]. It writes out[token][row] float32. Weights are read once per call, in order.
+    sums    accumulators of each product: 1, which is enough independent work for rows x tokens > 3, or as
+            many as `dot_row` has, in whose order it then adds.
+    The intrinsic's arguments, all int64: weights, row pitch [bytes], x, token pitch [bytes], n (a positive
+    multiple of STEP, and of sums * LANES), out, out's token pitch [bytes]. It writes out[token][row] float32.
+    Weights are read once per call, in order.
     """
 
     @intrinsic
@@ -177,8 +182,9 @@ def _emit_tile(
 def _total(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
     """Sum of all numbers of some vectors of 16 floats, of 1, 2 or 4 vectors.
 
-    Added as written, half by half, where the function around this may not reorder sums (`matmul_float.IN_ORDER`): LLVM
-    would else choose an order for each tile, and a token's bits would depend on how many others share its pass.
+    Added as written, half by half, where the function around this may not reorder sums
+    (`matmul_float.IN_ORDER`): LLVM would else choose an order for each tile, and a token's bits would depend
+    on how many others share its pass.
     """
     while len(vectors) > 1:
         vectors = [builder.fadd(*vectors[n : n + 2]) for n in range(0, len(vectors), 2)]

@@ -1,4 +1,5 @@
-"""Sums along channels, as explicit vector code: strips of channels stay in registers while a loop runs over what is summed.
+"""Sums along channels, as explicit vector code: strips of channels stay in registers while a loop runs over
+what is summed.
 
 Numba's own loops keep such sums in memory, because it cannot know that the arrays do not overlap.
 """
@@ -14,12 +15,14 @@ from rwkv_engine.kernels.vectors import F32, FLOATS, I64, LANES, WORDS, ZERO, Lo
 
 
 def expand_tile(read: LoadStep, size: int, strips: int, tokens: int, paired: bool) -> Any:
-    """Compile-time maker of an intrinsic: out [tokens][strips * 16] <- hidden [tokens][rank] @ w [rank][strips * 16].
+    """Compile-time maker of an intrinsic: out [tokens][strips * 16] <- hidden [tokens][rank] @ w
+    [rank][strips * 16].
 
-    read    how STEP weights are read; size  bytes of one weight; paired  whether `read` gives those of even places first.
+    read    how STEP weights are read; size  bytes of one weight; paired  whether `read` gives those of even
+            places first.
     strips  a multiple of UNROLL.
-    Arguments, all int64: weights, bytes to the next row; rank (1 or more); hidden, bytes to the next token; out, bytes to the next
-    token. Weights are read once for all tokens.
+    Arguments, all int64: weights, bytes to the next row; rank (1 or more); hidden, bytes to the next token;
+    out, bytes to the next token. Weights are read once for all tokens.
     """
 
     @intrinsic
@@ -64,8 +67,9 @@ def _woven(b: ir.IRBuilder, even: ir.Value, odd: ir.Value) -> list[ir.Value]:
 def wkv7_strips(strips: int) -> Any:
     """Compile-time maker of an intrinsic: `kernels.wkv.wkv7_head` for strips * 16 value channels.
 
-    Arguments, all int64: the state's first row at these channels, bytes to the next row; N; r, w, k, a, b [N]; v, y at these
-    channels. Two passes over the state's N rows, which lie in the first-level cache by then: what is removed, then the update.
+    Arguments, all int64: the state's first row at these channels, bytes to the next row; N; r, w, k, a, b
+    [N]; v, y at these channels. Two passes over the state's N rows, which lie in the first-level cache by
+    then: what is removed, then the update.
     """
 
     @intrinsic

@@ -1,4 +1,5 @@
-"""LLVM IR over vectors of 16 float32: the words that the kernels which are written as explicit vector code share.
+"""LLVM IR over vectors of 16 float32: the words that the kernels which are written as explicit vector code
+share.
 
 LLVM splits such a vector into what the target has: one AVX-512 register, two of AVX2, four of NEON.
 """

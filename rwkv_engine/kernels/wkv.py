@@ -26,11 +26,15 @@ def wkv4(
     pp: np.ndarray,
     y: np.ndarray,
 ) -> None:
-    """One token of the RWKV-4 recurrence, channel by channel: updates aa, bb, pp in place, writes y. All [C] float32.
+    """One token of the RWKV-4 recurrence, channel by channel: updates aa, bb, pp in place, writes y.
 
-    The sums  aa/bb = (sum e^(k_i - decay) v_i) / (sum e^(k_i - decay))  are kept relative to their running maximum pp, so
+    All [C] float32.
+
+    The sums  aa/bb = (sum e^(k_i - decay) v_i) / (sum e^(k_i - decay))  are kept relative to their running
+              maximum pp, so
     nothing overflows. w = -exp(time_decay) <= 0, u = time_first.
-    Source: BlinkDL/ChatRWKV@965e40b, att_one; the maximum is first taken with u + k (output), then with w (update).
+    Source: BlinkDL/ChatRWKV@965e40b, att_one; the maximum is first taken with u + k (output), then with w
+    (update).
     """
     for c in range(k.shape[0]):
         ahead = u[c] + k[c]
@@ -80,10 +84,11 @@ def wkv7_head(
 ) -> None:
     """One head, one token of the RWKV-7 recurrence: updates S in place, writes y.
 
-    S [N, N] f32, a row per key channel (BlinkDL's matrix transposed, so that nothing is summed across a vector);
-    r w k v a b y [N] f32.
+    S [N, N] f32, a row per key channel (BlinkDL's matrix transposed, so that nothing is summed across a
+    vector); r w k v a b y [N] f32.
         S <- diag(w) S + b (a' S) + k v'          y <- r' S
-    Cost: S moves in and out of memory once. Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_numpy.py, a = -kk, b = kk * iclr.
+    Cost: S moves in and out of memory once. Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_numpy.py, a =
+    -kk, b = kk * iclr.
     """
     n = y.shape[0]
     whole = n - n % CHANNELS

@@ -23,7 +23,10 @@ class Footprint:
 
 
 def footprint(checkpoint: Checkpoint, format: str) -> Footprint:
-    """Of a checkpoint, of which only headers are read, in the format that `pull` is to make. Raises OptionError for an unknown one."""
+    """Of a checkpoint, of which only headers are read, in the format that `pull` is to make.
+
+    Raises OptionError for an unknown one.
+    """
     if format == KEEP:
         file, run = sum(tensor.nbytes for tensor in checkpoint.tensors.values()), None
     else:
@@ -32,7 +35,9 @@ def footprint(checkpoint: Checkpoint, format: str) -> Footprint:
 
 
 def rough(format: str, bytes: int) -> Footprint:
-    """The least that a model of unknown shape takes, from the bytes of its files, if its numbers have 16 bits."""
+    """The least that a model of unknown shape takes, from the bytes of its files, if its numbers have 16
+    bits.
+    """
     if format != KEEP:
         bytes = bytes * format_named(format).bytes_of(_LARGE, _LARGE) // (2 * _LARGE * _LARGE)
     return Footprint(bytes, bytes + PROCESS)

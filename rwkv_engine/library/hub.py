@@ -1,7 +1,8 @@
 """Files from the model hub: what a repository holds, and one file fetched, resumed and checked.
 
-The package `huggingface_hub` says where the hub is and who the user is, and its client speaks HTTP; answers are read here, because
-what a hub sends must be bounded by what it promised. Nothing is asked of the network but what these functions are called for.
+The package `huggingface_hub` says where the hub is and who the user is, and its client speaks HTTP; answers
+are read here, because what a hub sends must be bounded by what it promised. Nothing is asked of the network
+but what these functions are called for.
 """
 
 import hashlib
@@ -25,7 +26,8 @@ PLAIN = re.compile(r"[A-Za-z0-9_][\w .+=@%-]{0,199}", re.ASCII)
 _PIECE = 1 << 20  #: bytes hashed at a time
 #: bytes of a listing, which takes about 200 a file, and seconds until it must be here
 LISTING_LIMIT, LISTING_SECONDS = 16 << 20, 60
-#: seconds to wait for a hub that says nothing; how often one that breaks off is asked again; addresses that it may point to in turn
+#: seconds to wait for a hub that says nothing; how often one that breaks off is asked again; addresses that
+#: it may point to in turn
 SILENCE, TRIES, REDIRECTS = 30.0, 5, 5
 #: what the hub says is wrong, in the header X-Error-Code
 _GATED, _ABSENT = ("GatedRepo",), ("RepoNotFound", "EntryNotFound", "RevisionNotFound")
@@ -33,7 +35,9 @@ _GATED, _ABSENT = ("GatedRepo",), ("RepoNotFound", "EntryNotFound", "RevisionNot
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A repository at one commit: `files` are names with folders -> bytes; `endpoint` is where it was found (None: the default)."""
+    """A repository at one commit: `files` are names with folders -> bytes; `endpoint` is where it was found
+    (None: the default).
+    """
 
     name: str
     commit: str
@@ -43,7 +47,9 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a repository; `digest` is its SHA-256 (64 hexadecimal digits) or, for small files, its git SHA-1 (40)."""
+    """One file of a repository; `digest` is its SHA-256 (64 hexadecimal digits) or, for small files, its git
+    SHA-1 (40).
+    """
 
     repository: Repository
     path: str
@@ -57,7 +63,10 @@ class RemoteFile:
 
 
 def look_up(name: str, endpoint: str | None = None) -> Repository:
-    """What the repository "owner/repo" holds. One request. Raises OptionError, DownloadError, MissingExtra."""
+    """What the repository "owner/repo" holds.
+
+    One request. Raises OptionError, DownloadError, MissingExtra.
+    """
     if not REPOSITORY.fullmatch(name):
         raise OptionError(f"{name[:100]!r} names no repository; want owner/repo or owner/repo:file")
     url = f"{_endpoint(endpoint)}/api/models/{name}?blobs=true"
@@ -75,7 +84,10 @@ def look_up(name: str, endpoint: str | None = None) -> Repository:
 
 
 def describe(repository: Repository, path: str) -> RemoteFile:
-    """Size and checksum of one file. One request. Raises DownloadError, also where the hub gives no checksum."""
+    """Size and checksum of one file.
+
+    One request. Raises DownloadError, also where the hub gives no checksum.
+    """
     what = f"{repository.name}:{path}"
     with _refusals(what), _asked("HEAD", _url(repository, path), _headers(), away="stop") as answer:
         told, here = answer.headers, answer.status_code < 300
@@ -95,7 +107,8 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     """The file in `folder`, whole and checked; a copy that was begun there before is gone on with.
 
     Until it is checked it is called NAME.part. Progress goes to standard error where that is a terminal.
-    Raises DownloadError: no answer (what has come stays, to be resumed), or not the promised content (the copy is deleted).
+    Raises DownloadError: no answer (what has come stays, to be resumed), or not the promised content (the
+    copy is deleted).
     """
     target, part = folder / file.name, folder / f"{file.name}.part"
     what = f"{file.repository.name}:{file.path}"
@@ -184,8 +197,10 @@ def _asked(
 ) -> Iterator[Any]:
     """The hub's answer, its body not read yet.
 
-    away  what to do about a redirect to another host: "follow" it, without the user's token; take it for the answer; or refuse it.
-    Raises DownloadError where the hub refuses, ValueError for a redirect that is not followed, HTTPError of the client.
+    away  what to do about a redirect to another host: "follow" it, without the user's token; take it for the
+          answer; or refuse it.
+    Raises DownloadError where the hub refuses, ValueError for a redirect that is not followed, HTTPError of
+    the client.
     """
     from huggingface_hub.utils import get_session
 
@@ -266,8 +281,9 @@ def _url(repository: Repository, path: str) -> str:
 
 
 def _headers() -> dict[str, str]:
-    """What every request says: who the user is, where there is a token; no word of the machine; and that nothing be compressed, so that
-    bytes can be counted."""
+    """What every request says: who the user is, where there is a token; no word of the machine; and that
+    nothing be compressed, so that bytes can be counted.
+    """
     _package()
     from huggingface_hub import constants, get_token  # its `build_hf_headers` would ask the network for more
 

@@ -1,7 +1,8 @@
 """Models that `rwkv pull` knows by a short name: BlinkDL's RWKV-7 G1 series, the newest file of each size.
 
-Names as of October 2026. Bytes are for estimates only (the hub states the real ones when a file is pulled): those of a file of the
-same shape, to the megabyte for 0.1b. All are BF16 with the World vocabulary, heads of 64 and a channel mix four times as wide.
+Names as of October 2026. Bytes are for estimates only (the hub states the real ones when a file is pulled):
+those of a file of the same shape, to the megabyte for 0.1b. All are BF16 with the World vocabulary, heads of
+64 and a channel mix four times as wide.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ REPOSITORY = "BlinkDL/rwkv7-g1"
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """One row: the short name, the file in its repository, that file's bytes, and the shape that the bytes follow from.
+    """One row: the short name, the file in its repository, that file's bytes, and the shape that the bytes
+    follow from.
 
     ranks  of the low-rank pairs w, a, v, g.
     """

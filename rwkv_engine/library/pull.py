@@ -51,9 +51,11 @@ def pull(
     name       to register; None: the known name, or the repository's.
     format     a quantized weight format (int8), or "keep": as it was published.
     force      fetch it though memory or disk seem too small.
-    tokenizer  as for `load`, to be packed with it.       endpoint  of the hub; None: the package's default, or HF_ENDPOINT.
+    tokenizer  as for `load`, to be packed with it.       endpoint  of the hub; None: the package's default,
+               or HF_ENDPOINT.
     say        told one line at each step.                progress  told how far quantizing is.
-    A download that was broken off is gone on with. Whatever fails, nothing is registered, and an older model of that name stays.
+    A download that was broken off is gone on with. Whatever fails, nothing is registered, and an older model
+    of that name stays.
     Raises     OptionError, DownloadError, CheckpointError (it is no model that runs here), MissingExtra.
     """
     row = known(source)
@@ -109,7 +111,10 @@ def pull(
 
 
 def choose(repository: Repository, wanted: str) -> list[str]:
-    """The files to fetch, weights first: `wanted` or the repository's one model, and what lies beside it. Raises OptionError."""
+    """The files to fetch, weights first: `wanted` or the repository's one model, and what lies beside it.
+
+    Raises OptionError.
+    """
     weights = sorted(path for path in repository.files if path.endswith(ENDINGS))
     folder = wanted.rpartition("/")[0]
     beside = f"{folder}/" if folder else ""

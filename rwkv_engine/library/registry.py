@@ -4,8 +4,9 @@
     models/data/NAME@X/       its files, written before the record; X is drawn by lot and never comes twice
     models/downloads/         what `hub` has fetched so far
 
-A folder below data/ that no record names is left over from a process that was killed, unless a process holds its lock: that one is
-filling it. A record names files in its own model's folders alone, so a damaged one can do no harm to other models.
+A folder below data/ that no record names is left over from a process that was killed, unless a process holds
+its lock: that one is filling it. A record names files in its own model's folders alone, so a damaged one can
+do no harm to other models.
 """
 
 import contextlib
@@ -55,7 +56,10 @@ class Record:
 
 
 def models_folder() -> Path:
-    """Where models are kept: `models` in the user's data folder. Raises OptionError for a user without a home."""
+    """Where models are kept: `models` in the user's data folder.
+
+    Raises OptionError for a user without a home.
+    """
     try:
         return folders.data_folder() / "models"
     except OSError:
@@ -131,7 +135,8 @@ def path_of(found: Record) -> Path:
 def resolve(source: str | Path) -> Path:
     """The path that a model's path or short name stands for; a path that exists wins.
 
-    Raises CheckpointError for a bare word that is neither, saying what names there are. Other paths come back as they are.
+    Raises CheckpointError for a bare word that is neither, saying what names there are. Other paths come back
+    as they are.
     """
     path = Path(source)
     word = str(source)
@@ -148,16 +153,22 @@ def resolve(source: str | Path) -> Path:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder below the models folder; the data folder around it is the user's alone. Raises OSError, OptionError."""
+    """Make a folder below the models folder; the data folder around it is the user's alone.
+
+    Raises OSError, OptionError.
+    """
     folders.private_folder(models_folder().parent)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def new_folder(name: str) -> Path:
-    """An empty folder for a model's files, to be named by a `register` to come, or given up by `discard`. Raises OSError.
+    """An empty folder for a model's files, to be named by a `register` to come, or given up by `discard`.
 
-    No process gives a name twice: another may be about to delete the folder that had it, having registered a model in its place.
+    Raises OSError.
+
+    No process gives a name twice: another may be about to delete the folder that had it, having registered a
+    model in its place.
     """
     parent = make_folder(models_folder() / "data")
     while True:
@@ -204,7 +215,9 @@ def remove(name: str) -> None:
 
 
 def clear_leftovers() -> None:
-    """Delete what killed processes left behind; what a process at work or a record needs stays, and what a damaged one may need."""
+    """Delete what killed processes left behind; what a process at work or a record needs stays, and what a
+    damaged one may need.
+    """
     folder = models_folder()
     for part in list(folder.glob(".*.part")):
         remove_abandoned(part)

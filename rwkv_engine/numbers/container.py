@@ -1,11 +1,12 @@
 """The container of safetensors: its header read and checked, and its bytes one after another to be written.
 
     bytes 0-7     length of the header, unsigned, little-endian
-    then          the header, JSON: name -> {"dtype", "shape", "data_offsets": [start, end]}, and "__metadata__"
+    then          the header, JSON: name -> {"dtype", "shape", "data_offsets": [start, end]}, and
+                  "__metadata__"
     then          the data; offsets count from here, tensors neither overlap nor leave holes
 
-The package `safetensors` is neither used to read nor to write: its numpy side (0.8.0) knows no BF16, and it does not say where tensors
-lie, which must be known to map them; tests compare what both make of a file.
+The package `safetensors` is neither used to read nor to write: its numpy side (0.8.0) knows no BF16, and it
+does not say where tensors lie, which must be known to map them; tests compare what both make of a file.
 Source of the format: github.com/huggingface/safetensors, README, section "Format".
 """
 
@@ -44,7 +45,9 @@ class Entry:
 
 
 def read_header(path: Path, data: np.ndarray) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Parse and check the header of a mapped file; returns (name -> Entry, metadata). Any element type passes.
+    """Parse and check the header of a mapped file; returns (name -> Entry, metadata).
+
+    Any element type passes.
 
     data  uint8 [size], the whole file.
     """
@@ -163,7 +166,9 @@ def stored(name: str, dtype: str, array: np.ndarray) -> Tensor:
 def safetensors_parts(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, align: int = 64
 ) -> Iterator[bytes | memoryview]:
-    """The bytes of such a file one after another, for `system.files.write_whole`; arguments as of `write_safetensors`."""
+    """The bytes of such a file one after another, for `system.files.write_whole`; arguments as of
+    `write_safetensors`.
+    """
     lengths = {name: prod(tensor.shape) * SIZES[tensor.dtype] for name, tensor in tensors.items()}
     order = sorted(tensors, key=lambda name: (lengths[name] % align != 0, -SIZES[tensors[name].dtype], name))
     return _parts(_header(tensors, lengths, order, dict(metadata or {}), align), tensors, order)

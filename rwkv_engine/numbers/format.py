@@ -23,11 +23,13 @@ class Format:
     shape_of    (rows, cols) -> shape of the stored array.
     stored      tensor -> the stored array, C-contiguous: a view of the file where it lies there so.
     to_float32  (stored array, rows, cols) -> float32 [rows, cols].
-    pack        (tensors of one kind, a layer each) -> (the NamedTuple that chooses the kernels, the arrays whose addresses it holds).
-                It has `at` (an address for each layer), `rows` and `cols`, and `kernels.matmul.matmul` is overloaded for it.
+    pack        (tensors of one kind, a layer each) -> (the NamedTuple that chooses the kernels, the arrays
+                whose addresses it holds). It has `at` (an address for each layer), `rows` and `cols`, and
+                `kernels.matmul.matmul` is overloaded for it.
     room        (cols, tokens) -> float32 numbers of `Lane.room` that a product takes.
-    pack_heads  (layers, heads) -> as `pack`, for the second halves of low-rank pairs; see `formats.rows.packed_heads`.
-                None: only matrices can be in this format. Else `read_row` and `expand` are overloaded too.
+    pack_heads  (layers, heads) -> as `pack`, for the second halves of low-rank pairs; see
+                `formats.rows.packed_heads`. None: only matrices can be in this format. Else `read_row` and
+                `expand` are overloaded too.
     """
 
     name: str

@@ -1,9 +1,11 @@
-"""The byte layout of packed INT8 matrices, in plain numpy: integers from -127 to 127 with a BF16 scale for every 32 of a row.
+"""The byte layout of packed INT8 matrices, in plain numpy: integers from -127 to 127 with a BF16 scale for
+every 32 of a row.
 
-A matrix [rows, cols], padded with zeros to a multiple of 16 rows and of 64 cols, lies in strips of 16 rows; in a strip, blocks of
-64 inputs; in a block 17 lines of 64 bytes: 16 of integers [16 quads of inputs][16 rows][4 inputs], then one of scales
-[16 rows][2 groups of 32 inputs]. weight = integer * scale, scale = largest of the row's group / 127, rounded up to BF16.
-8.5 bits a weight. A strip is read as one stream, and a line is what one vector instruction multiplies (`kernels.int8_levels`).
+A matrix [rows, cols], padded with zeros to a multiple of 16 rows and of 64 cols, lies in strips of 16 rows;
+in a strip, blocks of 64 inputs; in a block 17 lines of 64 bytes: 16 of integers [16 quads of inputs][16
+rows][4 inputs], then one of scales [16 rows][2 groups of 32 inputs]. weight = integer * scale, scale =
+largest of the row's group / 127, rounded up to BF16. 8.5 bits a weight. A strip is read as one stream, and a
+line is what one vector instruction multiplies (`kernels.int8_levels`).
 """
 
 from collections.abc import Callable
@@ -28,7 +30,8 @@ def shape_of(rows: int, cols: int) -> tuple[int, int, int]:
 
 
 def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(integers [..., 32] int8, scales [...] as BF16 bits) of float32 values [..., 32]: rounded to nearest, at most half a scale off.
+    """(integers [..., 32] int8, scales [...] as BF16 bits) of float32 values [..., 32]: rounded to nearest,
+    at most half a scale off.
 
     A NaN or infinity makes the scale NaN, so that it is not lost.
     """

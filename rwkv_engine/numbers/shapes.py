@@ -9,7 +9,8 @@ The letters used in every shape comment of the project:
 
 from dataclasses import dataclass
 
-#: tokens of the longest pass over the weights: long enough to use each weight many times, short enough for the caches
+#: tokens of the longest pass over the weights: long enough to use each weight many times, short enough for
+#: the caches
 CHUNK = 64
 
 

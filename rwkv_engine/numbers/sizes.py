@@ -23,7 +23,11 @@ def mb(count: int) -> str:
 
 
 def bytes_of(text: str | int) -> int:
-    """A size such as "900M", "1.5G", "2GiB" or a number of bytes; K, M, G are powers of 1000, Ki, Mi, Gi of 1024. Raises OptionError."""
+    """A size such as "900M", "1.5G", "2GiB" or a number of bytes; K, M, G are powers of 1000, Ki, Mi, Gi of
+    1024.
+
+    Raises OptionError.
+    """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", str(text).upper())
     if not found or found[2] not in _UNITS or float(found[1]) == 0:
         raise OptionError.of("ram", str(text), "a size such as 900M, 1.5G or 2GiB")

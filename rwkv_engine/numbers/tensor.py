@@ -15,7 +15,8 @@ from rwkv_engine.numbers.bf16 import bf16_to_float32
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.system.pages import give_back, is_mapped, prefer_small
 
-#: element type in a file -> numpy dtype of its bits (BF16 has none of its own: its upper 16 bits of a float32)
+#: element type in a file -> numpy dtype of its bits (BF16 has none of its own: its upper 16 bits of a
+#: float32)
 BITS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -26,9 +27,9 @@ class Tensor:
     name    its name in the file, for error messages.
     shape   axis lengths.
     dtype   "F32", "F16", "BF16", or the tag of the format of a packed matrix.
-    bits    returns the elements as float32, float16, or uint16 (the bits of BF16), of that shape; a packed matrix as its
-            format stores it. Where the file stores exactly these it is a view of the mapped file (possibly strided), so it
-            costs no memory.
+    bits    returns the elements as float32, float16, or uint16 (the bits of BF16), of that shape; a packed
+            matrix as its format stores it. Where the file stores exactly these it is a view of the mapped
+            file (possibly strided), so it costs no memory.
     format  of a packed matrix.
     """
 
@@ -46,7 +47,9 @@ class Tensor:
         return prod(self.shape) * BITS[self.dtype].itemsize
 
     def rows(self) -> Callable[[int, int], np.ndarray]:
-        """read(first, last): some of a float matrix's rows as float32, so that a large one need never be widened as a whole."""
+        """read(first, last): some of a float matrix's rows as float32, so that a large one need never be
+        widened as a whole.
+        """
         bits = self.bits()
         return lambda first, last: (
             bf16_to_float32(bits[first:last])
@@ -67,10 +70,11 @@ class Tensor:
 
 
 def one_at_a_time(tensors: Mapping[str, Tensor], stay: bool) -> dict[str, Tensor]:
-    """The same tensors; when one is read, the file's pages of the one before are given back: converting a model holds one tensor of it.
+    """The same tensors; when one is read, the file's pages of the one before are given back: converting a
+    model holds one tensor of it.
 
-    stay  whether most are used where the file is mapped, and only some converted; else they are read in small pages, because of what
-          is given back in large ones, the next read of a neighbour brings all back.
+    stay  whether most are used where the file is mapped, and only some converted; else they are read in small
+          pages, because of what is given back in large ones, the next read of a neighbour brings all back.
     """
     last: list[np.ndarray] = []
 

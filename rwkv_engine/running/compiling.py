@@ -1,7 +1,8 @@
-"""What is compiled, and what that is like to wait for: progress of numba's compiler, and the programs that a model needs.
+"""What is compiled, and what that is like to wait for: progress of numba's compiler, and the programs that a
+model needs.
 
-A program is compiled when it is first called and then kept on disk (`kernels._cache`). LLVM takes a minute or more for one on a small
-computer; how much is left cannot be known, but how many functions are done can.
+A program is compiled when it is first called and then kept on disk (`kernels._cache`). LLVM takes a minute or
+more for one on a small computer; how much is left cannot be known, but how many functions are done can.
 """
 
 import threading
@@ -15,17 +16,22 @@ from rwkv_engine.kernels.calling import ring
 
 #: tell(functions compiled so far, seconds since the first, whether all is done)
 Tell = Callable[[int, float, bool], None]
-#: seconds of compiling before anything is told (what comes from the cache takes less), and then between two times
+#: seconds of compiling before anything is told (what comes from the cache takes less), and then between two
+#: times
 PATIENCE, INTERVAL = 0.3, 1.0
 
 
 def watch(tell: Tell) -> None:
-    """From now on, for the life of the process, call `tell` while numba compiles and when it has; never for what the cache has."""
+    """From now on, for the life of the process, call `tell` while numba compiles and when it has; never for
+    what the cache has.
+    """
     listen(Watcher(tell))
 
 
 class Watcher(Listener):
-    """Numba's listener: it counts functions, and tells from a thread of its own, because a compiler at work calls nobody."""
+    """Numba's listener: it counts functions, and tells from a thread of its own, because a compiler at work
+    calls nobody.
+    """
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -80,7 +86,9 @@ class Program:
 
 
 def programs(model: Any) -> tuple[Program, ...]:
-    """What a `Model` needs before its first word: its forward pass, choosing a token, and long texts' way into tokens."""
+    """What a `Model` needs before its first word: its forward pass, choosing a token, and long texts' way
+    into tokens.
+    """
     text = "word " * 2000
 
     def forward() -> None:

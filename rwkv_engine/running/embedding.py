@@ -1,7 +1,8 @@
 """`Rows`: rows of an embedding that stays in its file, read as tokens need them.
 
-Not where the file is mapped: a row that is touched there brings in all pages around it that the page cache holds as one, 2 MiB at most,
-so that a few hundred tokens would have the whole embedding counted as memory of this process.
+Not where the file is mapped: a row that is touched there brings in all pages around it that the page cache
+holds as one, 2 MiB at most, so that a few hundred tokens would have the whole embedding counted as memory of
+this process.
 """
 
 import os
@@ -18,7 +19,8 @@ WORTH_READING = 8_000_000
 
 
 class Rows:
-    """source  [V, C], C-contiguous, a view of a mapped file.      near  [CHUNK, C] of its type, into which rows are read.
+    """source  [V, C], C-contiguous, a view of a mapped file.      near  [CHUNK, C] of its type, into which
+    rows are read.
 
     path  for what is said of the file.
     """
@@ -30,7 +32,9 @@ class Rows:
 
     @classmethod
     def of(cls, source: np.ndarray, path: Path) -> "Rows | None":
-        """Those of `source`; None where it is small, is in memory already, or files cannot be read at a place (Windows)."""
+        """Those of `source`; None where it is small, is in memory already, or files cannot be read at a place
+        (Windows).
+        """
         file = mapped_file(source)
         if (
             file is None
@@ -42,7 +46,10 @@ class Rows:
         return cls(source, file, path)
 
     def read(self, tokens: np.ndarray) -> np.ndarray:
-        """near[t] <- row tokens[t], for at most CHUNK tokens, all below V; return the t. Raises CheckpointError where that fails."""
+        """near[t] <- row tokens[t], for at most CHUNK tokens, all below V; return the t.
+
+        Raises CheckpointError where that fails.
+        """
         for place, token in zip(self._places, tokens.tolist(), strict=False):
             try:
                 count = os.preadv(self._file.descriptor, [place], self._start + token * self._size)

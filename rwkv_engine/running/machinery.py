@@ -1,4 +1,6 @@
-"""`Machinery`: a checkpoint's weights made ready, and one pass over them; the threads, work arrays and words that this takes."""
+"""`Machinery`: a checkpoint's weights made ready, and one pass over them; the threads, work arrays and words
+that this takes.
+"""
 
 from collections.abc import Sequence
 
@@ -22,8 +24,8 @@ from rwkv_engine.state import State, touch
 from rwkv_engine.system import cpu
 from rwkv_engine.system.pages import prefer_large, prefer_small, ranges
 
-#: bytes of weights x tokens of a pass below which one lane runs it: two decode the embedded model in 136 us instead of 194, but keep
-#: less than a fifth of that while another process has one of two cores
+#: bytes of weights x tokens of a pass below which one lane runs it: two decode the embedded model in 136 us
+#: instead of 194, but keep less than a fifth of that while another process has one of two cores
 WORTH_LANES = 16_000_000
 
 
@@ -32,7 +34,8 @@ class Machinery:
 
     weights, threads, ram  as in `model.load`.
     family, config         what the checkpoint is.      format  name of the matrices' weight format.
-    team                   the lanes.                   owners  arrays whose addresses the weights hold; the first is the embedding.
+    team                   the lanes.                   owners  arrays whose addresses the weights hold; the
+                           first is the embedding.
     weight_bytes           read once in every pass: all but the embedding.
     Raises                 CheckpointError, OptionError.
     """
@@ -74,8 +77,11 @@ class Machinery:
         self._frozen: Frozen | None = None
 
     def _ready(self) -> Frozen:
-        """What the program is called with. Made by the first pass, which is the first that needs compiled code, and outside of its turn:
-        compiling may be interrupted, and takes half as long to find on disk as all of loading."""
+        """What the program is called with.
+
+        Made by the first pass, which is the first that needs compiled code, and outside of its turn:
+        compiling may be interrupted, and takes half as long to find on disk as all of loading.
+        """
         if self._frozen is None:
             frozen = arguments(self.family.planes(self.config), self._prepared, self._scratch, self._words)
             self.team.prepare(step, frozen)
@@ -91,11 +97,15 @@ class Machinery:
         out: np.ndarray,
         hidden: np.ndarray | None = None,
     ) -> bool:
-        """One run of the family's program over one or more sequences, whose states' numbers it moves; return whether all logits are finite.
+        """One run of the family's program over one or more sequences, whose states' numbers it moves; return
+        whether all logits are finite.
 
-        tokens  [T] int64, at most CHUNK, of B sequences one after another.   spans   [B + 1]: sequence b has [spans[b], spans[b + 1]).
-        batch   [B] states of this model.                                     wanted  [W]: the tokens whose logits are computed.
-        out     [W, V] float32 <- logits.                                     hidden  [W, C] float32 <- what the head read.
+        tokens  [T] int64, at most CHUNK, of B sequences one after another.   spans   [B + 1]: sequence b has
+                [spans[b], spans[b + 1]).
+        batch   [B] states of this model.                                     wanted  [W]: the tokens whose
+                logits are computed.
+        out     [W, V] float32 <- logits.                                     hidden  [W, C] float32 <- what
+                the head read.
         """
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         frozen = self._ready()
@@ -114,7 +124,9 @@ class Machinery:
 
 
 def room_for_model(config: ModelConfig) -> int:
-    """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one head's vectors."""
+    """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one
+    head's vectors.
+    """
     widest = max(config.width, config.ffn)
     rooms = [format.room(widest, CHUNK) for format in FORMATS.values()]
     return max(*rooms, HEAD_VECTORS * config.head_size)

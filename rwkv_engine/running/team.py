@@ -1,12 +1,13 @@
 """`Team`: threads that run one compiled function together and sleep in between.
 
-Lane 0 is the caller's own thread. The others are daemon threads that sleep on a lock, which costs nothing. They are woken for a
-call, meet inside compiled code at `kernels.lanes.barrier`, and stay there for a moment in case they are called again
-(`kernels.calling`). A team runs one call at a time.
+Lane 0 is the caller's own thread. The others are daemon threads that sleep on a lock, which costs nothing.
+They are woken for a call, meet inside compiled code at `kernels.lanes.barrier`, and stay there for a moment
+in case they are called again (`kernels.calling`). A team runs one call at a time.
 
-An interrupt (ctrl-C) may come between any two lines of Python here, but never inside compiled code. So whatever a call needs is compiled
-before anybody is called; and when the caller's lane does not come, the call is broken off: the helpers no longer wait for it, run to their
-end, and have left before the exception is raised. No helper is ever left behind with memory of a call that is over.
+An interrupt (ctrl-C) may come between any two lines of Python here, but never inside compiled code. So
+whatever a call needs is compiled before anybody is called; and when the caller's lane does not come, the call
+is broken off: the helpers no longer wait for it, run to their end, and have left before the exception is
+raised. No helper is ever left behind with memory of a call that is over.
 """
 
 import functools
@@ -37,7 +38,9 @@ Result = TypeVar("Result")
 
 
 class _Here(threading.local):
-    """What this thread is inside of: `later` of the team whose turn it has, or that it helps; None: of nothing."""
+    """What this thread is inside of: `later` of the team whose turn it has, or that it helps; None: of
+    nothing.
+    """
 
     later: Later | None = None
 
@@ -75,7 +78,9 @@ class _Desk:
 
 
 def _serve(desk: _Desk, shared: np.ndarray, later: Later, kept: tuple[object, ...]) -> None:
-    """A helper thread's life: sleep, work; without work it ends. kept: what it may still look at when its team is gone."""
+    """A helper thread's life: sleep, work; without work it ends. kept: what it may still look at when its
+    team is gone.
+    """
     _here.later = later
     while True:
         desk.alarm.acquire()
@@ -95,7 +100,8 @@ def _serve(desk: _Desk, shared: np.ndarray, later: Later, kept: tuple[object, ..
 
 
 def _dismiss(desks: list[_Desk], owner: int) -> None:
-    """End the helper threads of a team that nobody holds any more, or whose interpreter is about to end: none is left polling.
+    """End the helper threads of a team that nobody holds any more, or whose interpreter is about to end: none
+    is left polling.
 
     What a generator still runs when the interpreter ends, it runs alone: `desks` is then empty.
     """
@@ -121,9 +127,11 @@ if hasattr(os, "register_at_fork"):
 class Team:
     """Up to `lanes` threads for SPMD functions `function(lane, *arguments)`.
 
-    lanes   1 or more; more than the machine has cores works, slower. Fewer after the first call if the system starts no more threads.
+    lanes   1 or more; more than the machine has cores works, slower. Fewer after the first call if the system
+            starts no more threads.
     room    float32 numbers of private scratch for each lane.
-    leave   ranges of pages [n, 2] int64 (address, length) that are given back after every stage (see Lane); None: none.
+    leave   ranges of pages [n, 2] int64 (address, length) that are given back after every stage (see Lane);
+            None: none.
     Raises  OptionError for a lane count that cannot be meant.
     Safe to use from several threads (calls queue up) and after os.fork (the child starts threads of its own).
     """
@@ -151,10 +159,11 @@ class Team:
         self._one = threading.RLock()
 
     def turn(self, work: Callable[[], Result]) -> Result:
-        """Call `work` while nobody else uses this team, then what was put off meanwhile; return what `work` returns.
+        """Call `work` while nobody else uses this team, then what was put off meanwhile; return what `work`
+        returns.
 
-        Raises EngineError in a thread that has a turn, of any team, or is a lane of one: the garbage collector and handlers of signals
-        may call anything anywhere, and would wait for themselves.
+        Raises EngineError in a thread that has a turn, of any team, or is a lane of one: the garbage
+        collector and handlers of signals may call anything anywhere, and would wait for themselves.
         """
         if _here.later is not None:
             raise EngineError(
@@ -178,11 +187,13 @@ class Team:
         return result
 
     def run(self, function: Callable[..., None], *arguments: Any, lanes: int | None = None) -> None:
-        """Call `function(lane, *arguments)` once on each of the first `lanes` lanes (default: all); return when all have.
+        """Call `function(lane, *arguments)` once on each of the first `lanes` lanes (default: all); return
+        when all have.
 
-        Raises what a lane raised. `function` must be compiled code that releases the GIL and, with more than one lane,
-        raises nothing after its first barrier. One that loops over `kernels.calling.attend` is called again without waking anybody
-        if the arguments are the same objects; what lies in arrays may have changed.
+        Raises what a lane raised. `function` must be compiled code that releases the GIL and, with more than
+        one lane, raises nothing after its first barrier. One that loops over `kernels.calling.attend` is
+        called again without waking anybody if the arguments are the same objects; what lies in arrays may
+        have changed.
         """
         with self._one:
             count = min(lanes or self.lanes, self.lanes)
@@ -208,7 +219,9 @@ class Team:
                 raise
 
     def prepare(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Have `function` compiled for these arguments, or taken from the disk, so that `run` does nothing of that."""
+        """Have `function` compiled for these arguments, or taken from the disk, so that `run` does nothing of
+        that.
+        """
         dispatcher: Any = function
         if hasattr(dispatcher, "signatures"):  # else it is a plain function
             kinds = tuple(map(numba.typeof, (self._lane(0, 1), *arguments)))
@@ -226,7 +239,9 @@ class Team:
                 raise desk.failure
 
     def _call(self, work: tuple[Any, ...], again: bool) -> None:
-        """Have the helpers run `work`: a function, how many lanes run it, and its arguments. again: it is what they ran last."""
+        """Have the helpers run `work`: a function, how many lanes run it, and its arguments. again: it is
+        what they ran last.
+        """
         function, count, *arguments = work
         self._last = ()
         asleep = ring(self._at, count - 1, again)
@@ -249,8 +264,11 @@ class Team:
         return self._views[index, count]
 
     def _hire(self) -> int:
-        """Start the helper threads, if this process has none yet: the first call, or the first one after a fork. Returns how many
-        there are, which are fewer than asked for where the system refuses a thread."""
+        """Start the helper threads, if this process has none yet: the first call, or the first one after a
+        fork.
+
+        Returns how many there are, which are fewer than asked for where the system refuses a thread.
+        """
         if self._owner == os.getpid():
             return len(self._desks)
         ring(self._at, 0, False)  # compiled, before it is needed

@@ -9,11 +9,13 @@ from pathlib import Path
 
 #: where Linux tells about processors
 SYSTEM = Path("/sys/devices/system/cpu")
-#: what tells how fast a core is, best first, and the share of the fastest one's from which on it is a performance core: small
-#: cores have under 0.6 of a big one's capacity but up to 0.8 of its clock, and "favoured" cores have a few per cent more of both
+#: what tells how fast a core is, best first, and the share of the fastest one's from which on it is a
+#: performance core: small cores have under 0.6 of a big one's capacity but up to 0.8 of its clock, and
+#: "favoured" cores have a few per cent more of both
 SPEEDS = (("cpu_capacity", 0.7), ("cpufreq/cpuinfo_max_freq", 0.85))
 
-#: what LLVM does not tell of processors that are named, by NUMBA_CPU_NAME or by a system that lists no features
+#: what LLVM does not tell of processors that are named, by NUMBA_CPU_NAME or by a system that lists no
+#: features
 _X86_2, _X86_VNNI = frozenset({"avx2"}), frozenset({"avx2", "avxvnni"})
 NAMED = {
     **dict.fromkeys(("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3"), _X86_2),
@@ -35,20 +37,26 @@ def usable_cpus() -> int:
 
 
 def lanes() -> int:
-    """As many lanes as are worth having: physical performance cores, and no more than a container's quota of processor time."""
+    """As many lanes as are worth having: physical performance cores, and no more than a container's quota of
+    processor time.
+    """
     return _bounded(physical_cores(), quota())
 
 
 def _bounded(count: int, share: float | None) -> int:
-    """As many as have whole processors in `share` of their time: lanes wait for each other, and where all are stopped for a while
-    in turns, more are slower (0.1B in 8 bits with 1.5 processors: 98 tokens/s with two lanes, 103 with one; with 1.2, 74 and 106)."""
+    """As many as have whole processors in `share` of their time: lanes wait for each other, and where all are
+    stopped for a while in turns, more are slower (0.1B in 8 bits with 1.5 processors: 98 tokens/s with two
+    lanes, 103 with one; with 1.2, 74 and 106).
+    """
     return count if share is None else max(1, min(count, int(share)))
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """Processors' worth of time that Linux's control groups leave this process (containers: `--cpus`); None: no limit is known.
+    """Processors' worth of time that Linux's control groups leave this process (containers: `--cpus`); None:
+    no limit is known.
 
-    A group's limit holds for the groups inside it: the least one counts. root  where /proc and /sys/fs/cgroup are looked for.
+    A group's limit holds for the groups inside it: the least one counts. root  where /proc and /sys/fs/cgroup
+    are looked for.
     """
     found = []
     for line in _read(root / "proc/self/cgroup").splitlines():
@@ -56,7 +64,8 @@ def quota(root: Path = Path("/")) -> float | None:
         controllers, _, place = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # version 2 has one tree, which beside version 1 is at `unified`; version 1 has one for each set of controllers
+        # version 2 has one tree, which beside version 1 is at `unified`; version 1 has one for each set of
+        # controllers
         for tree in {controllers, "cpu"} if controllers else {"", "unified"}:
             top = (
                 root / "sys/fs/cgroup" / tree
@@ -81,9 +90,10 @@ def _limit(group: Path) -> list[float]:
 def physical_cores(folder: Path = SYSTEM, cpus: Collection[int] | None = None) -> int:
     """Physical performance cores among `cpus` (default: those this process may run on); at least 1.
 
-    Hyper-thread siblings count once: they share load ports and memory requests, so two do not decode faster than one. Cores far
-    slower than the fastest (the small ones of big.LITTLE) do not count: a stage would wait for them. folder  Linux's facts about
-    processors; where there is none, every logical processor counts.
+    Hyper-thread siblings count once: they share load ports and memory requests, so two do not decode faster
+    than one. Cores far
+    slower than the fastest (the small ones of big.LITTLE) do not count: a stage would wait for them. folder
+    Linux's facts about processors; where there is none, every logical processor counts.
     """
     cores: dict[str, int] = {}
     for cpu in _usable() if cpus is None else cpus:
@@ -158,7 +168,8 @@ define i32 @product(<16 x i8> %a, <16 x i8> %b) {
 
 
 def _llvm_uses_sdot(name: str) -> bool:
-    """Whether LLVM, compiling as numba does for the processor `name` ("host": this one), has AArch64's dot products of bytes.
+    """Whether LLVM, compiling as numba does for the processor `name` ("host": this one), has AArch64's dot
+    products of bytes.
 
     Asked by compiling one: the lists of features that systems and LLVM give for ARM processors leave it out.
     """
@@ -175,15 +186,18 @@ def _llvm_uses_sdot(name: str) -> bool:
     return "sdot" in machine.emit_assembly(llvm.parse_assembly(_BYTES_PRODUCT))
 
 
-#: Linux's system call `arch_prctl` on x86-64, what it is asked, and the number of the state that AMX's tile registers are
+#: Linux's system call `arch_prctl` on x86-64, what it is asked, and the number of the state that AMX's tile
+#: registers are
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
 
 
 @functools.cache
 def has_tiles() -> bool:
-    """Whether kernels may use AMX on bytes: the processor has it, and the system grants this process the tile registers.
+    """Whether kernels may use AMX on bytes: the processor has it, and the system grants this process the tile
+    registers.
 
-    Linux wants to be asked for them, once, for all threads of a process and for what it forks; other systems are not asked.
+    Linux wants to be asked for them, once, for all threads of a process and for what it forks; other systems
+    are not asked.
     """
     if not (
         has_features("amx-tile", "amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"
@@ -200,15 +214,18 @@ def _system_call(*numbers: int) -> int:
 
 
 def wide_vectors() -> bool:
-    """Whether kernels are compiled for 32 vector registers of 512 bits (AVX-512): their tiles may then be larger."""
+    """Whether kernels are compiled for 32 vector registers of 512 bits (AVX-512): their tiles may then be
+    larger.
+    """
     return has_features("avx512f")
 
 
 def reads_ahead() -> bool:
-    """Whether the processor that kernels are compiled for keeps up with a stream of weights by itself, so that prefetches only cost.
+    """Whether the processor that kernels are compiled for keeps up with a stream of weights by itself, so
+    that prefetches only cost.
 
-    AMD's Zen does: on a Zen 4, BF16 is read by one core 1.2 to 1.8 times as fast without them, 8-bit weights 1.1 times. Intel's cores gain
-    by them (14 instead of 9 GB/s for a core of a Xeon).
+    AMD's Zen does: on a Zen 4, BF16 is read by one core 1.2 to 1.8 times as fast without them, 8-bit weights
+    1.1 times. Intel's cores gain by them (14 instead of 9 GB/s for a core of a Xeon).
     """
     import llvmlite.binding
 

@@ -31,11 +31,12 @@ _LONG_NAME = 200
 def write_whole(path: str | Path, parts: Parts, sync: bool = True, private: bool = False) -> None:
     """Write `parts` one after another to a temporary file beside `path`, sync it, then rename it into place.
 
-    A symbolic link is followed. Character devices and FIFOs are written to as they are; everything else that is no ordinary
-    file is refused. A file that is replaced keeps its permissions; a new one is as the umask says, or `private`: the user's alone.
-    Without `sync` a power cut may leave a damaged file: for what can be made again and is checked when it is read.
-    Whatever goes wrong, `path` holds either its old content or all of the new. Raises OSError; nothing stays behind, except by a
-    process that is killed: then the next `remove_leftovers` clears up.
+    A symbolic link is followed. Character devices and FIFOs are written to as they are; everything else that
+    is no ordinary file is refused. A file that is replaced keeps its permissions; a new one is as the umask
+    says, or `private`: the user's alone. Without `sync` a power cut may leave a damaged file: for what can be
+    made again and is checked when it is read. Whatever goes wrong, `path` holds either its old content or all
+    of the new. Raises OSError; nothing stays behind, except by a process that is killed: then the next
+    `remove_leftovers` clears up.
     """
     path = Path(path)
     about = _about(path)
@@ -65,7 +66,9 @@ def write_whole(path: str | Path, parts: Parts, sync: bool = True, private: bool
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Delete the temporary files that writers of `path` left behind when they were killed; those at work are left alone."""
+    """Delete the temporary files that writers of `path` left behind when they were killed; those at work are
+    left alone.
+    """
     path = Path(os.path.realpath(path))
     pattern = re.compile(rf"\.{re.escape(_stem(path.name))}\.[0-9a-f]{{8}}\.part")
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
@@ -76,7 +79,8 @@ def remove_leftovers(path: str | Path) -> None:
 def remove_abandoned(path: Path) -> None:
     """Delete an unfinished file or folder, unless a process is at work on it: that one holds its lock.
 
-    Where there are no locks (some network file systems), it is left alone until nobody has touched it for a day.
+    Where there are no locks (some network file systems), it is left alone until nobody has touched it for a
+    day.
     """
     try:
         handle = os.open(path, os.O_RDONLY | _LOOK)
@@ -97,7 +101,8 @@ def remove_abandoned(path: Path) -> None:
 
 
 def hold(path: Path) -> int | None:
-    """Lock a folder that is being filled, so that `remove_abandoned` leaves it alone; the handle to `os.close` when it is done.
+    """Lock a folder that is being filled, so that `remove_abandoned` leaves it alone; the handle to
+    `os.close` when it is done.
 
     None where folders cannot be locked. Raises FileNotFoundError if it was deleted before it could be locked.
     """
@@ -130,7 +135,10 @@ def _write(stream: BinaryIO, parts: Parts) -> None:
 
 
 def _temporary(target: Path, mode: int) -> tuple[int, Path]:
-    """A new file beside `target`, locked: (handle, path). The system takes from `mode` what the umask says."""
+    """A new file beside `target`, locked: (handle, path).
+
+    The system takes from `mode` what the umask says.
+    """
     while True:
         path = target.parent / f".{_stem(target.name)}.{secrets.token_hex(4)}.part"
         with contextlib.suppress(FileExistsError):
@@ -147,7 +155,9 @@ def _stem(name: str) -> str:
 
 
 def _lock(handle: int, path: Path) -> bool:
-    """Lock an open file or folder; False if it was deleted meanwhile, by a process that took it for a leftover."""
+    """Lock an open file or folder; False if it was deleted meanwhile, by a process that took it for a
+    leftover.
+    """
     if fcntl is not None:
         with contextlib.suppress(OSError):  # no locks here
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -155,7 +165,10 @@ def _lock(handle: int, path: Path) -> bool:
 
 
 def _taken(handle: int, about: os.stat_result) -> bool:
-    """Whether another process holds the lock; it is this one's if not. Without locks: whether it was touched within a day."""
+    """Whether another process holds the lock; it is this one's if not.
+
+    Without locks: whether it was touched within a day.
+    """
     try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

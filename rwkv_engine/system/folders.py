@@ -1,4 +1,5 @@
-"""The user's folders: the one place that says where the cache, the data and the models lie, and that keeps private data private.
+"""The user's folders: the one place that says where the cache, the data and the models lie, and that keeps
+private data private.
 
 A relative XDG_CACHE_HOME or XDG_DATA_HOME is ignored, as the XDG Base Directory Specification says.
 """
@@ -11,7 +12,8 @@ NAME = "rwkv_engine"
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: $XDG_CACHE_HOME/rwkv_engine, by default ~/.cache/rwkv_engine on Linux.
+    """Where things are kept that can be made again: $XDG_CACHE_HOME/rwkv_engine, by default
+    ~/.cache/rwkv_engine on Linux.
 
     Raises OSError for a user without a home.
     """
@@ -19,7 +21,8 @@ def cache_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """Where conversations and models are kept: $XDG_DATA_HOME/rwkv_engine, by default ~/.local/share/rwkv_engine on Linux.
+    """Where conversations and models are kept: $XDG_DATA_HOME/rwkv_engine, by default
+    ~/.local/share/rwkv_engine on Linux.
 
     Raises OSError for a user without a home.
     """
@@ -29,7 +32,8 @@ def data_folder() -> Path:
 def private_folder(path: Path, close: bool = True) -> Path:
     """Make a folder that nobody but the user may look into. Raises OSError.
 
-    close  do the same to one that is there and belongs to the user: not to one that was chosen by hand and may hold other things.
+    close  do the same to one that is there and belongs to the user: not to one that was chosen by hand and
+           may hold other things.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if close:
@@ -38,7 +42,10 @@ def private_folder(path: Path, close: bool = True) -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """Make an empty file that nobody but the user may read; close one that is there and belongs to the user. Raises OSError."""
+    """Make an empty file that nobody but the user may read; close one that is there and belongs to the user.
+
+    Raises OSError.
+    """
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600))
     _close(path)
     return path

@@ -1,7 +1,8 @@
-"""Pages of memory: how many this process holds, how large they are, and giving back those of mapped files (Linux; elsewhere nothing).
+"""Pages of memory: how many this process holds, how large they are, and giving back those of mapped files
+(Linux; elsewhere nothing).
 
-A page of a read-only mapped file can always be given back: the system reads it again when it is touched, at once if its page cache
-still has it.
+A page of a read-only mapped file can always be given back: the system reads it again when it is touched, at
+once if its page cache still has it.
 """
 
 import ctypes
@@ -25,7 +26,9 @@ _BETWEEN = 1 << 20
 
 
 def resident() -> int:
-    """Bytes of physical memory that this process holds now, mapped files included; 0 where the system does not tell."""
+    """Bytes of physical memory that this process holds now, mapped files included; 0 where the system does
+    not tell.
+    """
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     except OSError:
@@ -40,7 +43,9 @@ def peak() -> int:
 
 
 def private() -> int:
-    """Bytes of physical memory that this process holds now and that are no file's; 0 where the system does not tell."""
+    """Bytes of physical memory that this process holds now and that are no file's; 0 where the system does
+    not tell.
+    """
     return _told("/proc/self/status", "RssAnon")
 
 
@@ -61,13 +66,18 @@ def _told(file: str, name: str) -> int:
 
 
 class MappedFile(mmap.mmap):
-    """A whole file mapped to be read only. descriptor: of the same file, for reading it otherwise; open for as long as the map."""
+    """A whole file mapped to be read only. descriptor: of the same file, for reading it otherwise; open for
+    as long as the map.
+    """
 
     descriptor: int
 
     @classmethod
     def of(cls, descriptor: int) -> "MappedFile":
-        """The file that is open as `descriptor`, which may be closed then. Raises OSError; ValueError for an empty file."""
+        """The file that is open as `descriptor`, which may be closed then.
+
+        Raises OSError; ValueError for an empty file.
+        """
         mapped = cls(descriptor, 0, access=mmap.ACCESS_READ)
         mapped.descriptor = os.dup(descriptor)
         weakref.finalize(mapped, os.close, mapped.descriptor)
@@ -94,17 +104,21 @@ def is_mapped(array: np.ndarray) -> bool:
 
 
 def give_back(array: np.ndarray) -> None:
-    """Give back the pages that lie wholly inside a contiguous view of a mapped file; what is no such view is left alone."""
+    """Give back the pages that lie wholly inside a contiguous view of a mapped file; what is no such view is
+    left alone.
+    """
     if not HERE or not array.flags.c_contiguous or not is_mapped(array):
         return
     _advise([array], _DONTNEED)
 
 
 def prefer_large(arrays: Iterable[np.ndarray]) -> None:
-    """Ask for pages of 2 MiB where contiguous views of mapped files are read for the first time, and for what lies between them.
+    """Ask for pages of 2 MiB where contiguous views of mapped files are read for the first time, and for what
+    lies between them.
 
-    Seen to work on Linux 6.18 with ext4: 255 MB in its page cache were touched in 4 ms instead of 25, and address translation no
-    longer slows the reading of weights. What the page cache already holds in small pages stays so.
+    Seen to work on Linux 6.18 with ext4: 255 MB in its page cache were touched in 4 ms instead of 25, and
+    address translation no longer slows the reading of weights. What the page cache already holds in small
+    pages stays so.
     """
     if HERE:
         _advise(
@@ -113,16 +127,21 @@ def prefer_large(arrays: Iterable[np.ndarray]) -> None:
 
 
 def prefer_small(arrays: Iterable[np.ndarray]) -> None:
-    """Ask for pages of the usual size: for what is read in places, or given back a little at a time. A row of an embedding would else
-    count 2 MiB where the page cache holds the file in large pages, and so would a vector between matrices that were given back."""
+    """Ask for pages of the usual size: for what is read in places, or given back a little at a time.
+
+    A row of an embedding would else count 2 MiB where the page cache holds the file in large pages, and so
+    would a vector between matrices that were given back.
+    """
     if HERE:
         _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _NOHUGEPAGE)
 
 
 def give_back_code(library: str) -> None:
-    """Give back the pages of a loaded library's machine code, which is as it lies in its file; library: the file's name.
+    """Give back the pages of a loaded library's machine code, which is as it lies in its file; library: the
+    file's name.
 
-    What is called again is mapped again, sixteen pages at a time, from the page cache if they are still there.
+    What is called again is mapped again, sixteen pages at a time, from the page cache if they are still
+    there.
     """
     if not HERE:
         return
@@ -150,8 +169,9 @@ def _advise(arrays: Iterable[np.ndarray], advice: int, gap: int = 0) -> None:
 
 
 def ranges(arrays: Iterable[np.ndarray], gap: int = 0) -> np.ndarray:
-    """[n, 2] int64: address and length of the whole pages inside contiguous views of mapped files; neighbours that are at most `gap`
-    bytes apart are joined."""
+    """[n, 2] int64: address and length of the whole pages inside contiguous views of mapped files; neighbours
+    that are at most `gap` bytes apart are joined.
+    """
     spans = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays)
     joined: list[list[int]] = []
     for first, last in spans:

@@ -3,9 +3,11 @@
 import os
 from pathlib import Path
 
-#: bytes that Python, NumPy, numba, and the engine's compiled programs hold (measured: 3.11, numba 0.68, Linux, x86-64)
+#: bytes that Python, NumPy, numba, and the engine's compiled programs hold (measured: 3.11, numba 0.68,
+#: Linux, x86-64)
 BASE = 94_000_000
-#: bytes of LLVM's own code that linking a program takes, before weights are read; on Linux they are given back then
+#: bytes of LLVM's own code that linking a program takes, before weights are read; on Linux they are given
+#: back then
 LINKING = 36_000_000
 #: bytes of the World vocabulary's tables; other tokenizers take less
 TOKENIZER = 8_000_000
@@ -18,7 +20,10 @@ _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 
 
 def physical_memory() -> int | None:
-    """Bytes of memory that this process may use at most: the machine's, or what a container allows. None: nobody says."""
+    """Bytes of memory that this process may use at most: the machine's, or what a container allows.
+
+    None: nobody says.
+    """
     found = []
     try:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

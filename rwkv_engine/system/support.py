@@ -1,4 +1,6 @@
-"""What the engine cannot run on, said before anything heavy is imported: numba would fail there with pages of its own."""
+"""What the engine cannot run on, said before anything heavy is imported: numba would fail there with pages of
+its own.
+"""
 
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -9,7 +11,8 @@ from rwkv_engine.errors import UnsupportedSystem
 def refusal(bits: int, suffix: str, byteorder: str) -> str | None:
     """One sentence that says why a Python cannot run the engine, or None.
 
-    bits       of its addresses.     suffix  of its extension modules, such as ".cpython-311-x86_64-linux-musl.so".
+    bits       of its addresses.     suffix  of its extension modules, such as
+               ".cpython-311-x86_64-linux-musl.so".
     byteorder  "little" or "big".
     """
     if bits != 64:

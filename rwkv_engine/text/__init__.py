@@ -21,7 +21,8 @@ def find_tokenizer(
     folder  where its files lie: a tokenizer.json there is taken unless the size says World or bytes.
     inside  what a packed file brings: "world", "bytes", or the text of a tokenizer.json.
     choice  "world", "bytes", or the path of a tokenizer.json or of a folder with one; None: by the two above.
-    Raises  OptionError for a choice that is no tokenizer or has ids the model lacks; CheckpointError where none is found.
+    Raises  OptionError for a choice that is no tokenizer or has ids the model lacks; CheckpointError where
+            none is found.
     """
     if choice is not None:
         return _chosen(vocab, choice, folder)

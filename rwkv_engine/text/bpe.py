@@ -22,7 +22,9 @@ _WORD = re.compile(r"\w")
 
 
 class Json:
-    """A tokenizer.json. Special tokens inside a text are only text; the end of a document is never read out of what a user typed.
+    """A tokenizer.json.
+
+    Special tokens inside a text are only text; the end of a document is never read out of what a user typed.
 
     rows  ids of the model: those without a token stand for nothing.
     """
@@ -71,7 +73,9 @@ class Json:
         self.ends, self.end = frozenset(ends), ends[0] if ends else None
 
     def ending(self, ends: Sequence[int]) -> "Json":
-        """This tokenizer, whose texts end at those of `ends` that the model has; where it has none, as the vocabulary says."""
+        """This tokenizer, whose texts end at those of `ends` that the model has; where it has none, as the
+        vocabulary says.
+        """
         self._told = [end for end in ends if 0 <= end < self._rows]
         if self._told:
             self._end_at(self._told)
@@ -88,7 +92,10 @@ class Json:
         return None if found is None else int(found)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without any that the file would add in front or behind. Raises TokenError for lone surrogates."""
+        """The ids of a text, without any that the file would add in front or behind.
+
+        Raises TokenError for lone surrogates.
+        """
         utf8(text)
         with refusing(TokenError, f"{self.name} cannot encode this text"):
             return list(self._model.encode(text, add_special_tokens=False).ids)
@@ -138,7 +145,9 @@ class Json:
 
 
 def _pattern(tokens: Collection[str]) -> re.Pattern[str] | None:
-    """What finds special tokens in a text as the library does: the first, and of those at one place the longest."""
+    """What finds special tokens in a text as the library does: the first, and of those at one place the
+    longest.
+    """
     return (
         re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
         if tokens

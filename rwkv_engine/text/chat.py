@@ -1,6 +1,7 @@
 """Chat templates: how a talk is written down for a model that continues text. Each is a row of TEMPLATES.
 
-World's form, its modes of thinking and its tools: the cards of BlinkDL's RWKV-7 G1 models and the demo that goes with them.
+World's form, its modes of thinking and its tools: the cards of BlinkDL's RWKV-7 G1 models and the demo that
+goes with them.
 """
 
 import json
@@ -12,7 +13,8 @@ from typing import Any, Literal, Protocol
 from rwkv_engine.errors import OptionError
 
 Role = Literal["system", "user", "assistant", "tool"]
-#: how much is thought before an answer; "off" leaves it to the model, "fast" skips it, "long" asks for a lot of it
+#: how much is thought before an answer; "off" leaves it to the model, "fast" skips it, "long" asks for a lot
+#: of it
 Think = Literal["off", "fast", "on", "long"]
 _BLANK_LINES = re.compile(r"[^\S\n]*\n\s*\n")
 #: how an answer that calls a tool begins
@@ -72,7 +74,9 @@ class ChatTemplate:
         return tuple(self.think)
 
     def opening(self, system: str | None, tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """The text in front of the first turn: what the model is told, the tools it may call (JSON descriptions), or nothing."""
+        """The text in front of the first turn: what the model is told, the tools it may call (JSON
+        descriptions), or nothing.
+        """
         told = [system.strip()] if system and system.strip() else []
         if tools:
             told += ["Tools:", json.dumps(list(tools), ensure_ascii=False), _CALL_ONLY]
@@ -119,7 +123,9 @@ class ChatTemplate:
         return before + self.turn(_spoken(messages[-1]), think, call)
 
     def _said(self, message: Message) -> str:
-        """One message; runs of blank lines inside it become one line end, because a blank line ends a message."""
+        """One message; runs of blank lines inside it become one line end, because a blank line ends a
+        message.
+        """
         role: Role = "user" if message.role == "tool" else message.role
         if role not in self.names:
             raise OptionError.of("role", message.role, f"one of {', '.join(self.names)}")

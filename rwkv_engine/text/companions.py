@@ -1,4 +1,6 @@
-"""What lies beside weights that came from Hugging Face: JSON files that say how texts end and how a conversation is written down."""
+"""What lies beside weights that came from Hugging Face: JSON files that say how texts end and how a
+conversation is written down.
+"""
 
 import json
 from collections.abc import Callable
@@ -38,7 +40,8 @@ def ends_beside(folder: Path, id_of: Callable[[str], int | None]) -> list[int]:
     """The ids that end a text, as the files in `folder` say; the one that they name first, first.
 
     id_of   the id of a special token by its text.
-    As in transformers, generation_config.json counts over config.json; what the tokenizer's own files say counts too.
+    As in transformers, generation_config.json counts over config.json; what the tokenizer's own files say
+    counts too.
     Raises  CheckpointError for a file that is no JSON object.
     """
     model = _ends(_json(folder, "generation_config.json"), id_of) or _ends(
@@ -53,7 +56,10 @@ def ends_beside(folder: Path, id_of: Callable[[str], int | None]) -> list[int]:
 
 
 def template_beside(folder: Path) -> Source | None:
-    """The chat template of the files in `folder`: chat_template.jinja, or what tokenizer_config.json has. Raises CheckpointError."""
+    """The chat template of the files in `folder`: chat_template.jinja, or what tokenizer_config.json has.
+
+    Raises CheckpointError.
+    """
     config = _json(folder, "tokenizer_config.json")
     path, text, name = folder / "chat_template.jinja", None, "chat_template.jinja"
     if path.is_file():

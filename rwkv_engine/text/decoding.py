@@ -1,7 +1,7 @@
 """The decoder of a tokenizer.json as a chain of steps that tokens go through one by one.
 
-The library decodes whole texts. Here every step gives on what no later token can change, so that all pieces together are
-what the library makes of the whole. The tests compare the two for every kind of step.
+The library decodes whole texts. Here every step gives on what no later token can change, so that all pieces
+together are what the library makes of the whole. The tests compare the two for every kind of step.
 """
 
 import copy
@@ -181,7 +181,8 @@ class Plan:
 class ChainDecoder:
     """A `Decoder` that takes tokens through the steps of a plan.
 
-    piece  how the vocabulary writes an id, or None for what is left out.    before, begun  see `Tokenizer.decoder`.
+    piece  how the vocabulary writes an id, or None for what is left out.    before, begun  see
+           `Tokenizer.decoder`.
     """
 
     __slots__ = ("_count", "_owed", "_piece", "_places", "_plan", "_steps", "held")
@@ -278,7 +279,9 @@ _STEPS: dict[str, Callable[[Any], _Make]] = {
 
 
 def _pieces(spec: dict[str, Any]) -> _Make | None:
-    """The step for a decoder behind one that has made a single token of all, or None: it has to see that token whole."""
+    """The step for a decoder behind one that has made a single token of all, or None: it has to see that
+    token whole.
+    """
     if spec["type"] == "Strip":
         return partial(StrippedPieces, spec["content"], spec["start"], spec["stop"])
     pattern = spec.get("pattern", {}).get("String")

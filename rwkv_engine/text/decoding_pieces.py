@@ -1,4 +1,6 @@
-"""Steps of decoding that have to look at letters: bytes written as tokens, and what comes behind a step that joins all tokens."""
+"""Steps of decoding that have to look at letters: bytes written as tokens, and what comes behind a step that
+joins all tokens.
+"""
 
 import codecs
 import functools
@@ -10,7 +12,9 @@ BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")
 
 @functools.cache
 def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's stand-in letters for bytes: printable ones stand for themselves, the others for 256, 257 ... in order."""
+    """GPT-2's stand-in letters for bytes: printable ones stand for themselves, the others for 256, 257 ... in
+    order.
+    """
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
@@ -22,13 +26,17 @@ def _byte_of_letter() -> dict[str, int]:
 
 
 def of_letters(text: str) -> bytes:
-    """ByteLevel: the bytes of a token in GPT-2's letters; of one that is not (an added token), the bytes of the text itself."""
+    """ByteLevel: the bytes of a token in GPT-2's letters; of one that is not (an added token), the bytes of
+    the text itself.
+    """
     letters = _byte_of_letter()
     return bytes(letters[letter] for letter in text) if letters.keys() >= set(text) else text.encode("utf-8")
 
 
 class ByteRuns:
-    """ByteFallback: tokens such as <0xF0>. A run of them is a text, or one U+FFFD for each if it is no UTF-8 as a whole."""
+    """ByteFallback: tokens such as <0xF0>. A run of them is a text, or one U+FFFD for each if it is no UTF-8
+    as a whole.
+    """
 
     __slots__ = ("_bad", "_broken", "_text", "waiting")
 
@@ -66,7 +74,9 @@ class ByteRuns:
 
 
 class StrippedPieces:
-    """Strip, for a single token that comes in pieces: at most `start` letters in front and `stop` behind are left out."""
+    """Strip, for a single token that comes in pieces: at most `start` letters in front and `stop` behind are
+    left out.
+    """
 
     __slots__ = ("_content", "_held", "_start", "_stop", "waiting")
 

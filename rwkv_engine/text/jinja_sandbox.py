@@ -1,7 +1,9 @@
-"""The sandbox of Jinja templates: no way to the outside, and bounds for time and memory that any real chat template keeps.
+"""The sandbox of Jinja templates: no way to the outside, and bounds for time and memory that any real chat
+template keeps.
 
-jinja2's own sandbox keeps a template from Python's inner parts. Here loops, calls, filters and operators also pay for their
-work out of one account, so that a template of a hundred letters cannot loop for hours or fill the memory.
+jinja2's own sandbox keeps a template from Python's inner parts. Here loops, calls, filters and operators also
+pay for their work out of one account, so that a template of a hundred letters cannot loop for hours or fill
+the memory.
 """
 
 import functools
@@ -28,7 +30,10 @@ _left: ContextVar[list[int]] = ContextVar("left")
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """An environment in which templates are rendered with `rendered`. Raises OverflowError where a template wants too much."""
+    """An environment in which templates are rendered with `rendered`.
+
+    Raises OverflowError where a template wants too much.
+    """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -87,7 +92,9 @@ def rendered(template: Any, **values: Any) -> str:
 
 
 class _Generation(Extension):
-    """`{% generation %}`, with which templates mark what the assistant said for training: what is inside counts as it is."""
+    """`{% generation %}`, with which templates mark what the assistant said for training: what is inside
+    counts as it is.
+    """
 
     tags = {"generation"}
 

@@ -1,7 +1,8 @@
 """Templates in Jinja, as `tokenizer_config.json` files have them under "chat_template", in a sandbox.
 
-Such a template writes down a whole list of messages. A conversation here goes on from a state and needs only what is new, so an
-answer is given to the template as a mark, and what the template writes behind the mark is what comes next.
+Such a template writes down a whole list of messages. A conversation here goes on from a state and needs only
+what is new, so an answer is given to the template as a mark, and what the template writes behind the mark is
+what comes next.
 """
 
 import itertools
@@ -22,8 +23,9 @@ class JinjaTemplate:
     """A Jinja template as a `Template`.
 
     source  its text.    name  for people.    bos, eos  what it sees as bos_token and eos_token.
-    It sees messages (role, content), add_generation_prompt, enable_thinking, tools, bos_token, eos_token, raise_exception and
-    strftime_now. Raises OptionError, at once or when it is used, for one that fails; MissingExtra without jinja2.
+    It sees messages (role, content), add_generation_prompt, enable_thinking, tools, bos_token, eos_token,
+    raise_exception and strftime_now. Raises OptionError, at once or when it is used, for one that fails;
+    MissingExtra without jinja2.
     """
 
     __slots__ = ("_bos", "_eos", "_template", "name", "stops", "thinks")

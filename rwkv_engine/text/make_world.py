@@ -1,9 +1,10 @@
-"""Makes the package data `world.bin` from the vocabulary file of PyPI's `rwkv` (rwkv_vocab_v20230424.txt, Apache-2.0).
+"""Makes the package data `world.bin` from the vocabulary file of PyPI's `rwkv` (rwkv_vocab_v20230424.txt,
+Apache-2.0).
 
     python -m rwkv_engine.text.make_world rwkv_vocab_v20230424.txt rwkv_engine/text/world.bin
 
-Lines of the vocabulary are `id repr length`; the repr is of a str or of bytes. The data are zlib over: a byte with each
-token's length in the order of ids from 1, then the tokens' bytes one after another.
+Lines of the vocabulary are `id repr length`; the repr is of a str or of bytes. The data are zlib over: a byte
+with each token's length in the order of ids from 1, then the tokens' bytes one after another.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Prompts in which a chat template's special tokens are special, and nothing that a user or a model wrote is.
 
-Letters of a text that could be read as a special token are exchanged for private ones before the template writes the text
-down, and back when the special tokens have been found.
+Letters of a text that could be read as a special token are exchanged for private ones before the template
+writes the text down, and back when the special tokens have been found.
 """
 
 import itertools
@@ -30,7 +30,9 @@ def ids_kept(
 
 
 def turn_ends(tokenizer: Tokenizer, template: Template) -> frozenset[int]:
-    """The special tokens that the template writes between an answer and the next question: at these an answer is over."""
+    """The special tokens that the template writes between an answer and the next question: at these an answer
+    is over.
+    """
     if not tokenizer.markers:
         return frozenset()
     question = next(unused(""))

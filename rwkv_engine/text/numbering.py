@@ -1,4 +1,6 @@
-"""The ids of added tokens: the `tokenizers` library counts them on behind the vocabulary, whatever the file says."""
+"""The ids of added tokens: the `tokenizers` library counts them on behind the vocabulary, whatever the file
+says.
+"""
 
 import json
 import re
@@ -13,7 +15,8 @@ _ADDED = re.compile(r'(?<!\\)"added_tokens"\s*:\s*(?=\[)')
 
 
 def renumbered(text: str, id_of: Callable[[str], int | None], rows: int) -> str | None:
-    """The text of a tokenizer.json with a filler at each id that has no token, or None where ids are as the file says anyway.
+    """The text of a tokenizer.json with a filler at each id that has no token, or None where ids are as the
+    file says anyway.
 
     id_of   the library's ids for the file as it is.
     rows    the model's ids, or 0: not known.

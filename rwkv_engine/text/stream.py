@@ -1,4 +1,6 @@
-"""Text as it comes, token by token: characters are shown whole, and nothing that may be the beginning of a stop string is shown."""
+"""Text as it comes, token by token: characters are shown whole, and nothing that may be the beginning of a
+stop string is shown.
+"""
 
 import codecs
 from collections.abc import Sequence
@@ -32,8 +34,8 @@ class Characters:
 class Stops:
     """Bytes in, bytes out, until one of some stop strings occurs.
 
-    What may be the beginning of a stop string is held back until it is one or is not. Of two that end at the same byte, the one
-    that begins first counts. Raises OptionError for an empty stop string.
+    What may be the beginning of a stop string is held back until it is one or is not. Of two that end at the
+    same byte, the one that begins first counts. Raises OptionError for an empty stop string.
     """
 
     __slots__ = ("_held", "_stops")

@@ -12,14 +12,15 @@ from rwkv_engine.text.companions import Source, read_text, template_beside
 def find_template(
     vocab: int, inside: str | None = None, choice: str | None = None, folder: Path | None = None
 ) -> Template:
-    """The template of a model: the one that is chosen, else the one it brings, else the one of its Hugging Face folder.
+    """The template of a model: the one that is chosen, else the one it brings, else the one of its Hugging
+    Face folder.
 
     vocab   the model's vocabulary size, which decides if nothing else does.
     inside  what a packed model brings: a template's name, or the text of a Jinja template.
     choice  over both: a template's name, or the path of a Jinja file.
     folder  where its files lie: a chat_template.jinja, or a tokenizer_config.json with a "chat_template".
-    Raises  OptionError for a choice that is neither; CheckpointError for a damaged file in the folder; MissingExtra for Jinja
-            without jinja2.
+    Raises  OptionError for a choice that is neither; CheckpointError for a damaged file in the folder;
+            MissingExtra for Jinja without jinja2.
     """
     if choice is not None and (choice in TEMPLATES or not _is_file(choice)):
         return template_named(choice)

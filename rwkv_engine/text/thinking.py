@@ -3,7 +3,8 @@
 import re
 
 _OPEN, _CLOSE = "<think>", "</think>"
-#: what a prompt may give of an answer's beginning: an open tag or an empty thought, whole or without the last ">"
+#: what a prompt may give of an answer's beginning: an open tag or an empty thought, whole or without the last
+#: ">"
 _PRIMED = re.compile(r"<think(?:>\s*(?:</think>?\s*)?)?\Z")
 
 

@@ -9,7 +9,8 @@ from rwkv_engine.errors import TokenError
 class Decoder(Protocol):
     """Tokens of one text in, bytes out, as soon as no later token can change them.
 
-    held  how many of the last tokens have bytes that are still to come; what came belongs to the tokens before them.
+    held  how many of the last tokens have bytes that are still to come; what came belongs to the tokens
+          before them.
     """
 
     @property
@@ -33,7 +34,8 @@ class Tokenizer(Protocol):
     end       the id that ends a document, or None: this vocabulary has none.
     ends      all ids that end a text; `end` is one of them.
     markers   special tokens by what a chat template calls them. `encode` never gives one of these.
-    additive  whether a text is what its tokens stand for, one after another: then a constraint can hold it to a form.
+    additive  whether a text is what its tokens stand for, one after another: then a constraint can hold it to
+              a form.
     """
 
     @property
@@ -50,22 +52,30 @@ class Tokenizer(Protocol):
     def additive(self) -> bool: ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Text that looks like a special token is only text. Raises TokenError for a lone surrogate."""
+        """The ids of a text.
+
+        Text that looks like a special token is only text. Raises TokenError for a lone surrogate.
+        """
 
     def split(self, text: str) -> list[str | int]:
         """A text cut at the markers in it: texts, and the markers' ids."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; bytes that are no UTF-8 become U+FFFD. Raises TokenError for an id it does not know."""
+        """The text of ids; bytes that are no UTF-8 become U+FFFD.
+
+        Raises TokenError for an id it does not know.
+        """
 
     def decoder(self, before: Sequence[int] = (), begun: bool = False) -> Decoder:
-        """A decoder for what follows the tokens `before`: with their text it makes what `decode` makes of all.
+        """A decoder for what follows the tokens `before`: with their text it makes what `decode` makes of
+        all.
 
         begun  write down the first token as one within a text, whatever is before it.
         """
 
     def token_bytes(self, token: int) -> bytes:
-        """What one id stands for within a text: possibly a part of a character, and nothing for special tokens.
+        """What one id stands for within a text: possibly a part of a character, and nothing for special
+        tokens.
 
         Raises TokenError.
         """

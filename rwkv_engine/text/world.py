@@ -1,7 +1,7 @@
 """The World tokenizer of RWKV-5 and later: greedy longest match on bytes, 65,529 tokens.
 
-Vocabulary: rwkv_vocab_v20230424 of PyPI's `rwkv` 0.8.32 (Apache-2.0, see NOTICE), as `world.bin` (see make_world). Ids count from 1;
-0 ends a document and 65,530 to 65,535 are unused: these decode to nothing.
+Vocabulary: rwkv_vocab_v20230424 of PyPI's `rwkv` 0.8.32 (Apache-2.0, see NOTICE), as `world.bin` (see
+make_world). Ids count from 1; 0 ends a document and 65,530 to 65,535 are unused: these decode to nothing.
 """
 
 import functools
@@ -48,7 +48,9 @@ def _ids() -> dict[bytes, int]:
 
 @functools.cache
 def _longest() -> bytes:
-    """The length of the longest token that starts with two given bytes, at 256 * first + second; 1 where there is none."""
+    """The length of the longest token that starts with two given bytes, at 256 * first + second; 1 where
+    there is none.
+    """
     lengths, data = _lengths_and_bytes()
     starts = (np.cumsum(lengths, dtype=np.int64) - lengths)[lengths > 1]
     values = np.frombuffer(data, np.uint8).astype(np.int64)

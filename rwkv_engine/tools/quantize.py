@@ -1,4 +1,6 @@
-"""`quantize`: a checkpoint into a packed file of the engine's own, tensor by tensor; and the cache of such files."""
+"""`quantize`: a checkpoint into a packed file of the engine's own, tensor by tensor; and the cache of such
+files.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -56,10 +58,12 @@ def packed_bytes(checkpoint: Checkpoint, format: str = DEFAULT) -> int:
 
 
 def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
-    """The same model with packed matrices, from the user's cache folder; made there first if it is missing or damaged.
+    """The same model with packed matrices, from the user's cache folder; made there first if it is missing or
+    damaged.
 
-    Where nothing can be written, it is `checkpoint` itself, which is then quantized in memory every time. Initial states and the
-    tokenizer always come from `checkpoint`. Raises OptionError for a format that is not quantized.
+    Where nothing can be written, it is `checkpoint` itself, which is then quantized in memory every time.
+    Initial states and the tokenizer always come from `checkpoint`. Raises OptionError for a format that is
+    not quantized.
     """
     wanted = _quantized(format)
     own = {name: tensor for name, tensor in checkpoint.tensors.items() if is_time_state(name)}

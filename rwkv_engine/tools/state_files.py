@@ -1,8 +1,9 @@
-"""State files as tools: put a tuned `time_state` where a conversation starts, blend two states, look inside, convert.
+"""State files as tools: put a tuned `time_state` where a conversation starts, blend two states, look inside,
+convert.
 
 A state file is what `State.save` writes: all planes of one model, named by its fingerprint. A time_state file
-(`checkpoints.time_state`) holds only the matrices of RWKV-5, 6 and 7, and does not say whose they are. Read without its model it
-is a State with the one plane "wkv".
+(`checkpoints.time_state`) holds only the matrices of RWKV-5, 6 and 7, and does not say whose they are. Read
+without its model it is a State with the one plane "wkv".
 """
 
 import math
@@ -30,7 +31,9 @@ _SMALLEST = ModelConfig("", "", 1, 1, 1, 1, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """A state file that was read: `kind` is "state" or "time_state"; a time_state's State has the one plane "wkv"."""
+    """A state file that was read: `kind` is "state" or "time_state"; a time_state's State has the one plane
+    "wkv".
+    """
 
     kind: str
     state: State
@@ -62,9 +65,11 @@ def place(state: State, layers: Mapping[int, Tensor]) -> None:
 
 
 def open_state(path: str | Path, layout: StateLayout) -> State:
-    """The state in a file of either kind, for the model whose layout is given; a time_state becomes a state that has read nothing.
+    """The state in a file of either kind, for the model whose layout is given; a time_state becomes a state
+    that has read nothing.
 
-    Raises StateError, in one sentence: damaged, of another model, of other shapes, or with numbers that are not finite.
+    Raises StateError, in one sentence: damaged, of another model, of other shapes, or with numbers that are
+    not finite.
     """
     if _kind(path) == "state":
         return _finite(states.load(path, layout), path)
@@ -101,8 +106,9 @@ def read_state_file(path: str | Path) -> StateFile:
 def blend(first: State, second: State, weight: float = 0.5) -> State:
     """A new state between two of one model: (1 - weight) of `first` and `weight` of `second`.
 
-    weight   0 to 1; at both ends the result has the numbers of that state, bit for bit. The tokens seen are the larger count.
-             RWKV-4 keeps sums that are scaled by exp(-pp): they are brought to one scale first.
+    weight   0 to 1; at both ends the result has the numbers of that state, bit for bit. The tokens seen are
+             the larger count. RWKV-4 keeps sums that are scaled by exp(-pp): they are brought to one scale
+             first.
     Raises   StateError (of two models), OptionError (weight).
     """
     if not (math.isfinite(weight) and 0 <= weight <= 1):
@@ -124,8 +130,8 @@ def blend(first: State, second: State, weight: float = 0.5) -> State:
 def save_state_file(path: str | Path, file: StateFile) -> None:
     """Write a state as the kind that `file` says, whole or not at all.
 
-    A time_state keeps the matrices and leaves out the last inputs of each layer. Raises StateError (RWKV-4 has no matrices, or
-    the name says .pth), CheckpointError or OSError (cannot be written).
+    A time_state keeps the matrices and leaves out the last inputs of each layer. Raises StateError (RWKV-4
+    has no matrices, or the name says .pth), CheckpointError or OSError (cannot be written).
     """
     if file.kind == "state":
         file.state.save(path)

@@ -1,10 +1,13 @@
-"""`Batch`: many texts at once. One pass over the weights serves them all, and each can join or leave at any step.
+"""`Batch`: many texts at once.
+
+One pass over the weights serves them all, and each can join or leave at any step.
 
 A text is the same, token for token, as when it is written alone with the same seed: with quantized weights
-because the bits are the same. In a float format, and with the float head of a small vocabulary, a token alone in its
-pass is added up in another order. Logits then differ in their last bits, and texts could part where two tokens are
-as good as equally likely.
-Prompts are read in pieces between the tokens of the others, so that nobody waits for somebody else's long prompt.
+because the bits are the same. In a float format, and with the float head of a small vocabulary, a token alone
+in its pass is added up in another order. Logits then differ in their last bits, and texts could part where
+two tokens are as good as equally likely.
+Prompts are read in pieces between the tokens of the others, so that nobody waits for somebody else's long
+prompt.
 """
 
 import itertools
@@ -54,7 +57,8 @@ class Batch:
     """Texts under way on one model. One thread uses it.
 
     max_sequences  most texts at once.
-    piece          most tokens of prompts that are read in a step: a text that is being written waits for no more.
+    piece          most tokens of prompts that are read in a step: a text that is being written waits for no
+                   more.
     `len(batch)` is the number of texts under way.
     Raises OptionError for numbers that make no sense.
     """
@@ -103,8 +107,8 @@ class Batch:
     def fork(self, ticket: int, seed: int | None = None) -> int:
         """Begin a text that goes its own way from where another one is, without reading anything again.
 
-        seed     of its random numbers; None: the copy of a text with a seed writes the same as that one, and the copy
-                 of one without a seed draws other numbers.
+        seed     of its random numbers; None: the copy of a text with a seed writes the same as that one, and
+                 the copy of one without a seed draws other numbers.
         Returns  the new text's ticket. Raises OptionError (no such text, or the batch is full).
         """
         self._need_room()
@@ -114,7 +118,9 @@ class Batch:
         return self._enter(_Sequence(found.writer.fork(seed), owned=False, begun=found.begun))
 
     def cancel(self, ticket: int) -> Step:
-        """End a text now; its place is free. Returns its last step. Raises OptionError for a ticket of no text here.
+        """End a text now; its place is free.
+
+        Returns its last step. Raises OptionError for a ticket of no text here.
 
         The state then holds all that was read, which may be one token less than was written.
         """
@@ -127,8 +133,8 @@ class Batch:
     def step(self) -> list[tuple[int, Step]]:
         """One pass over the weights: each text whose prompt is read gets a token, the others read a piece.
 
-        Returns  (ticket, step) for each token chosen. After a step with `stop` the text is no longer part of the batch.
-                 A text that cannot go on ends with stop "failed"; the others do not notice.
+        Returns  (ticket, step) for each token chosen. After a step with `stop` the text is no longer part of
+                 the batch. A text that cannot go on ends with stop "failed"; the others do not notice.
         Raises   CheckpointError (logits that are not finite, a file that has gone).
         """
         for sequence in self._sequences.values():
@@ -171,7 +177,9 @@ class Batch:
         return ticket, step
 
     def _plan(self) -> dict[int, list[int]]:
-        """What each text reads in the next pass: short feeds whole, long ones in equal shares of what room is left."""
+        """What each text reads in the next pass: short feeds whole, long ones in equal shares of what room is
+        left.
+        """
         long = {ticket for ticket, s in self._sequences.items() if self._in_prompt(s)}
         plan = {ticket: s.writer.feed for ticket, s in self._sequences.items() if ticket not in long}
         busy = sum(map(len, plan.values()))

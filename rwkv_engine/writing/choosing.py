@@ -45,7 +45,10 @@ def _processed(logits: object, vocab: int) -> np.ndarray:
 
 
 class Chooser:
-    """Draws the tokens of one text: holds its random generator. Raises OptionError for ids outside the vocabulary."""
+    """Draws the tokens of one text: holds its random generator.
+
+    Raises OptionError for ids outside the vocabulary.
+    """
 
     __slots__ = ("_rng", "_sampling", "_vocab")
 
@@ -108,7 +111,9 @@ def log_probability(logits: np.ndarray, token: int) -> float:
 
 
 def likeliest(logits: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
-    """The `count` likeliest tokens of unchanged logits [V], each with its natural log-probability, likeliest first."""
+    """The `count` likeliest tokens of unchanged logits [V], each with its natural log-probability, likeliest
+    first.
+    """
     count = min(count, len(logits))
     top = np.argpartition(logits, len(logits) - count)[len(logits) - count :]
     top = top[np.lexsort((top, -logits[top]))]

@@ -1,7 +1,9 @@
-"""`Constraint`: text that must fit a JSON schema, a regular expression or a list of choices, by way of `llguidance`.
+"""`Constraint`: text that must fit a JSON schema, a regular expression or a list of choices, by way of
+`llguidance`.
 
-A constraint is a frozen description. `begin` makes a `Guide` of it for one text: before each token the guide says which
-tokens may come, and after it takes the token in. The work on grammars is llguidance's; here is where it meets generation.
+A constraint is a frozen description. `begin` makes a `Guide` of it for one text: before each token the guide
+says which tokens may come, and after it takes the token in. The work on grammars is llguidance's; here is
+where it meets generation.
 """
 
 import copy
@@ -19,9 +21,11 @@ from rwkv_engine.text import Tokenizer
 from rwkv_engine.writing.guidance import llguidance, vocabulary_of
 from rwkv_engine.writing.schema_limits import require_modest
 
-#: white space between the parts of JSON: none, one space, or a new line with an indentation; weak models go on for ever otherwise
+#: white space between the parts of JSON: none, one space, or a new line with an indentation; weak models go
+#: on for ever otherwise
 WHITE_SPACE = r"(\n {0,16}| )?"
-#: within this many tokens of the budget's end, and four times the shortest ending, every token is weighed before it is taken
+#: within this many tokens of the budget's end, and four times the shortest ending, every token is weighed
+#: before it is taken
 CLOSE = 64
 #: how often, in tokens, the shortest ending is looked up before that
 LOOK = 16
@@ -33,7 +37,8 @@ class Constraint:
 
     kind     "schema", "regex" or "choice", for messages.
     grammar  llguidance's description of the text.
-    after    None, or a text such as "</think>": what comes up to it is free, what follows must fit. It may begin in the prompt.
+    after    None, or a text such as "</think>": what comes up to it is free, what follows must fit. It may
+             begin in the prompt.
     """
 
     kind: str
@@ -42,7 +47,10 @@ class Constraint:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | str, *, after: str | None = None) -> "Constraint":
-        """JSON that fits a schema, given as a mapping or as its text. Raises OptionError for what llguidance cannot guarantee."""
+        """JSON that fits a schema, given as a mapping or as its text.
+
+        Raises OptionError for what llguidance cannot guarantee.
+        """
         matcher = llguidance().LLMatcher
         _encodable("schema", schema if isinstance(schema, str) else "")
         try:
@@ -63,7 +71,9 @@ class Constraint:
 
     @classmethod
     def regex(cls, pattern: str, *, after: str | None = None) -> "Constraint":
-        """Text that a regular expression matches from end to end (Rust's syntax: no look-around, no back references)."""
+        """Text that a regular expression matches from end to end (Rust's syntax: no look-around, no back
+        references).
+        """
         if not isinstance(pattern, str) or not pattern:
             raise OptionError.of("regex", pattern, "a regular expression")
         _encodable("regex", pattern)
@@ -94,7 +104,9 @@ class Constraint:
         return cls(kind, grammar, after)
 
     def answer(self, text: str) -> str:
-        """The part of a generated text that the constraint is about: all of it, or what follows `after`, without white space around."""
+        """The part of a generated text that the constraint is about: all of it, or what follows `after`,
+        without white space around.
+        """
         return text if self.after is None else text.rpartition(self.after)[2].strip()
 
     def begin(self, tokenizer: Tokenizer, prompt: bytes = b"", ends: Collection[int] = ()) -> "Guide":
@@ -114,8 +126,9 @@ class Constraint:
 class Guide:
     """One text under way: which tokens may come next, and whether it is whole.
 
-    `budget` is the number of tokens that may still be written, with the next one; None: no limit. Where a way to end the text
-    within the budget is known, a token that would leave none is exchanged for the next one of that ending.
+    `budget` is the number of tokens that may still be written, with the next one; None: no limit. Where a way
+    to end the text within the budget is known, a token that would leave none is exchanged for the next one of
+    that ending.
     """
 
     __slots__ = (
@@ -168,7 +181,10 @@ class Guide:
         return self.whole and bool(self._matcher.is_stopped())
 
     def allowed(self, vocab: int) -> np.ndarray:
-        """Which of `vocab` ids may come next, [V] bool. The end tokens may where the text is whole. Raises OptionError if none may."""
+        """Which of `vocab` ids may come next, [V] bool.
+
+        The end tokens may where the text is whole. Raises OptionError if none may.
+        """
         mask = np.zeros(vocab, np.bool_)
         size = min(self._tokenizer.size, vocab)
         ends = [end for end in self._ends_at if end < vocab]
@@ -191,7 +207,8 @@ class Guide:
     def take(self, token: int, budget: int | None) -> int:
         """Take in `token`, which was allowed, or the next one of the known ending; the one that was taken.
 
-        Raises OptionError if, before the first token, the budget is too small for the shortest text that was found.
+        Raises OptionError if, before the first token, the budget is too small for the shortest text that was
+        found.
         """
         if budget is not None and self._count == 0:
             self._ending = self._shortest(budget)
@@ -210,7 +227,9 @@ class Guide:
         return self._weighed(token, budget)
 
     def _weighed(self, token: int, budget: int) -> int:
-        """Take `token` if an ending that fits behind it is found, else the known ending's next token, if one is known."""
+        """Take `token` if an ending that fits behind it is found, else the known ending's next token, if one
+        is known.
+        """
         if self._ending is None:
             self._ending = self._shortest(budget)
         known = self._ending if self._ending is not None and len(self._ending) <= budget else None
@@ -234,14 +253,18 @@ class Guide:
         return token
 
     def _ends(self, known: list[int]) -> bool:
-        """Whether an ending that was found before the last token still is one (most often it is: inside a string, say)."""
+        """Whether an ending that was found before the last token still is one (most often it is: inside a
+        string, say).
+        """
         if self._after:
             return known[: len(self._delimiter)] == self._delimiter
         there = self._matcher.deep_copy()
         return bool(there.try_consume_tokens(known) == len(known) and there.is_accepting())
 
     def _shortest(self, budget: int) -> list[int] | None:
-        """The shortest ending that is found, or None; one longer than the budget is only looked for a little further."""
+        """The shortest ending that is found, or None; one longer than the budget is only looked for a little
+        further.
+        """
         first = self._delimiter if self._after else []
         rest = self._endings.shortest(self._matcher, max(4 * budget, CLOSE))
         return None if rest is None else first + rest
@@ -259,7 +282,9 @@ class Guide:
             self._sound()
 
     def _crossing(self) -> list[int]:
-        """Ids that would end `after` and carry on with more than white space: what they carry on with would escape the grammar."""
+        """Ids that would end `after` and carry on with more than white space: what they carry on with would
+        escape the grammar.
+        """
         if self._overlong is None:
             last = self._after[-1:]
             pairs = ((i, self._tokenizer.token_bytes(i)) for i in range(self._tokenizer.size))

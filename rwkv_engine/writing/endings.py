@@ -1,7 +1,9 @@
-"""How to end a constrained text soon: a search over a grammar matcher for few tokens that make the text whole.
+"""How to end a constrained text soon: a search over a grammar matcher for few tokens that make the text
+whole.
 
-The matcher is llguidance's `LLMatcher`, which can be copied, fed, and asked which tokens may follow. The search takes its chances:
-first it closes JSON in two orders of preference, then it goes some ways at random, from fixed seeds, and keeps the shortest that arrives.
+The matcher is llguidance's `LLMatcher`, which can be copied, fed, and asked which tokens may follow. The
+search takes its chances: first it closes JSON in two orders of preference, then it goes some ways at random,
+from fixed seeds, and keeps the shortest that arrives.
 """
 
 import random
@@ -13,12 +15,13 @@ import numpy as np
 
 from rwkv_engine.text import Tokenizer
 
-#: what is taken first, by the first byte of a token: what closes before what opens, and what goes on to the next part before digits
+#: what is taken first, by the first byte of a token: what closes before what opens, and what goes on to the
+#: next part before digits
 ORDERS = (b'}]",:0123456789.tfn-[{ \n', b'"}],:0123456789.tfn-[{ \n')
 #: ways at random, tokens of each, and tokens that are tried at each place of one for being the last
 RANDOM_WAYS, RANDOM_LENGTH, TRIED = 4, 40, 48
-#: places at which one way asks what may follow: the first ones, and those that are tried when no other arrived. A way that
-#: turns in a circle, such as the digits of [0-9]*x, goes on for as long as it may
+#: places at which one way asks what may follow: the first ones, and those that are tried when no other
+#: arrived. A way that turns in a circle, such as the digits of [0-9]*x, goes on for as long as it may
 SHORT_WAY, LONG_WAY = 250, 1000
 #: ids that are looked at on one long way: with World's 65,536 ids it asks at 300 places
 LOOKED_AT = 20_000_000
@@ -48,7 +51,9 @@ class Endings:
         self._free = [known[letter] for letter in (b"q", b"~") if letter in known]
 
     def shortest(self, matcher: Any, most: int) -> list[int] | None:
-        """Token ids behind which the text is whole, [] if it is now, or None where no way of at most `most` tokens was found."""
+        """Token ids behind which the text is whole, [] if it is now, or None where no way of at most `most`
+        tokens was found.
+        """
         if matcher.is_accepting():
             return []
         found = self._search(matcher, most)
@@ -74,7 +79,8 @@ class Endings:
     def _follow(
         self, matcher: Any, most: int, choose: _Way, asked: int, rng: random.Random | None = None
     ) -> list[int] | None:
-        """One way from here: the ids up to a whole text, or None if it is longer than `most` or has over `asked` places to choose.
+        """One way from here: the ids up to a whole text, or None if it is longer than `most` or has over
+        `asked` places to choose.
 
         rng  end at once where a token can.
         """
@@ -97,7 +103,9 @@ class Endings:
         return None
 
     def _in_fewer(self, matcher: Any, way: list[int]) -> list[int]:
-        """The same text in the tokens that the tokenizer itself would take, if these are fewer and the matcher agrees."""
+        """The same text in the tokens that the tokenizer itself would take, if these are fewer and the
+        matcher agrees.
+        """
         try:
             own = self._tokenizer.encode(b"".join(map(self._tokenizer.token_bytes, way)).decode("utf-8"))
         except UnicodeDecodeError:  # the way begins inside a character

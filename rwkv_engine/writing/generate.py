@@ -64,7 +64,9 @@ def _begun(model: Feeds, writer: Writer, cancel: Cancel | None) -> Generator[Ste
 
 
 def write(model: Feeds, writer: Writer, cancel: Cancel | None = None) -> Generator[Step, None, None]:
-    """The steps of a text that has begun, up to its last; the state is then where the text is, also after `close`."""
+    """The steps of a text that has begun, up to its last; the state is then where the text is, also after
+    `close`.
+    """
     while not writer.over:
         logits = _read(model, writer, cancel)
         step = writer.cancel() if logits is None else writer.take(logits)
@@ -80,7 +82,9 @@ def write(model: Feeds, writer: Writer, cancel: Cancel | None = None) -> Generat
 
 
 def _read(model: Feeds, writer: Writer, cancel: Cancel | None) -> np.ndarray | None:
-    """Read all of `feed`, in the pieces that one call would take; the logits after it, or None when cancelled."""
+    """Read all of `feed`, in the pieces that one call would take; the logits after it, or None when
+    cancelled.
+    """
     while cancel is None or not cancel.is_set():
         piece = writer.piece(CHUNK)
         if len(piece) == len(writer.feed):

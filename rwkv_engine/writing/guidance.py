@@ -24,7 +24,9 @@ def llguidance() -> Any:
 
 @functools.lru_cache(PREPARED)
 def vocabulary_of(tokenizer: Tokenizer) -> tuple[Any, Endings]:
-    """llguidance's form of a tokenizer and the search for endings in its tokens, made once for each of the last few."""
+    """llguidance's form of a tokenizer and the search for endings in its tokens, made once for each of the
+    last few.
+    """
     library = llguidance()
     return library.LLTokenizer(library.TokenizerWrapper(_Bytes(tokenizer))), Endings(tokenizer)
 
@@ -32,7 +34,8 @@ def vocabulary_of(tokenizer: Tokenizer) -> tuple[Any, Endings]:
 class _Bytes:
     """What llguidance asks of a tokenizer: the bytes of each id, and the ids of bytes.
 
-    It cannot do without an end token, so one is added behind all others: where a text may end is asked of the matcher.
+    It cannot do without an end token, so one is added behind all others: where a text may end is asked of the
+    matcher.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -1,11 +1,13 @@
-"""`PrefixCache`: states after the beginnings of long prompts, kept in a folder, so that no text is read twice.
+"""`PrefixCache`: states after the beginnings of long prompts, kept in a folder, so that no text is read
+twice.
 
-An entry is a state file whose name is a hash of everything that led to it: the model's fingerprint and weight format, this kind of
-processor, the state before the first token, and the tokens. A prompt's hashes are chained, so the longest beginning that is known is
-found without an index, and processes that share the folder need no lock: files are written whole and renamed into place.
-Entries lie at whole numbers of CHUNK tokens. Reading on from one makes the same passes as reading from the start, so the logits are
-the same bit for bit. States of one model in two formats could stand in for each other, but the numbers would differ a little; they are
-kept apart.
+An entry is a state file whose name is a hash of everything that led to it: the model's fingerprint and weight
+format, this kind of processor, the state before the first token, and the tokens. A prompt's hashes are
+chained, so the longest beginning that is known is found without an index, and processes that share the folder
+need no lock: files are written whole and renamed into place. Entries lie at whole numbers of CHUNK tokens.
+Reading on from one makes the same passes as reading from the start, so the logits are the same bit for bit.
+States of one model in two formats could stand in for each other, but the numbers would differ a little; they
+are kept apart.
 """
 
 import contextlib
@@ -34,11 +36,12 @@ ENTRIES = 16
 class PrefixCache:
     """A folder of states after the beginnings of prompts; give it to `Model.generate`.
 
-    folder     None: `prefixes` in the user's cache folder ($XDG_CACHE_HOME/rwkv_engine). Made when it is first written to, for the
-               user's eyes only: a state tells something of what was read.
+    folder     None: `prefixes` in the user's cache folder ($XDG_CACHE_HOME/rwkv_engine). Made when it is
+               first written to, for the user's eyes only: a state tells something of what was read.
     max_bytes  of all entries; those that were not used for the longest time go first.
     threshold  prompts of fewer tokens are neither looked up nor kept.
-    Raises     OptionError for numbers that cannot be meant. A folder that cannot be written to is used as far as it can be.
+    Raises     OptionError for numbers that cannot be meant. A folder that cannot be written to is used as far
+               as it can be.
     """
 
     __slots__ = ("folder", "max_bytes", "threshold")
@@ -90,7 +93,10 @@ class PrefixCache:
         return True
 
     def keep(self, name: str, state: State) -> None:
-        """Write `state` as the entry called `name`, unless it is there; then delete what is over the limit. Without a folder, nothing."""
+        """Write `state` as the entry called `name`, unless it is there; then delete what is over the limit.
+
+        Without a folder, nothing.
+        """
         path = self._path(name)
         if state.nbytes > self.max_bytes:
             return
@@ -112,7 +118,9 @@ class PrefixCache:
             remove_abandoned(path)
 
     def _entries(self) -> list[tuple[int, int, Path]]:
-        """(when it was last used, bytes, path) of every entry; other processes may add and delete some meanwhile."""
+        """(when it was last used, bytes, path) of every entry; other processes may add and delete some
+        meanwhile.
+        """
         found = []
         for path in self.folder.glob("*.safetensors"):
             with contextlib.suppress(OSError):
@@ -138,7 +146,8 @@ class Reading:
         self.start = 0
 
     def begin(self, state: State) -> int:
-        """Move `state` over the longest beginning that is known, always leaving some to feed; returns its length.
+        """Move `state` over the longest beginning that is known, always leaving some to feed; returns its
+        length.
 
         Damaged entries are deleted.
         """
@@ -155,7 +164,9 @@ class Reading:
         return self.start
 
     def next_place(self, at: int) -> int:
-        """Tokens from the first `at` of the prompt to the next place where a state is kept; many if there is none."""
+        """Tokens from the first `at` of the prompt to the next place where a state is kept; many if there is
+        none.
+        """
         return min((place - at for place in self._names if place > at), default=sys.maxsize)
 
     def passed(self, place: int, state: State) -> None:
@@ -182,9 +193,11 @@ def _names(tokens: np.ndarray, state: State, format: str) -> dict[int, str]:
 
 
 def _places(last: int) -> list[int]:
-    """Where a prompt's states are kept: `last`, and every so many chunks, a power of two, that there are ENTRIES at most.
+    """Where a prompt's states are kept: `last`, and every so many chunks, a power of two, that there are
+    ENTRIES at most.
 
-    Powers of two, because a longer prompt's places are then among those of a shorter one with the same beginning.
+    Powers of two, because a longer prompt's places are then among those of a shorter one with the same
+    beginning.
     """
     step = CHUNK
     while last // step > ENTRIES:

@@ -5,9 +5,10 @@ For each token (PIPELINE.generate and PIPELINE.sample_logits of that package):
 3. tokens that were written before pay `presence + count * frequency`; 4. softmax;
 5. top-p, top-k and min-p each look at these probabilities and remove tokens;
 6. what is left is raised to the power 1 / temperature, and a token is drawn.
-After each token all counts are multiplied by `decay`. Then the count of the new token grows by one. Tokens that
-are white space or digits do not count: they pay `presence` and no `frequency`.
-Processors, biases and min-p are not in that package; everything else gives its numbers. `choosing` does the work.
+After each token all counts are multiplied by `decay`. Then the count of the new token grows by one. Tokens
+that are white space or digits do not count: they pay `presence` and no `frequency`.
+Processors, biases and min-p are not in that package; everything else gives its numbers. `choosing` does the
+work.
 """
 
 import math
@@ -134,7 +135,8 @@ def _row(
     return Sampling(temperature, top_p, top_k, 0.0, presence, frequency, decay)
 
 
-#: by name; the first four are programs' defaults, the others the RWKV wiki's for tasks (they leave top-k and decay)
+#: by name; the first four are programs' defaults, the others the RWKV wiki's for tasks (they leave top-k and
+#: decay)
 PRESETS: Mapping[str, Sampling] = {
     "pip": _row(1.0, 0.85, 0, 0.2, 0.2, 0.996),
     "g1": _row(1.0, 0.5, 100, 0.0, 0.0, 0.997),

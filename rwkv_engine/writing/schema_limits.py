@@ -1,7 +1,8 @@
-"""Bounds for JSON schemas: llguidance goes down a schema by recursion in compiled code, and a stack that is full ends the process.
+"""Bounds for JSON schemas: llguidance goes down a schema by recursion in compiled code, and a stack that is
+full ends the process.
 
-Measured with llguidance 1.9 on a stack of 8 MB: it holds 1,800 levels, references included. A number of -2^63 or less
-makes it recurse for ever, and objects with thousands of properties keep it busy for minutes.
+Measured with llguidance 1.9 on a stack of 8 MB: it holds 1,800 levels, references included. A number of -2^63
+or less makes it recurse for ever, and objects with thousands of properties keep it busy for minutes.
 """
 
 from collections.abc import Iterator
@@ -9,14 +10,17 @@ from typing import Any
 
 from rwkv_engine.errors import OptionError, brief
 
-#: letters of a schema; levels of one part of it, and of all parts that are referred to, together; properties of one object
+#: letters of a schema; levels of one part of it, and of all parts that are referred to, together; properties
+#: of one object
 LETTERS, DEPTH, LEVELS, PROPERTIES = 1 << 20, 100, 1000, 500
 #: numbers that fit 64 bits, as floats too
 LOWEST, HIGHEST = 1024 - (1 << 63), (1 << 64) - 1
 
 
 def require_modest(text: str, schema: dict[str, Any]) -> None:
-    """Raise OptionError for a schema, given as text and as what that text says, that is larger than llguidance bears."""
+    """Raise OptionError for a schema, given as text and as what that text says, that is larger than
+    llguidance bears.
+    """
     if len(text) > LETTERS:
         raise OptionError(f"schema: it has {len(text)} letters, want at most {LETTERS}")
     depths: dict[int, int] = {}

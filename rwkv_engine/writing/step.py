@@ -45,12 +45,14 @@ class Step:
     token         its id; None on a last step that brought no token: "cancelled", "failed".
     text          what may be shown now. It can be empty (a character or a stop string is not complete yet) or
                   more than the token's own text.
-    logprob       natural log-probability that the model gave the token, before penalties, filters and temperature.
+    logprob       natural log-probability that the model gave the token, before penalties, filters and
+                  temperature.
     stop          None, or on the last step why it is the last:
                   "end"        the model ended the document; `token` is the end token and was not fed;
                   "length"     `max_tokens` were written;
                   "stop"       a stop string came: it is not shown, and the state is before it;
-                  "complete"   with a constraint: the text fits it and nothing more can follow, or the tokens are used up;
+                  "complete"   with a constraint: the text fits it and nothing more can follow, or the tokens
+                               are used up;
                   "cut"        with a constraint: the tokens are used up and the text does not fit it;
                   "cancelled"  somebody ended it;
                   "failed"     in a `Batch`: this text cannot go on, and `error` says why.

@@ -7,9 +7,11 @@ from rwkv_engine.state import State
 
 
 class Tail:
-    """The last tokens, as far as a stop string could still take them back, and the state before the first of them.
+    """The last tokens, as far as a stop string could still take them back, and the state before the first of
+    them.
 
-    Bytes of a token may come only with later tokens: tokens whose bytes came together are taken back together.
+    Bytes of a token may come only with later tokens: tokens whose bytes came together are taken back
+    together.
     """
 
     __slots__ = ("_before", "_groups", "_open", "_shown")
@@ -31,7 +33,8 @@ class Tail:
     def add(self, state: State, token: int, size: int, shown: int, held: int, waiting: int) -> None:
         """A token was chosen and not yet read, and `size` bytes came of it.
 
-        shown    bytes that may now be shown.     held  bytes that are held back, for they may begin a stop string.
+        shown    bytes that may now be shown.     held  bytes that are held back, for they may begin a stop
+                 string.
         waiting  how many of the last tokens have bytes still to come.
         """
         if not held and not waiting:
@@ -51,9 +54,11 @@ class Tail:
             self._shown += shown
 
     def rewound(self, state: State, shown: int) -> list[int]:
-        """What to read to be behind the last token that lies wholly before a stop string; `state` goes back for it.
+        """What to read to be behind the last token that lies wholly before a stop string; `state` goes back
+        for it.
 
-        The string begins `shown` bytes behind what was shown before. A token that is not read yet completes it.
+        The string begins `shown` bytes behind what was shown before. A token that is not read yet completes
+        it.
         """
         if self._before is None:  # it begins in that token
             return []

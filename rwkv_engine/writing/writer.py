@@ -5,8 +5,8 @@ Whoever has the model reads `feed` into `state`, hands over the logits that foll
     while not writer.over:
         step = writer.take(model.feed(writer.feed, writer.state))
 
-A long prompt can be read in pieces: after each one, `read` says how many tokens of `feed` are done. When the text is
-over, `feed` may still hold tokens: reading them brings the state to where the text ended.
+A long prompt can be read in pieces: after each one, `read` says how many tokens of `feed` are done. When the
+text is over, `feed` may still hold tokens: reading them brings the state to where the text ended.
 """
 
 import copy
@@ -77,7 +77,8 @@ class Writer:
     ) -> None:
         """Begin a text behind `prompt`, text or ids; nothing is read yet.
 
-        state   goes on from it. A prompt without tokens begins a document: only for a state that has read nothing.
+        state   goes on from it. A prompt without tokens begins a document: only for a state that has read
+                nothing.
         format  name of the model's weight format.    vocab  V.
         Raises  OptionError, TokenError.
         """
@@ -114,10 +115,11 @@ class Writer:
             self.feed = self.feed[self._reading.begin(self.state) :]
 
     def piece(self, most: int) -> list[int]:
-        """The next ids of `feed` to read in one go, at most `most`: up to where the prefix cache keeps a state.
+        """The next ids of `feed` to read in one go, at most `most`: up to where the prefix cache keeps a
+        state.
 
-        No single token is left over before such a place: float formats add a single token up in another order, and a
-        kept state is to be the same, bit for bit, however the prompt was cut.
+        No single token is left over before such a place: float formats add a single token up in another
+        order, and a kept state is to be the same, bit for bit, however the prompt was cut.
         """
         if self._reading is not None and self.in_prompt:
             gap = self._reading.next_place(self._prompt - len(self.feed))
@@ -173,8 +175,8 @@ class Writer:
     def fork(self, seed: int | None = None) -> "Writer":
         """A copy that goes its own way from here, with a state of its own.
 
-        seed  of its random numbers; None: those of this text, so that it writes the same, if its sampling has a seed,
-              and others if not.
+        seed  of its random numbers; None: those of this text, so that it writes the same, if its sampling has
+              a seed, and others if not.
         """
         twin = copy.copy(self)
         if seed is None and self._wishes.sampling.seed is None:
@@ -203,7 +205,9 @@ class Writer:
         return "length" if guide is None else "complete" if guide.whole else "cut"
 
     def _rest(self, reason: StopReason) -> tuple[str, StopReason]:
-        """What was held back, and why the text ends: for `reason`, unless there is a stop string in what comes last."""
+        """What was held back, and why the text ends: for `reason`, unless there is a stop string in what
+        comes last.
+        """
         shown, hit = self._stops.push(self._decoder.finish())
         if hit:
             self.feed, reason = self._tail.rewound(self.state, len(shown)), "stop"

@@ -1,5 +1,7 @@
 #!/usr/bin/python3.11
-"""The first process of the emulated computer: runs Python as /arguments says, tells its exit code, and switches off."""
+"""The first process of the emulated computer: runs Python as /arguments says, tells its exit code, and
+switches off.
+"""
 
 import ctypes
 import os

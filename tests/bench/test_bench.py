@@ -1,4 +1,6 @@
-"""`rwkv bench`: figures that hang together, a report that survives its file, and what is said when something is amiss."""
+"""`rwkv bench`: figures that hang together, a report that survives its file, and what is said when something
+is amiss.
+"""
 
 import dataclasses
 import json

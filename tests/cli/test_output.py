@@ -1,4 +1,6 @@
-"""What reaches a terminal, and what happens where the standard streams are closed, full, or of another encoding."""
+"""What reaches a terminal, and what happens where the standard streams are closed, full, or of another
+encoding.
+"""
 
 import ast
 import json
@@ -20,7 +22,8 @@ from rwkv_engine.chat.conversation import Part
 
 CLI = Path(__file__).resolve().parents[2] / "cli"
 PROGRAM = [sys.executable, "-m", "rwkv_engine_cli.app"]
-#: red, a window title, the clipboard, an 8-bit CSI, carriage return, backspace, delete, NUL; and nothing that may go
+#: red, a window title, the clipboard, an 8-bit CSI, carriage return, backspace, delete, NUL; and nothing that
+#: may go
 EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07\x1b]52;c;cGFzc3dk\x1b\\a\x9b5mb\r\x08\x7f\x00\tend\n"
 SEEN = "red a5mb\tend\n"
 #: the same for a model of bytes, which has neither a NUL in its texts nor 8-bit characters

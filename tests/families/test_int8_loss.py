@@ -1,4 +1,6 @@
-"""What INT8 loses against float32 on texts of trained models: mean Kullback-Leibler divergence of the next token."""
+"""What INT8 loses against float32 on texts of trained models: mean Kullback-Leibler divergence of the next
+token.
+"""
 
 import numpy as np
 import pytest

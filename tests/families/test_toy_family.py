@@ -22,7 +22,10 @@ TOKENS = np.random.default_rng(1).integers(0, 256, 75)
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """The one line. Nothing is kept on disk: the compile cache knows the sources of the package, not of tests."""
+    """The one line.
+
+    Nothing is kept on disk: the compile cache knows the sources of the package, not of tests.
+    """
     monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, toy_family.FAMILY))
     monkeypatch.setattr(program.step, "_cache", caching.NullCache())
 

@@ -1,4 +1,6 @@
-"""The engine against golden vectors of trained models: logits and states, one lane and two, whole and in pieces."""
+"""The engine against golden vectors of trained models: logits and states, one lane and two, whole and in
+pieces.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""A weight format is one record: one that is defined outside the library and registered by one line does all that the others do."""
+"""A weight format is one record: one that is defined outside the library and registered by one line does all
+that the others do.
+"""
 
 import os
 import subprocess

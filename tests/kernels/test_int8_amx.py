@@ -1,4 +1,6 @@
-"""AMX's tiles against the portable level, bit for bit; where there is no AMX, tests/amx/emulated.sh runs this in an emulator."""
+"""AMX's tiles against the portable level, bit for bit; where there is no AMX, tests/amx/emulated.sh runs this
+in an emulator.
+"""
 
 import threading
 
@@ -38,7 +40,9 @@ def store_shapes(typingctx, address):
 
 @standalone
 def by_amx(strip, planes, blocks, out, during, after):
-    """out [times, TOKENS, 16] <- a tile's products, again and again; the shapes of the registers during it and after it."""
+    """out [times, TOKENS, 16] <- a tile's products, again and again; the shapes of the registers during it
+    and after it.
+    """
     begin()
     for n in range(out.shape[0]):
         x, here = planes.ctypes.data, out[n].ctypes.data
@@ -63,7 +67,9 @@ def by_portable(strip, numbers, blocks, out):
 
 
 def operands():
-    """(a strip [BLOCKS, BLOCK_BYTES] of random weights and scales, inputs [TOKENS, BLOCKS * BLOCK] of 16 bits, their two planes)."""
+    """(a strip [BLOCKS, BLOCK_BYTES] of random weights and scales, inputs [TOKENS, BLOCKS * BLOCK] of 16
+    bits, their two planes).
+    """
     strip = RNG.integers(-128, 128, (BLOCKS, BLOCK_BYTES)).astype(np.int8)
     strip[0, :LINE], strip[0, LINE : 2 * LINE] = -128, 127
     scales = RNG.standard_normal((BLOCKS, LINE // 2)).astype(np.float32)

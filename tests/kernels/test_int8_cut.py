@@ -1,4 +1,6 @@
-"""How an INT8 product is cut into tiles: never visible in the result, and each tile's `begin` and `end` stand around its work."""
+"""How an INT8 product is cut into tiles: never visible in the result, and each tile's `begin` and `end` stand
+around its work.
+"""
 
 from functools import partial
 

@@ -1,4 +1,6 @@
-"""Kernels one by one, against plain numpy: element functions, norms, dot products of every length, matrix products."""
+"""Kernels one by one, against plain numpy: element functions, norms, dot products of every length, matrix
+products.
+"""
 
 import formats_used
 import numpy as np
@@ -239,7 +241,9 @@ def test_int8_loses_no_nan_and_no_infinity(bad):
 
 
 def rounded(x):
-    """Inputs as they are after quantization, float64: each token rounded to steps of its largest number / LARGEST."""
+    """Inputs as they are after quantization, float64: each token rounded to steps of its largest number /
+    LARGEST.
+    """
     largest = np.abs(x).max(axis=1, keepdims=True)
     return np.rint(x * (np.float32(matmul_int8.LARGEST) / largest)).astype(np.float64) * (
         largest / np.float32(matmul_int8.LARGEST)

@@ -1,4 +1,6 @@
-"""The machine code of the INT8 tiles, for processors that this machine need not be: LLVM makes it for any of them."""
+"""The machine code of the INT8 tiles, for processors that this machine need not be: LLVM makes it for any of
+them.
+"""
 
 import re
 
@@ -122,7 +124,8 @@ def test_the_amx_loop_multiplies_by_tiles_and_keeps_its_sums_in_registers():
         name: sum(line.startswith(name) for line in loop)
         for name in ("tileloadd", "tdpbssd", "tilestored", "vfmadd", "vcvtdq2ps")
     }
-    # of a block of 64 inputs, that is two groups: weights and two planes of inputs each; results of either plane; sums of 16 tokens
+    # of a block of 64 inputs, that is two groups: weights and two planes of inputs each; results of either
+    # plane; sums of 16 tokens
     assert used == {"tileloadd": 6, "tdpbssd": 4, "tilestored": 4, "vfmadd": 32, "vcvtdq2ps": 32}
     assert not [
         line for line in loop if re.match(r"vmov\S+\s+%zmm\d+, ", line)

@@ -1,4 +1,6 @@
-"""Pulling models from a hub: resumed, checked, quantized, registered; or refused, and then nothing is registered."""
+"""Pulling models from a hub: resumed, checked, quantized, registered; or refused, and then nothing is
+registered.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""A hub that sends more, or other things, than it promised; and what pulling asks of the network and changes in a process."""
+"""A hub that sends more, or other things, than it promised; and what pulling asks of the network and changes
+in a process.
+"""
 
 # ruff: noqa: F811  # fixtures that are imported
 import gzip

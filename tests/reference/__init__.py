@@ -1,4 +1,6 @@
-"""The slow twins: each family's forward pass in plain float64 numpy, one token at a time, written like the formulas."""
+"""The slow twins: each family's forward pass in plain float64 numpy, one token at a time, written like the
+formulas.
+"""
 
 import numpy as np
 
@@ -16,7 +18,9 @@ VERSIONS = tuple(_FORWARD)
 
 
 def forward(version, weights, tokens, state=None, group_norm_eps=64e-5):
-    """(logits [T, V], state): `weights` BlinkDL's names -> arrays of any float type, `state` planes by name, None at the start."""
+    """(logits [T, V], state): `weights` BlinkDL's names -> arrays of any float type, `state` planes by name,
+    None at the start.
+    """
     z = {name: np.asarray(array, np.float64) for name, array in weights.items()}
     state = None if state is None else {name: np.array(plane, np.float64) for name, plane in state.items()}
     return _FORWARD[version](z, list(tokens), state, group_norm_eps)

@@ -1,10 +1,15 @@
-"""Sampling in plain numpy and float64, sorting everything: PIPELINE.sample_logits of PyPI's `rwkv` 0.8.32, with min-p."""
+"""Sampling in plain numpy and float64, sorting everything: PIPELINE.sample_logits of PyPI's `rwkv` 0.8.32,
+with min-p.
+"""
 
 import numpy as np
 
 
 def probabilities(logits, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0):
-    """[V] float64: with which probability each token is drawn. Of equal tokens at the edge of top-k the first ones stay."""
+    """[V] float64: with which probability each token is drawn.
+
+    Of equal tokens at the edge of top-k the first ones stay.
+    """
     logits = logits.astype(np.float64)
     p = np.exp(logits - logits.max())
     p /= p.sum()

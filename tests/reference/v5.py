@@ -1,4 +1,7 @@
-"""RWKV-5.0, 5.1 and 5.2. Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package/src/rwkv/model.py, att_one_v5, _v5_1, _v5_2."""
+"""RWKV-5.0, 5.1 and 5.2.
+
+Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package/src/rwkv/model.py, att_one_v5, _v5_1, _v5_2.
+"""
 
 import numpy as np
 

@@ -1,4 +1,6 @@
-"""Interrupts (ctrl-C) at any moment of a pass, of compiling and of writing: the next pass works, no state lies about its tokens."""
+"""Interrupts (ctrl-C) at any moment of a pass, of compiling and of writing: the next pass works, no state
+lies about its tokens.
+"""
 
 import pytest
 from hostile import run

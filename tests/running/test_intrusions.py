@@ -1,4 +1,6 @@
-"""Forks, the garbage collector, other threads and refused ones in the middle of a pass: nothing hangs, no state lies."""
+"""Forks, the garbage collector, other threads and refused ones in the middle of a pass: nothing hangs, no
+state lies.
+"""
 
 import os
 

@@ -49,7 +49,9 @@ def pause(lane, rounds):
 
 @standalone
 def count_calls(lane, told, taken, entered):
-    """In each call, told[0] is added to all of `taken`, by tickets; entered [lanes] counts how often Python called a lane."""
+    """In each call, told[0] is added to all of `taken`, by tickets; entered [lanes] counts how often Python
+    called a lane.
+    """
     entered[lane.number] += 1
     calls = 0
     while attend(lane, calls):

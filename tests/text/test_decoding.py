@@ -1,4 +1,6 @@
-"""Texts that come token by token are the texts that the `tokenizers` library decodes as a whole, whatever the decoder."""
+"""Texts that come token by token are the texts that the `tokenizers` library decodes as a whole, whatever the
+decoder.
+"""
 
 import contextlib
 import json

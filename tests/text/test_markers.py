@@ -1,4 +1,6 @@
-"""Chat templates with special tokens: the template's are special, nobody else's are, and one of them ends an answer."""
+"""Chat templates with special tokens: the template's are special, nobody else's are, and one of them ends an
+answer.
+"""
 
 import json
 

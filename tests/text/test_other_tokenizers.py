@@ -1,4 +1,6 @@
-"""Tokenizers of other people: where texts end, padding, rounded-up vocabularies, holes, and special tokens in prompts."""
+"""Tokenizers of other people: where texts end, padding, rounded-up vocabularies, holes, and special tokens in
+prompts.
+"""
 
 import json
 
@@ -247,6 +249,7 @@ def test_a_stop_string_is_found_in_the_decoded_text_and_the_state_is_before_it(i
     before, found, _ = written.partition(stop)
     assert "".join(step.text for step in steps) == before
     assert steps[-1].stop == ("stop" if found else "end")
-    # behind the last token that lies wholly before the stop string; tokens whose bytes came together count together
+    # behind the last token that lies wholly before the stop string; tokens whose bytes came together count
+    # together
     kept = max(count for size, count in places if size <= len(before.encode())) if found else len(ids)
     assert state.position - 1 == kept

@@ -234,7 +234,9 @@ def test_notes_that_lie_are_refused_in_one_sentence(plain, changes):
 def test_notes_that_pack_what_is_no_matrix_are_refused_before_anything_runs(
     checkpoints, tokenizer_file, tmp_path, version, name
 ):
-    """A row of a low-rank half that is turned, or a row of the embedding, would be looked for behind the end of the file."""
+    """A row of a low-rank half that is turned, or a row of the embedding, would be looked for behind the end
+    of the file.
+    """
     name = name if version == "7" else V6_NAMES.get(name, name)
     packed = tmp_path / "packed.safetensors"
     source, tensors = checkpoints(version)

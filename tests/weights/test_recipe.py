@@ -1,4 +1,6 @@
-"""The recipe of the embedded model: the same seed gives the same texts, answers are right, contradictions are found."""
+"""The recipe of the embedded model: the same seed gives the same texts, answers are right, contradictions are
+found.
+"""
 
 import random
 from types import SimpleNamespace

@@ -1,4 +1,6 @@
-"""Constrained text: it fits, whatever the model would rather say, and nobody can take a cut one for a whole one."""
+"""Constrained text: it fits, whatever the model would rather say, and nobody can take a cut one for a whole
+one.
+"""
 
 import gc
 import json

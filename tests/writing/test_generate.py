@@ -43,7 +43,9 @@ class Pieces:
 
 
 class Says:
-    """A model that continues with tokens 1, 2, 3 ... whatever it is fed, then ends; its state remembers what it was fed."""
+    """A model that continues with tokens 1, 2, 3 ... whatever it is fed, then ends; its state remembers what
+    it was fed.
+    """
 
     def __init__(self, pieces):
         self.tokenizer, self.format = Pieces(pieces), "none"

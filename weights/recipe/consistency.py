@@ -1,9 +1,10 @@
-"""Does a story contradict itself? Reads the sentences of generated prose back and holds them against one another.
+"""Does a story contradict itself? Reads the sentences of generated prose back and holds them against one
+another.
 
     python -m rwkv_engine_weights.recipe.consistency --count 100 --temperature 0.8
 
-Checked: names (only the two the story introduced act in it, and not one person as two), he and she, the colour of an object, and
-who has it: nobody gives away, loses or is given back what he or she does not have.
+Checked: names (only the two the story introduced act in it, and not one person as two), he and she, the
+colour of an object, and who has it: nobody gives away, loses or is given back what he or she does not have.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Documents of the corpus, and batches of tokens made of them.
 
-A document is a list of pieces (text, weight): the weight says how much the prediction of the piece's tokens counts. What a person
-says is mostly chance and counts little; an answer follows from what was told and counts most.
+A document is a list of pieces (text, weight): the weight says how much the prediction of the piece's tokens
+counts. What a person says is mostly chance and counts little; an answer follows from what was told and counts
+most.
 """
 
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ CHANGING = {
 
 
 def turn(told: list[str], question: str, answer: str, first: bool) -> list[Piece]:
-    """One exchange in the form `User: ...\n\nAssistant: ...`; all but the first start with the blank line between turns.
+    """One exchange in the form `User: ...\n\nAssistant: ...`; all but the first start with the blank line
+    between turns.
 
     That blank line (or the end of the document) is what ends an answer, so it counts as part of it.
     """
@@ -78,9 +80,11 @@ BETWEEN = ("", " likes", " has a", " is", " went to the", " is in the", " took t
 
 
 def pairs(rng: Random) -> list[Piece]:
-    """Names with something that belongs to each, then one asked for after another: nothing but memory by name helps here.
+    """Names with something that belongs to each, then one asked for after another: nothing but memory by name
+    helps here.
 
-    Half of the time it is the other way round: what is asked for stands before the name, as the owner stands before what is owned.
+    Half of the time it is the other way round: what is asked for stands before the name, as the owner stands
+    before what is owned.
     """
     number, around = rng.randint(4, 12), rng.random() < 0.5
     keys = rng.sample(rng.choice((GIRLS + BOYS, OBJECTS)), number)
@@ -97,10 +101,12 @@ def pairs(rng: Random) -> list[Piece]:
 
 
 def recall_chat(rng: Random) -> list[Piece]:
-    """A talk that begins with facts of one kind, or two, about many people or things and asks for one after another.
+    """A talk that begins with facts of one kind, or two, about many people or things and asks for one after
+    another.
 
-    Here nothing but the name tells the right answer, and guessing among what was said is wrong most of the time. In other talks the
-    last thing of its kind, or the only one, is right so often that a network stays with that.
+    Here nothing but the name tells the right answer, and guessing among what was said is wrong most of the
+    time. In other talks the last thing of its kind, or the only one, is right so often that a network stays
+    with that.
     """
     world = World.drawn(rng, rng.randint(2, 9))
     kinds = rng.sample((move, like, keep, get, tally, paint), rng.choice((1, 1, 2)))
@@ -116,7 +122,9 @@ def recall_chat(rng: Random) -> list[Piece]:
 
 
 def far_chat(rng: Random, filler: int, turns: int, changing: float = 0.0) -> list[Piece]:
-    """A talk that begins with some facts, goes on with `filler` sentences about other people, then asks about the facts."""
+    """A talk that begins with some facts, goes on with `filler` sentences about other people, then asks about
+    the facts.
+    """
     people = rng.sample(GIRLS + BOYS, 6)
     world, others = World(rng, people[:3]), World(rng, people[3:])
     told = [tell(world) for _ in range(rng.randint(4, 8))]
@@ -174,7 +182,9 @@ class Encoder:
 
 
 def stream(rng: Random, encode: Encoder, mix: str) -> Iterator[tuple[int, float]]:
-    """Endless (token, weight): documents, each followed by the token that ends it; one in five starts with that token too."""
+    """Endless (token, weight): documents, each followed by the token that ends it; one in five starts with
+    that token too.
+    """
     if rng.random() < 0.2:
         yield END, 0.0
     while True:

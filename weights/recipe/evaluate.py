@@ -2,8 +2,9 @@
 
     python -m rwkv_engine_weights.recipe.evaluate --count 1000 --far 300
 
-Prints exact match for each task, for questions whose answer lies more than 1,000 tokens back, for questions that only the name can
-decide, and bits per character. The texts come from the same grammar as the corpus, with seeds that training never uses.
+Prints exact match for each task, for questions whose answer lies more than 1,000 tokens back, for questions
+that only the name can decide, and bits per character. The texts come from the same grammar as the corpus,
+with seeds that training never uses.
 """
 
 import argparse
@@ -49,7 +50,9 @@ def near_questions(seed: int, count: int) -> Iterator[Question]:
 
 
 def far_questions(seed: int, count: int, length: Callable[[str], int]) -> Iterator[Question]:
-    """One long message: facts, then more than FAR tokens (`length` counts them) about other people, then a question about a fact."""
+    """One long message: facts, then more than FAR tokens (`length` counts them) about other people, then a
+    question about a fact.
+    """
     for number in range(count):
         rng = Random(f"held out far {seed} {number}")
         people = rng.sample(GIRLS + BOYS, 6)
@@ -68,7 +71,9 @@ def far_questions(seed: int, count: int, length: Callable[[str], int]) -> Iterat
 
 
 def told_together(seed: int, count: int, people: int) -> Iterator[Question]:
-    """One message that tells a fact of one kind about each of so many people and asks about one: a guess is right in 1 of `people`."""
+    """One message that tells a fact of one kind about each of so many people and asks about one: a guess is
+    right in 1 of `people`.
+    """
     for number in range(count):
         rng = Random(f"held out together {seed} {people} {number}")
         event, task = rng.choice(((move, "where"), (like, "favourite"), (keep, "pet"), (tally, "count")))

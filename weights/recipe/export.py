@@ -1,4 +1,5 @@
-"""From a training checkpoint to `model.safetensors`: BF16, BlinkDL's names and shapes, as the engine and other RWKV programs read them.
+"""From a training checkpoint to `model.safetensors`: BF16, BlinkDL's names and shapes, as the engine and
+other RWKV programs read them.
 
 python -m rwkv_engine_weights.recipe.export RUN_FOLDER OUT.safetensors
 """

@@ -3,7 +3,8 @@
     pip install .[train]
     python -m rwkv_engine_weights.recipe.make --seed 1 --out my-model
 
-Vocabulary, training (hours on a laptop; it goes on where it stopped), export. Then `evaluate --model my-model/model.safetensors`.
+Vocabulary, training (hours on a laptop; it goes on where it stopped), export. Then `evaluate --model
+my-model/model.safetensors`.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """The RWKV-7 recurrence with a gradient, as numba kernels inside a torch.autograd.Function.
 
-Torch has no operator for it and a loop over time in torch would spend all its time in calls. Rows and heads are
-independent, so each thread takes some of them; the state is kept every CHUNK steps and recomputed in between on the way back.
+Torch has no operator for it and a loop over time in torch would spend all its time in calls. Rows and heads
+are independent, so each thread takes some of them; the state is kept every CHUNK steps and recomputed in
+between on the way back.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,9 @@ def _step(S, w, k, v, a, b, removed):
 
 @_jit
 def _forward(first, last, r, w, k, v, a, b, y, kept):
-    """Heads [first, last) of all rows: y [B, T, H, N], and the states kept [B, H, T / CHUNK, N, N] before each chunk."""
+    """Heads [first, last) of all rows: y [B, T, H, N], and the states kept [B, H, T / CHUNK, N, N] before
+    each chunk.
+    """
     steps, heads = r.shape[1], r.shape[2]
     S = np.zeros((SIZE, SIZE), np.float32)
     removed = np.zeros(SIZE, np.float32)
@@ -111,7 +114,9 @@ def _backward(first, last, r, w, k, v, a, b, kept, dy, dr, dw, dk, dv, da, db):
 
 @_jit
 def _step_back(G, before, after, removed, r, w, k, v, a, b, dy, dr, dw, dk, dv, da, db):
-    """One step back: G [N, N] is the gradient of the state after it on entry, of the state before it on return."""
+    """One step back: G [N, N] is the gradient of the state after it on entry, of the state before it on
+    return.
+    """
     for j in range(SIZE):
         dr[j] = dw[j] = dk[j] = da[j] = db[j] = np.float32(0)
     for i in range(SIZE):

@@ -2,8 +2,8 @@
 
     python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 21000000
 
-The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order of the batches then
-starts from a new seed).
+The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order
+of the batches then starts from a new seed).
 """
 
 import argparse
@@ -25,14 +25,17 @@ from .network import Network, Sizes
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training: the tokens at its end, learning rates at start and end, how often each (mix, rows, length) is drawn."""
+    """A part of the training: the tokens at its end, learning rates at start and end, how often each (mix,
+    rows, length) is drawn.
+    """
 
     until: float
     rates: tuple[float, float]
     shapes: dict[tuple[str, int, int], int]
 
 
-# 1,536 tokens a step each. Pairs come first: until things are looked up by name, guessing at what was said last is what talks teach.
+# 1,536 tokens a step each. Pairs come first: until things are looked up by name, guessing at what was said
+# last is what talks teach.
 SHORT, TALK, MIXED, LONG, FAR = (
     ("short", 12, 128),
     ("talk", 6, 256),
@@ -65,7 +68,9 @@ class Progress:
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed blocks: torch asks for the same large ones at every step, and fresh pages cost a third of it."""
+    """Tell glibc to keep freed blocks: torch asks for the same large ones at every step, and fresh pages cost
+    a third of it.
+    """
     if sys.platform == "linux":
         libc = ctypes.CDLL("libc.so.6")
         trim_threshold, mmap_threshold = -1, -3
@@ -88,8 +93,9 @@ def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
 def optimizers_of(network: Network) -> list[torch.optim.Optimizer]:
     """Muon for the large matrices inside the layers, AdamW for embedding, head, low-rank pairs and vectors.
 
-    Muon's steps are scaled to the size of AdamW's, so one rate serves both. It finds out sooner how things are looked up by name: 92 % of
-    the pairs right after 0.8 million tokens, where AdamW alone had 55 % after 3.1 million.
+    Muon's steps are scaled to the size of AdamW's, so one rate serves both. It finds out sooner how things
+    are looked up by name: 92 % of the pairs right after 0.8 million tokens, where AdamW alone had 55 % after
+    3.1 million.
     """
     inner, large, rest = [], [], []
     for name, parameter in network.named_parameters():
@@ -115,7 +121,9 @@ def save(path: Path, network: Network, optimizers: list[torch.optim.Optimizer], 
 
 
 def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool = False) -> Network:
-    """Train in `folder` until `tokens` have been seen; `bf16` multiplies matrices in BF16, a third faster on processors that can."""
+    """Train in `folder` until `tokens` have been seen; `bf16` multiplies matrices in BF16, a third faster on
+    processors that can.
+    """
     keep_memory()
     torch.set_num_threads(2)
     torch.manual_seed(seed)

@@ -1,4 +1,5 @@
-"""The vocabulary: byte-level BPE of 2,048 entries, learned from the corpus and a list of common English words.
+"""The vocabulary: byte-level BPE of 2,048 entries, learned from the corpus and a list of common English
+words.
 
 python -m rwkv_engine_weights.recipe.vocabulary OUT.json --seed 1
 """
@@ -16,7 +17,8 @@ from .world import BOYS, GIRLS
 
 SIZE = 2048
 END_OF_DOCUMENT = "<|endoftext|>"
-#: a word with the space before it, a single digit, a run of line ends, a run of signs with the space before it, other space
+#: a word with the space before it, a single digit, a run of line ends, a run of signs with the space before
+#: it, other space
 PIECE = r" ?[A-Za-z]+| ?[0-9]|\n+| ?[^\sA-Za-z0-9]+|\s"
 DOCUMENTS = 6000
 
