@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 BEGIN = """
-import gc, os, random, signal, sys, threading, time, warnings
+import faulthandler, gc, os, random, signal, sys, threading, time, warnings
 import numpy as np
 import rwkv_engine
 from rwkv_engine import EngineError, StateError
 from rwkv_engine.running import team
 from rwkv_engine.running.team import Team
 warnings.simplefilter("ignore")
+faulthandler.dump_traceback_later(float(os.environ["HANGS_AFTER"]))
 
 def load(threads=2):
     return rwkv_engine.load(sys.argv[1], threads=threads, tokenizer="bytes")
@@ -41,7 +42,7 @@ def run(code, *arguments, timeout=100, begin=BEGIN, **variables):
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, **variables},
+            env={**os.environ, "HANGS_AFTER": str(timeout - 5), **variables},
         )
     except subprocess.TimeoutExpired as late:
         pytest.fail(f"it hangs: {late.stdout!r} {late.stderr!r}")
