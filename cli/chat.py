@@ -49,8 +49,13 @@ def chat(
     no_cache: o.NoCache = False,
     no_prefix_cache: o.NoPrefixCache = False,
     ram: o.Ram = None,
+    lora: o.Lora = None,
+    lora_alpha: o.LoraAlpha = None,
 ) -> None:
-    """Talk to a model; /help lists commands. Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept."""
+    """Talk to a model; /help lists commands.
+
+    Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept.
+    """
     given = {
         "model": None if model is None else o.source(model),
         "weights": weights,
@@ -58,6 +63,8 @@ def chat(
         "template": template,
         "think": think,
         "max_tokens": max_tokens,
+        "lora": lora,
+        "lora_alpha": lora_alpha,
     }
     store, info = _kept(go_on, session, no_save)
     wanted: dict[str, Any] = {
@@ -68,7 +75,14 @@ def chat(
     if system is not None:
         wanted["system"] = system
     engine = o.load_model(
-        wanted.get("model"), wanted.get("weights"), threads, wanted.get("tokenizer"), no_cache, ram
+        wanted.get("model"),
+        wanted.get("weights"),
+        threads,
+        wanted.get("tokenizer"),
+        no_cache,
+        ram,
+        lora=wanted.get("lora"),
+        lora_alpha=wanted.get("lora_alpha"),
     )
     talk = _talk(engine, store, info, session, wanted, read_again)
     talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
@@ -130,13 +144,19 @@ def _talk(
     conversation.set_think(wanted.get("think", "off"))
     conversation.system = wanted.get("system")
     # for the next time, from whatever folder that will be
-    source = {key: _absolute(wanted.get(key)) for key in ("model", "weights", "tokenizer", "template")}
+    source: dict[str, Any] = {
+        key: _absolute(wanted.get(key)) for key in ("model", "weights", "tokenizer", "template", "lora")
+    }
+    source["lora_alpha"] = wanted.get("lora_alpha")
     limit = wanted.get("max_tokens", 512)
     return Talk(engine, form, session, conversation, store, wanted["sampling"], limit, source, complain)
 
 
 def _absolute(value: str | None) -> str | None:
-    return str(Path(value).resolve()) if value is not None and Path(value).exists() else value
+    """A path that holds from any folder; a link stays one, because other files may lie beside it and not
+    beside its target.
+    """
+    return str(Path(value).absolute()) if value is not None and Path(value).exists() else value
 
 
 def _screen(store: "Store | None") -> "Screen":

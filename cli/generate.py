@@ -44,15 +44,22 @@ def generate(
     no_cache: o.NoCache = False,
     no_prefix_cache: o.NoPrefixCache = False,
     ram: o.Ram = None,
+    lora: o.Lora = None,
+    lora_alpha: o.LoraAlpha = None,
 ) -> None:
-    """Continue a text, streaming it as it is written. With --schema, --regex or --choice only what was written is printed."""
+    """Continue a text, streaming it as it is written.
+
+    With --schema, --regex or --choice only what was written is printed.
+    """
     from rwkv_engine import OptionError
 
     if alternatives and not json_lines:
         raise OptionError("--alternatives: they are told only with --json")
     constraint = o.make_constraint(schema, regex, choice, after)
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
-    engine = o.load_model(o.source(model), weights, threads, tokenizer, no_cache, ram)
+    engine = o.load_model(
+        o.source(model), weights, threads, tokenizer, no_cache, ram, lora=lora, lora_alpha=lora_alpha
+    )
     memory = engine.load_state(state) if state else engine.new_state()
     # the prompt goes in front of the first step: compiling may have a word before it
     shown = "" if json_lines or constraint else text

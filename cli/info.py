@@ -18,12 +18,16 @@ def info(
         bool, typer.Option("--ram", help="Tell also how much memory it takes in each weight format.")
     ] = False,
     tokenizer: o.TokenizerOption = None,
+    lora: o.Lora = None,
+    lora_alpha: o.LoraAlpha = None,
 ) -> None:
     """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
     import rwkv_engine
     from rwkv_engine.numbers.sizes import mb
 
-    found = rwkv_engine.describe(o.source(model, named), tokenizer=tokenizer)
+    found = rwkv_engine.describe(
+        o.source(model, named), tokenizer=tokenizer, lora=lora, lora_alpha=lora_alpha
+    )
     if as_json:
         rows = asdict(found)
         for name, one in found.memory.items():

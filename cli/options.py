@@ -46,6 +46,13 @@ Ram = Annotated[
         help="Stay under this much memory, such as 900M or 2GiB; what does not fit is read from the file anew."
     ),
 ]
+Lora = Annotated[
+    str | None,
+    typer.Option(help="Merge this LoRA into the model: a file (.pth, safetensors) or a PEFT folder."),
+]
+LoraAlpha = Annotated[
+    float | None, typer.Option(help="The alpha that the LoRA was trained with; a PEFT folder knows it.")
+]
 MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.", callback=one_or_more)]
 Force = Annotated[bool, typer.Option("--force", help="Write over an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -66,7 +73,10 @@ After = Annotated[
 
 
 def source(model: str | None, named: str | None = None) -> str | None:
-    """The model that is meant: the argument's or -m's, else $RWKV_MODEL's; None: the embedded one. Raises OptionError."""
+    """The model that is meant: the argument's or -m's, else $RWKV_MODEL's; None: the embedded one.
+
+    Raises OptionError.
+    """
     from rwkv_engine import OptionError
 
     if model is not None and named is not None:
@@ -85,13 +95,24 @@ def load_model(
     no_cache: bool,
     ram: str | None = None,
     tell: bool = True,
+    lora: str | None = None,
+    lora_alpha: float | None = None,
 ) -> "Model":
     """The model that the options name; from then on, if code has to be compiled, that is told."""
     import rwkv_engine
 
     if tell:
         _watch_compiling()
-    return rwkv_engine.load(source, weights, threads, tokenizer=tokenizer, cache=not no_cache, ram=ram)
+    return rwkv_engine.load(
+        source,
+        weights,
+        threads,
+        tokenizer=tokenizer,
+        cache=not no_cache,
+        ram=ram,
+        lora=lora,
+        lora_alpha=lora_alpha,
+    )
 
 
 @functools.cache
@@ -118,7 +139,10 @@ def prefix_cache() -> "PrefixCache | None":
 def make_constraint(
     schema: str | None, regex: str | None, choices: list[str] | None, after: str | None
 ) -> "Constraint | None":
-    """The constraint that the options ask for. Raises OptionError, also for more than one of them, and MissingExtra."""
+    """The constraint that the options ask for.
+
+    Raises OptionError, also for more than one of them, and MissingExtra.
+    """
     from rwkv_engine import OptionError
 
     given = [
@@ -148,7 +172,7 @@ def _schema_file(path: Path) -> str:
     from rwkv_engine import OptionError
 
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise OptionError(f"--schema {path}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -19,8 +19,12 @@ def quantize(
     template: Annotated[
         str | None, typer.Option(help="Chat template to put inside: a name, or a Jinja file.")
     ] = None,
+    lora: o.Lora = None,
+    lora_alpha: o.LoraAlpha = None,
 ) -> None:
-    """Pack a checkpoint: matrices quantized as the kernels read them, tokenizer inside; it then loads without copying."""
+    """Pack a checkpoint: matrices quantized as the kernels read them, tokenizer inside; it then loads without
+    copying.
+    """
     import rwkv_engine
     from rwkv_engine.formats import DEFAULT
     from rwkv_engine.loading import open_named
@@ -35,6 +39,13 @@ def quantize(
         length=packed_bytes(open_named(source), chosen), label=visible(target.name)
     ) as bar:
         rwkv_engine.quantize(
-            source, target, chosen, tokenizer=tokenizer, template=template, progress=bar.update
+            source,
+            target,
+            chosen,
+            tokenizer=tokenizer,
+            template=template,
+            progress=bar.update,
+            lora=lora,
+            lora_alpha=lora_alpha,
         )
     echo(f"{target}: {target.stat().st_size:,} bytes")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rwkv_engine import families, memory
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
-from rwkv_engine.errors import CheckpointError, about
-from rwkv_engine.formats import DEFAULT, quantized_names
+from rwkv_engine.checkpoints.lora import with_lora
+from rwkv_engine.checkpoints.names import matrices
+from rwkv_engine.errors import CheckpointError, OptionError, about
+from rwkv_engine.formats import DEFAULT, own_format, quantized_names
 from rwkv_engine.library.registry import resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
@@ -27,6 +29,8 @@ def load(
     tokenizer: str | Path | None = None,
     cache: bool = True,
     ram: int | str | None = None,
+    lora: str | Path | None = None,
+    lora_alpha: float | None = None,
 ) -> Model:
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
@@ -39,12 +43,15 @@ def load(
                stay in the file and are read anew in every pass (Linux). None: no bound.
     cache      keep what a quantized format makes of a float checkpoint in the user's cache folder, and take
                it from there next time.
+    lora       a LoRA that is merged into the matrices, W + B A lora_alpha / r: a file of RWKV-PEFT (.pth or
+               safetensors), or a PEFT folder. The weights must be a checkpoint's, not packed ones.
+    lora_alpha as it was trained with; None: as the PEFT folder says.
     Raises     CheckpointError, OptionError, MissingExtra.
     """
     path = path_of(source)
     limit = bytes_of(ram) if ram is not None else None
     with about(path):
-        checkpoint = open_checkpoint(path)
+        checkpoint = _opened(path, weights, lora, lora_alpha)
         if limit is not None:
             memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
         if cache and weights in quantized_names() and checkpoint.packing is None:
@@ -79,6 +86,20 @@ def open_named(source: str | Path | None) -> Checkpoint:
     return open_checkpoint(path_of(source))
 
 
+def _opened(path: Path, weights: str | None, lora: str | Path | None, lora_alpha: float | None) -> Checkpoint:
+    """The checkpoint at `path`, with the LoRA merged into it: in float32 where another format is made of its
+    matrices.
+    """
+    checkpoint = open_checkpoint(path)
+    if lora is None:
+        if lora_alpha is not None:
+            raise OptionError("lora_alpha: it goes with a LoRA; give lora (--lora) too")
+        return checkpoint
+    families.config_of(checkpoint)
+    exact = weights not in (None, own_format(matrices(checkpoint.tensors)).name)
+    return with_lora(checkpoint, lora, lora_alpha, exact)
+
+
 def tokenizer_of(source: str | Path | None = None, tokenizer: str | Path | None = None) -> Tokenizer:
     """A model's tokenizer, without its weights.
 
@@ -90,13 +111,21 @@ def tokenizer_of(source: str | Path | None = None, tokenizer: str | Path | None 
     return find_tokenizer(vocab, checkpoint.files, tokenizer, inside)
 
 
-def describe(source: str | Path | None = None, *, tokenizer: str | Path | None = None) -> Description:
-    """What a model is: family, sizes, layout, tokenizer, and the memory it takes. Only headers are read.
+def describe(
+    source: str | Path | None = None,
+    *,
+    tokenizer: str | Path | None = None,
+    lora: str | Path | None = None,
+    lora_alpha: float | None = None,
+) -> Description:
+    """What a model is: family, sizes, layout, tokenizer, and the memory it takes.
 
-    source, tokenizer  as for `load`.
-    Raises             CheckpointError, OptionError.
+    Of the model only headers are read.
+
+    source, tokenizer, lora, lora_alpha  as for `load`.
+    Raises                               CheckpointError, OptionError.
     """
-    return describing.describe(open_named(source), tokenizer)
+    return describing.describe(_opened(path_of(source), None, lora, lora_alpha), tokenizer)
 
 
 def quantize(
@@ -107,6 +136,8 @@ def quantize(
     tokenizer: str | Path | None = None,
     template: str | None = None,
     progress: Progress | None = None,
+    lora: str | Path | None = None,
+    lora_alpha: float | None = None,
 ) -> None:
     """Write the checkpoint `source` to `target` with packed matrices, tokenizer and template inside.
 
@@ -117,8 +148,8 @@ def quantize(
     tokenizer  as for `load`.             progress  called after every tensor.
     template   the chat template to put inside: a name or a Jinja file; None: the one that fits the
                vocabulary.
+    lora, lora_alpha  as for `load`: what is packed is the merged model.
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
     """
-    packing.quantize(
-        open_named(source), target, format, tokenizer=tokenizer, template=template, progress=progress
-    )
+    checkpoint = _opened(path_of(source), format, lora, lora_alpha)
+    packing.quantize(checkpoint, target, format, tokenizer=tokenizer, template=template, progress=progress)

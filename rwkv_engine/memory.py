@@ -106,8 +106,9 @@ def estimate(
     in_file = packed or checkpoint.container != "gguf"
     private = mapped = 0
     stages: dict[str, int] = {}
+    made = checkpoint.merge.made if checkpoint.merge else frozenset()
     for key, tensor in tensors.items():
-        size, stays = _one(key, tensor, format, packed, in_file)
+        size, stays = _one(key, tensor, format, packed, in_file and key not in made)
         if key == EMBEDDING and stays:
             continue
         private, mapped = (private, mapped + size) if stays else (private + size, mapped)

@@ -12,7 +12,7 @@ import numpy as np
 
 from rwkv_engine.families import program
 from rwkv_engine.families.ends import Ends, prepare_ends
-from rwkv_engine.families.family import ATT_PREV, FFN_PREV, Family, zeros
+from rwkv_engine.families.family import ATT_PREV, FFN_PREV, Family, tails, zeros
 from rwkv_engine.families.loader import layers_of, matrix_shape
 from rwkv_engine.families.passes import plane
 from rwkv_engine.families.program import of
@@ -137,7 +137,12 @@ def channel_mix(lane, w, s, layer, x, now):
     barrier(lane)
 
 
-FAMILY = Family("toy", marks, infer, planes, prepare, scratch)
+READS = tails(
+    "ln1 ln2",
+    "att.put att.gate att.give ffn.up ffn.down",
+    "att.mix_put att.mix_gate att.forget ffn.mix_up ffn.table",
+)
+FAMILY = Family("toy", marks, infer, planes, prepare, scratch, READS)
 
 
 def random_tensors(layers=2, width=24, ffn=83, vocab=256, seed=0):

@@ -51,6 +51,7 @@ class Checkpoint:
     files      the folder in which a tokenizer.json may lie beside the weights.
     packing    of a packed file.
     paths      of the files it was read from.    identities  of these files as they were then; see `identity`.
+    merge      what was merged into it.
     """
 
     path: Path
@@ -62,6 +63,20 @@ class Checkpoint:
     packing: Packing | None = None
     paths: tuple[Path, ...] = ()
     identities: tuple[str, ...] = ()
+    merge: "Merge | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """How a checkpoint came of another one.
+
+    base    the other one.      recipe  what tells the result from any other that is made of it.
+    made    canonical names of the tensors that lie in none of its files.
+    """
+
+    base: Checkpoint
+    recipe: str
+    made: frozenset[str]
 
 
 def identity(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_engine.checkpoints.checkpoint import Checkpoint, identity
+from rwkv_engine.checkpoints.checkpoint import Checkpoint, Merge, identity
 from rwkv_engine.checkpoints.gguf_file import Quantized
 from rwkv_engine.checkpoints.names import is_time_state, is_unread
 from rwkv_engine.numbers.bf16 import bf16_to_float32
@@ -45,6 +45,8 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     """
     if checkpoint.packing:
         return checkpoint.packing.fingerprint
+    if checkpoint.merge:
+        return _mixed(fingerprint(checkpoint.merge.base), checkpoint.merge)
     digest = hashlib.sha256(b"rwkv_engine fingerprint %d\n" % VERSION)
     for name in sorted(checkpoint.tensors):
         if not (is_unread(name) or is_time_state(name)):
@@ -61,6 +63,9 @@ def digests(checkpoint: Checkpoint) -> tuple[str, str]:
     that were read: by device, inode, bytes, and the times at which their content, and anything else about
     them, was last changed.
     """
+    if checkpoint.merge:
+        first, second = digests(checkpoint.merge.base)
+        return _mixed(first, checkpoint.merge), _mixed(second, checkpoint.merge)
     memory = None
     if checkpoint.identities:
         known = hashlib.sha256("\n".join(checkpoint.identities).encode()).hexdigest()
@@ -79,6 +84,13 @@ def digests(checkpoint: Checkpoint) -> tuple[str, str]:
     if memory is not None:
         _remember(memory, " ".join(names), checkpoint)
     return names
+
+
+def _mixed(base: str, merge: Merge) -> str:
+    """The digest of what was merged into a model with the digest `base`: the same whatever format it is run
+    in.
+    """
+    return hashlib.sha256(f"{base} {merge.recipe}".encode()).hexdigest()
 
 
 def _remember(memory: Path, text: str, checkpoint: Checkpoint) -> None:

@@ -1,5 +1,6 @@
-"""The names of Hugging Face folders: RwkvForCausalLM (v4), its v5 and v6 remote code, and fla's
-RWKV7ForCausalLM.
+"""The names of Hugging Face folders: RwkvForCausalLM (v4), its v5 and v6 remote code, RWKV7ForCausalLM of
+fla, and transformers' Rwkv7ForCausalLM, which has BlinkDL's names inside its blocks, and ln0 already applied
+to the rows of its embedding.
 
 A leading "rwkv." or "model." is taken off before these tables are asked. Sources: transformers, models/rwkv;
 flash-linear-attention, utils/convert_from_rwkv7.py and fla/layers/rwkv7.py: there the low-rank pairs are
@@ -9,24 +10,48 @@ flash-linear-attention, utils/convert_from_rwkv7.py and fla/layers/rwkv7.py: the
 import json
 from pathlib import Path
 
+import numpy as np
+
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.layout import Layout, Rule, row, rule, turned
+from rwkv_engine.checkpoints.names import FOLDED_SHAPE, LN0
 from rwkv_engine.errors import CheckpointError
 from rwkv_engine.numbers.tensor import Tensor
 
 
 def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
     """The embedding doubles as the head where the folder's config.json says so; such files store it once."""
-    if "head.weight" in tensors or "emb.weight" not in tensors or not (folder / "config.json").is_file():
+    if "head.weight" in tensors or "emb.weight" not in tensors:
         return tensors
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'} cannot be read as JSON: {error}; download it again."
-        ) from error
-    tied = isinstance(config, dict) and config.get("tie_word_embeddings") is True
+    tied = _config(folder).get("tie_word_embeddings") is True
     return {**tensors, "head.weight": tensors["emb.weight"]} if tied else tensors
+
+
+def _folded(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
+    """`_tied`, with a mark in the place of ln0 that says that the embedding has it, unless the folder's
+    config.json denies it.
+    """
+    result = _tied(tensors, contents, folder)
+    if any(name in result for name in LN0) or _config(folder).get("embedding_layer_norm_fused") is False:
+        return result
+    return {
+        **result,
+        **{
+            name: Tensor(name, FOLDED_SHAPE, "F32", lambda: np.ones(FOLDED_SHAPE, np.float32)) for name in LN0
+        },
+    }
+
+
+def _config(folder: Path) -> dict[str, object]:
+    """The folder's config.json; empty where there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}; download it again.") from error
+    return config if isinstance(config, dict) else {}
 
 
 def _both(theirs: str, ours: str) -> dict[str, Rule]:
@@ -94,6 +119,15 @@ FLA = {
     "ffn.value.weight": rule("ffn.value.weight"),
 }  # fmt: skip
 
+HF_V7 = Layout(
+    "Hugging Face v7",
+    lambda t: "embeddings.weight" in t and "blocks.0.att.r_k" in t,
+    "blocks.",
+    {"embeddings.weight": rule("emb.weight")},
+    {},
+    keeps=True,
+    finish=_folded,
+)
 HF_V6 = Layout(
     "Hugging Face v6", lambda t: "blocks.0.attention.time_maa_w1" in t, "blocks.", TOP, V6, finish=_tied
 )

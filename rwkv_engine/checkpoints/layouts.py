@@ -8,16 +8,38 @@ from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.layout import Layout, Tensors, renamed
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL, WEB_V5, WEB_V6, WEB_V7
 from rwkv_engine.checkpoints.layout_gguf import GGUF_V6, GGUF_V7
-from rwkv_engine.checkpoints.layout_huggingface import FLA_V7, HF_V4, HF_V5, HF_V6
+from rwkv_engine.checkpoints.layout_huggingface import FLA_V7, HF_V4, HF_V5, HF_V6, HF_V7
 from rwkv_engine.checkpoints.names import is_time_state
 from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
 from rwkv_engine.numbers.tensor import Tensor
 
 #: the first row whose mark a file bears is its layout
-LAYOUTS: tuple[Layout, ...] = (WEB_V7, WEB_V6, WEB_V5, BLINKDL, FLA_V7, HF_V6, HF_V5, HF_V4, GGUF_V7, GGUF_V6)
+LAYOUTS: tuple[Layout, ...] = (
+    WEB_V7,
+    WEB_V6,
+    WEB_V5,
+    BLINKDL,
+    FLA_V7,
+    HF_V7,
+    HF_V6,
+    HF_V5,
+    HF_V4,
+    GGUF_V7,
+    GGUF_V6,
+)
 
-#: what trainers and wrappers put in front of names
-PREFIXES = ("module.", "_forward_module.", "_orig_mod.", "model.", "rwkv.")
+#: what trainers and wrappers put in front of names, and between their parts
+PREFIXES = (
+    "module.",
+    "_forward_module.",
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "base_model.",
+    "model.",
+    "rwkv.",
+    "rwkv7.",
+)
+INSIDE = ("._orig_mod.", "._fsdp_wrapped_module.", "._checkpoint_wrapped_module.", ".base_layer.")
 WRAPPERS_LIMIT = 4
 NAME_LIMIT = 200  #: characters; names end up in messages of one line
 
@@ -61,6 +83,8 @@ def bare(path: Path, tensors: Tensors) -> dict[str, Tensor]:
         if not name.isprintable() or len(name) > NAME_LIMIT:
             raise UnknownLayout(f"{path}: {shown(name)} is no proper name for a tensor; the file is damaged.")
         bare = name
+        for wrapper in INSIDE:
+            bare = bare.replace(wrapper, ".")
         for _ in range(WRAPPERS_LIMIT):
             bare = bare.removeprefix(next((prefix for prefix in PREFIXES if bare.startswith(prefix)), ""))
         if bare in result:

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from rwkv_engine.numbers.tensor import Tensor
 
 EMBEDDING, HEAD = "emb.weight", "head.weight"
+#: what stands outside of the layers' formulas
+LN0 = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
+ENDS = frozenset({EMBEDDING, HEAD, "ln_out.weight", "ln_out.bias", *LN0})
+#: shape of ln0's tensors where the rows of the embedding have gone through it already: no model is one wide
+FOLDED_SHAPE = (1,)
 #: tokens of a vocabulary from which on the head is quantized too
 SMALL_VOCABULARY = 8192
 #: low-rank halves, as the time mix calls them -> the axis that has the model's width C: of first halves [C,

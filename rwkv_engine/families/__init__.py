@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from rwkv_engine.checkpoints import Checkpoint
-from rwkv_engine.errors import UnknownLayout, about
+from rwkv_engine.checkpoints.names import ENDS, is_time_state, is_unread, layer_of
+from rwkv_engine.errors import UnknownLayout, about, shown
 from rwkv_engine.families import v4, v5, v6, v7
 from rwkv_engine.families.family import Family
 from rwkv_engine.numbers.shapes import ModelConfig
@@ -31,7 +32,35 @@ def config_of(checkpoint: Checkpoint) -> ModelConfig:
     Raises CheckpointError, which names the file.
     """
     with about(checkpoint.path):
-        return detect(checkpoint.tensors).infer(checkpoint.tensors)
+        family = detect(checkpoint.tensors)
+        config = family.infer(checkpoint.tensors)
+        _refuse_others(family, config, checkpoint.tensors)
+        return config
+
+
+def _refuse_others(family: Family, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    """UnknownLayout for tensors that no formula of the family reads: they may change what the model writes."""
+    others = [name for name in tensors if _tail(name) not in family.reads and not _known(name)]
+    if others:
+        few = ", ".join(shown(name) for name in sorted(others)[:3]) + (", ..." if len(others) > 3 else "")
+        lora = any(".lora_" in name for name in others)
+        advice = (
+            "merge these LoRA matrices into the weights, or give them as a file of their own with --lora"
+            if lora
+            else "if they are left over from training, save the model without them"
+        )
+        raise UnknownLayout(
+            f"RWKV-{config.version} has no place for {len(others)} of {len(tensors)} tensors ({few}); {advice}"
+        )
+
+
+def _tail(name: str) -> str:
+    """What follows `blocks.N.` in a name."""
+    return name.split(".", 2)[2] if layer_of(name) is not None else ""
+
+
+def _known(name: str) -> bool:
+    return name in ENDS or is_time_state(name) or is_unread(name)
 
 
 def family_of(config: ModelConfig) -> Family:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rwkv_engine.checkpoints.names import FOLDED_SHAPE, LN0
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import FINITE
 from rwkv_engine.kernels._jit import kernel
@@ -15,7 +16,9 @@ from rwkv_engine.numbers.shapes import ModelConfig
 
 
 class Ends(NamedTuple):
-    """Read only. emb, head [V, C] in the model's format; ln0, ln_out [2, C] float32 (weight, bias)."""
+    """Read only. emb, head [V, C] in the model's format; ln0, ln_out [2, C] float32 (weight, bias); ln0 [0,
+    C]: emb went through it.
+    """
 
     emb: Any
     head: Any
@@ -25,10 +28,11 @@ class Ends(NamedTuple):
 
 def prepare_ends(load: Loader, config: ModelConfig) -> Ends:
     """Check and format the tensors."""
+    folded = all(name in load.tensors and load.tensors[name].shape == FOLDED_SHAPE for name in LN0)
     return Ends(
         emb=load.embedding(config.vocab, config.width),
         head=load.head(config.vocab, config.width),
-        ln0=load.norm("blocks.0.ln0", config.width),
+        ln0=np.zeros((0, config.width), np.float32) if folded else load.norm("blocks.0.ln0", config.width),
         ln_out=load.norm("ln_out", config.width),
     )
 
@@ -43,7 +47,8 @@ def embed(lane, x, w, rows):
     start, stop = share(lane, rows.shape[0])
     for t in range(start, stop):
         read_row(x[t], w.emb, 0, rows[t])
-        layer_norm(x[t], x[t], w.ln0[0], w.ln0[1], EPSILON)
+        if w.ln0.shape[0] > 0:
+            layer_norm(x[t], x[t], w.ln0[0], w.ln0[1], EPSILON)
     barrier(lane)
 
 

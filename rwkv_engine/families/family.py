@@ -26,6 +26,8 @@ class Family:
     planes   the state's planes, in the order in which they lie in its block.
     prepare  tensors -> the NamedTuple of weights, whose type chooses the mixes of `program.step`.
     scratch  (config, weights, tokens of the longest call) -> the NamedTuple of work arrays.
+    reads    what follows `blocks.N.` in the names of the tensors that its formulas read; a file with others
+             is refused.
     """
 
     name: str
@@ -34,6 +36,15 @@ class Family:
     planes: Callable[[ModelConfig], tuple[Plane, ...]]
     prepare: Callable[[Loader, ModelConfig], Any]
     scratch: Callable[[ModelConfig, Any, int], Any]
+    reads: frozenset[str]
+
+
+def tails(norms: str, matrices: str, others: str) -> frozenset[str]:
+    """`Family.reads` from names separated by spaces: of norms and matrices without `.weight` and `.bias`, of
+    others in full.
+    """
+    parts = [f"{norm}.{part}" for norm in norms.split() for part in ("weight", "bias")]
+    return frozenset([*parts, *(f"{matrix}.weight" for matrix in matrices.split()), *others.split()])
 
 
 def zeros(*shape: int) -> np.ndarray:

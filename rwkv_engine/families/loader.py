@@ -69,12 +69,16 @@ class Loader:
         return np.stack([self.vector(f"blocks.{layer}.{suffix}", *shape) for layer in range(self.layers)])
 
     def norm(self, name: str, width: int) -> np.ndarray:
-        """[2, C] float32: weight and bias of a norm."""
-        return np.stack([self.vector(f"{name}.weight", width), self.vector(f"{name}.bias", width)])
+        """[2, C] float32: weight and bias of a norm; a model may be without biases."""
+        return np.stack(
+            [self.vector(f"{name}.weight", width), self._bias(name, ["blocks.0.ln1", name], width)]
+        )
 
     def norms(self, suffix: str, width: int) -> np.ndarray:
-        """[L, 2, C] float32: weight and bias of a norm of every layer."""
-        return np.stack([self.norm(f"blocks.{layer}.{suffix}", width) for layer in range(self.layers)])
+        """[L, 2, C] float32: weight and bias of a norm of every layer; a model may be without biases."""
+        names = [f"blocks.{layer}.{suffix}" for layer in range(self.layers)]
+        biases = [self._bias(name, names, width) for name in names]
+        return np.stack([self.vectors(f"{suffix}.weight", width), np.stack(biases)], axis=1)
 
     def mixes(self, suffixes: Sequence[str], width: int, complement: bool = False) -> np.ndarray:
         """[L, K, C] float32: the token-shift weights of K inputs, as the share of the previous token (1 - m
@@ -157,6 +161,12 @@ class Loader:
                 name=name,
                 got=(first, second),
             )
+
+    def _bias(self, name: str, alike: Sequence[str], width: int) -> np.ndarray:
+        """The bias [C] of a norm: zeros where none of the norms `alike`, which are trained as it is, has one."""
+        if not any(f"{other}.bias" in self.tensors for other in alike):
+            return np.zeros(width, np.float32)
+        return self.vector(f"{name}.bias", width)
 
     def _pair(self, suffix: str, first: int) -> list[Tensor]:
         return [find(self.tensors, f"blocks.{layer}.{suffix}") for layer in range(first, self.layers)]

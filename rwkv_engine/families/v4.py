@@ -10,7 +10,7 @@ import numpy as np
 
 from rwkv_engine.families import program
 from rwkv_engine.families.ends import Ends, prepare_ends
-from rwkv_engine.families.family import ATT_PREV, Family, zeros
+from rwkv_engine.families.family import ATT_PREV, Family, tails, zeros
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
 from rwkv_engine.families.passes import plane
 from rwkv_engine.families.program import of
@@ -143,4 +143,9 @@ def time_mix(lane, w, s, layer, x, now):
 
 of(Weights, program.channel_mix)(receptance_channel_mix)
 
-FAMILY = Family("v4", marks, infer, planes, prepare, scratch)
+READS = tails(
+    "ln1 ln2",
+    "att.receptance att.key att.value att.output ffn.key ffn.value ffn.receptance",
+    "att.time_mix_k att.time_mix_v att.time_mix_r att.time_decay att.time_first ffn.time_mix_k ffn.time_mix_r",
+)
+FAMILY = Family("v4", marks, infer, planes, prepare, scratch, READS)

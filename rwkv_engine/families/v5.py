@@ -13,7 +13,7 @@ import numpy as np
 from rwkv_engine.errors import WrongShape
 from rwkv_engine.families import program
 from rwkv_engine.families.ends import Ends, prepare_ends
-from rwkv_engine.families.family import ATT_PREV, Family, zeros
+from rwkv_engine.families.family import ATT_PREV, Family, tails, zeros
 from rwkv_engine.families.heads import each_head, heads_planes, one_head
 from rwkv_engine.families.loader import Loader, find, layers_of, matrix_shape
 from rwkv_engine.families.passes import plane
@@ -170,4 +170,10 @@ def mix_head(lane, w, s, layer, head, memory, first, last):
 
 of(Weights, program.channel_mix)(receptance_channel_mix)
 
-FAMILY = Family("v5", marks, infer, heads_planes, prepare, scratch)
+READS = tails(
+    "ln1 ln2 att.ln_x",
+    "att.receptance att.key att.value att.output ffn.key ffn.value ffn.receptance att.gate",
+    "att.time_mix_k att.time_mix_v att.time_mix_r att.time_mix_g att.time_decay att.time_first att.time_faaaa "
+    "ffn.time_mix_k ffn.time_mix_r",
+)
+FAMILY = Family("v5", marks, infer, heads_planes, prepare, scratch, READS)

@@ -11,7 +11,7 @@ import numpy as np
 from rwkv_engine.errors import WrongShape
 from rwkv_engine.families import program
 from rwkv_engine.families.ends import Ends, prepare_ends
-from rwkv_engine.families.family import ATT_PREV, Family, zeros
+from rwkv_engine.families.family import ATT_PREV, Family, tails, zeros
 from rwkv_engine.families.heads import each_head, heads_planes, one_head
 from rwkv_engine.families.loader import Loader, cut, find, layers_of, matrix_shape
 from rwkv_engine.families.passes import plane
@@ -210,4 +210,10 @@ def mix_head(lane, w, s, layer, head, memory, first, last):
 
 of(Weights, program.channel_mix)(receptance_channel_mix)
 
-FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch)
+READS = tails(
+    "ln1 ln2 att.ln_x",
+    "att.receptance att.key att.value att.output ffn.key ffn.value ffn.receptance att.gate",
+    "att.time_maa_x att.time_maa_w att.time_maa_k att.time_maa_v att.time_maa_r att.time_maa_g att.time_maa_w1 att.time_maa_w2 "
+    "att.time_decay att.time_decay_w1 att.time_decay_w2 att.time_faaaa ffn.time_maa_k ffn.time_maa_r",
+)
+FAMILY = Family("v6", marks, infer, heads_planes, prepare, scratch, READS)

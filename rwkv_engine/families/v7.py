@@ -11,7 +11,7 @@ import numpy as np
 from rwkv_engine.errors import WrongShape
 from rwkv_engine.families import program
 from rwkv_engine.families.ends import Ends, prepare_ends
-from rwkv_engine.families.family import ATT_PREV, FFN_PREV, Family, zeros
+from rwkv_engine.families.family import ATT_PREV, FFN_PREV, Family, tails, zeros
 from rwkv_engine.families.heads import HEAD_TOKENS, each_head, heads_planes, one_head
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
 from rwkv_engine.families.passes import plane
@@ -295,4 +295,10 @@ def channel_mix(lane, w, s, layer, x, now):
     barrier(lane)
 
 
-FAMILY = Family("v7", marks, infer, heads_planes, prepare, scratch)
+READS = tails(
+    "ln1 ln2 att.ln_x",
+    "att.receptance att.key att.value att.output ffn.key ffn.value",
+    "att.x_r att.x_w att.x_k att.x_v att.x_a att.x_g att.w0 att.w1 att.w2 att.a0 att.a1 att.a2 att.v0 att.v1 att.v2 att.g1 att.g2 "
+    "att.k_k att.k_a att.r_k ffn.x_k",
+)
+FAMILY = Family("v7", marks, infer, heads_planes, prepare, scratch, READS)

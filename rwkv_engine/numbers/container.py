@@ -28,9 +28,12 @@ SIZES = {
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
 
-HEADER_LIMIT = (
-    2 << 20
-)  #: bytes; a real header takes about 150 a tensor, and parsing costs up to 25 times its length
+#: bytes of a header without its notes: a real one takes about 150 a tensor, and parsing costs up to 25 times
+#: its length
+HEADER_LIMIT = 2 << 20
+#: bytes of a header with the notes that trainers put in front, and how many notes: these cost up to 8 times
+#: their length
+NOTED_LIMIT, NOTES_LIMIT = 24 << 20, 10_000
 AXES_LIMIT = 8
 
 
@@ -64,15 +67,16 @@ def _parse(path: Path, data: np.ndarray) -> tuple[int, dict[str, object]]:
     if len(data) < 10:
         raise CheckpointError(f"{path} has {len(data)} bytes, too few for a safetensors file; copy it again.")
     length = int(data[:8].view("<u8")[0])
-    if length > min(HEADER_LIMIT, len(data) - 8):
-        raise CheckpointError(
-            f"{path}: the header claims {length} bytes, but at most {min(HEADER_LIMIT, len(data) - 8)} are possible; "
-            "the file is truncated, or no safetensors file."
-        )
+    raw = data[8 : 8 + length].tobytes() if length <= min(NOTED_LIMIT, len(data) - 8) else b""
     try:
-        header = json.loads(
-            data[8 : 8 + length].tobytes().decode("utf-8"), object_pairs_hook=_without_duplicates
-        )
+        text = raw.decode("utf-8")
+        noted, notes = _notes_in_front(text) if length > HEADER_LIMIT else (0, {})
+        if not raw or len(text) - noted > HEADER_LIMIT:
+            raise CheckpointError(
+                f"{path}: the header claims {length} bytes, but at most {min(HEADER_LIMIT, len(data) - 8)} are possible; "
+                "the file is truncated, or no safetensors file."
+            )
+        header = json.loads("{" * bool(noted) + text[noted:], object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
@@ -80,7 +84,30 @@ def _parse(path: Path, data: np.ndarray) -> tuple[int, dict[str, object]]:
         ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: the header is no JSON object; copy the file again.")
-    return 8 + length, header
+    return 8 + length, {**header, "__metadata__": notes} if noted else header
+
+
+_NOTES = re.compile(r'\s*\{\s*"__metadata__"\s*:\s*\{\s*(?=")')
+_COLON, _NEXT, _AFTER = re.compile(r'\s*:\s*(?=")'), re.compile(r'\s*,\s*(?=")'), re.compile(r"\s*\}\s*,\s*")
+
+
+def _notes_in_front(text: str) -> tuple[int, dict[str, str]]:
+    """(characters of a header that `__metadata__` takes where it comes first, the notes); (0, {}) where it
+    does not, or is no plain text.
+    """
+    notes: dict[str, str] = {}
+    start, read = _NOTES.match(text), json.JSONDecoder().raw_decode
+    while start and len(notes) < NOTES_LIMIT:
+        try:
+            key, at = read(text, start.end())
+            colon = _COLON.match(text, at)
+            notes[key], at = read(text, colon.end()) if colon else ("", len(text))
+        except ValueError:
+            break
+        after, start = _AFTER.match(text, at), _NEXT.match(text, at)
+        if after:
+            return after.end(), notes
+    return 0, {}
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -136,6 +136,7 @@ def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
     """Whether matrices are run as they lie in the file, so that to look for them reads and converts nothing."""
     return (
         weights in (None, own_format(matrices(checkpoint.tensors)).name)
+        and checkpoint.merge is None
         and checkpoint.container in ("safetensors", "packed")
         and checkpoint.layout == BLINKDL.name
     )

@@ -83,7 +83,7 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
     if packed is None:
         return checkpoint
     packing = packed.packing and dataclasses.replace(packed.packing, template=None)
-    return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packing)
+    return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packing, merge=None)
 
 
 def _open_whole(path: Path, name: str) -> Checkpoint | None:

@@ -101,9 +101,27 @@ def wrapped(arrays: Arrays) -> Arrays:
     return {f"_forward_module.model.{name}": array for name, array in arrays.items()}
 
 
+def inside(wrapper: str) -> Callable[[Arrays], Arrays]:
+    """What torch.compile or FSDP around each block, or PEFT around the model and its matrices, make of names."""
+    return lambda arrays: {
+        name.replace(".att.", f".{wrapper}.att.").replace("blocks.", f"{wrapper}.blocks."): array
+        for name, array in arrays.items()
+    }
+
+
+def peft(arrays: Arrays) -> Arrays:
+    return {
+        f"base_model.model.{name.replace('.key.', '.key.base_layer.')}": array
+        for name, array in arrays.items()
+    }
+
+
 CASES: list[tuple[str, str, Callable[[Arrays], Arrays]]] = [
     *[("BlinkDL", version, dict) for version in ("4", "5.0", "5.1", "5.2", "6", "7")],
     ("BlinkDL", "7", wrapped),
+    ("BlinkDL", "7", inside("_orig_mod")),
+    ("BlinkDL", "6", inside("_fsdp_wrapped_module")),
+    ("BlinkDL", "7", peft),
     *[("web-rwkv", version, web_rwkv) for version in ("5.2", "6", "7")],
     *[(f"Hugging Face v{version[0]}", version, hugging_face) for version in ("4", "5.2", "6")],
     ("fla", "7", fla),
@@ -111,7 +129,9 @@ CASES: list[tuple[str, str, Callable[[Arrays], Arrays]]] = [
 
 
 @pytest.mark.parametrize(
-    "layout, version, rename", CASES, ids=[f"{layout}-{version}" for layout, version, _ in CASES]
+    "layout, version, rename",
+    CASES,
+    ids=[f"{n} {layout}-{version}" for n, (layout, version, _) in enumerate(CASES)],
 )
 def test_every_tensor_of_the_layout_comes_back_under_its_canonical_name(tmp_path, layout, version, rename):
     arrays = canonical(version)

@@ -121,3 +121,28 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="absent.safetensors"):
         open_safetensors(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("note", ["x" * 20_000_000, '{"a": "b"}' * 300_000, "é\\" * 2_000_000])
+def test_notes_of_many_megabytes_are_read(tmp_path, note):
+    row = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors_bytes({"__metadata__": {"config": note, "b": ""}, "a": row}, bytes(4)))
+    contents = open_safetensors(path)
+    assert contents.metadata == {"config": note, "b": ""} and contents.tensors["a"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"__metadata__": {"a": "x" * 3_000_000, "b": 3}, "t": {}},
+        {"__metadata__": {str(n): "x" * 300 for n in range(20_000)}, "t": {}},
+        {"t": {}, "__metadata__": {"a": "x" * 3_000_000}},
+        {"__metadata__": {"a": "x" * 30_000_000}},
+        {"__metadata__": {"a": "x" * 3_000_000}},
+    ],
+)
+def test_a_header_that_is_too_large_for_a_model_is_refused(tmp_path, header):
+    (tmp_path / "m.safetensors").write_bytes(safetensors_bytes(header))
+    with pytest.raises(CheckpointError, match="the header claims"):
+        open_safetensors(tmp_path / "m.safetensors")

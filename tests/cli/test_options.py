@@ -234,3 +234,20 @@ def test_a_state_is_saved_also_when_the_text_cannot_be_written_any_more(tmp_path
     assert done.returncode == (2 if "full" in reader else 0) and b"Traceback" not in done.stderr
     assert embedded.load_state(saved).position > 4
     assert re.fullmatch(rb"(rwkv: compiling.*\n)?(rwkv: standard output: .*\n)?", done.stderr), done.stderr
+
+
+def test_a_model_behind_a_link_is_kept_under_the_links_name(tmp_path, monkeypatch):
+    """As in the hub's cache: the link lies among the files that belong to it, what it points to does not."""
+    from rwkv_engine_cli.chat import _absolute
+
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "sha").write_text("")
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "sha")
+    monkeypatch.chdir(tmp_path)
+    assert _absolute("model.safetensors") == str(tmp_path / "model.safetensors")
+    assert _absolute("a-short-name") == "a-short-name"
+
+
+def test_a_schema_file_may_begin_with_a_byte_order_mark(rwkv, tmp_path):
+    (tmp_path / "s.json").write_bytes(b'\xef\xbb\xbf{"type": "boolean"}')
+    assert rwkv("generate", "x", "--schema", tmp_path / "s.json").strip() in ("true", "false")
