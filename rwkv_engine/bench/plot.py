@@ -4,7 +4,8 @@ import io
 from pathlib import Path
 
 from rwkv_engine.bench.report import Report
-from rwkv_engine.errors import MissingExtra, OptionError
+from rwkv_engine.errors import OptionError
+from rwkv_engine.system.extras import missing
 from rwkv_engine.system.files import write_whole
 
 
@@ -14,7 +15,7 @@ def plot(r: Report, path: str | Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtra("--plot needs matplotlib: pip install 'rwkv-engine[plot]'") from None
+        raise missing("a picture", "plot", "matplotlib") from None
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     speeds, run = figure.subplots(1, 2)

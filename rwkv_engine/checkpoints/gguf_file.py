@@ -12,10 +12,11 @@ import numpy as np
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.gguf_header import TensorInfo, read_gguf_header
 from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor
-from rwkv_engine.errors import CheckpointError, MissingExtra, UnknownLayout, shown
+from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
 from rwkv_engine.numbers.bf16 import float32_to_bf16
 from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.extras import missing
 
 ARCHITECTURES = ("rwkv6", "rwkv7")
 FLOATS = {0: "F32", 1: "F16", 30: "BF16"}  #: ggml element types that need no decoding
@@ -121,9 +122,7 @@ def _package(path: Path) -> ModuleType:
         import gguf
         import gguf.quants
     except ImportError as error:
-        raise MissingExtra(
-            f"{path} holds quantized tensors, which needs the package gguf: pip install 'rwkv-engine[gguf]'."
-        ) from error
+        raise missing(f"{path} holds quantized tensors, which", "gguf", "gguf") from error
     return gguf
 
 

@@ -18,7 +18,8 @@ from types import ModuleType
 from typing import Any, Literal
 from urllib.parse import quote, urljoin, urlsplit
 
-from rwkv_engine.errors import DownloadError, MissingExtra, OptionError
+from rwkv_engine.errors import DownloadError, OptionError
+from rwkv_engine.system.extras import missing
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 #: a file's own name, fit for a folder of ours
@@ -260,9 +261,7 @@ def _package() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise MissingExtra(
-            "pulling models needs the package huggingface_hub: pip install 'rwkv-engine[hub]'."
-        ) from error
+        raise missing("pulling models", "hub", "huggingface_hub") from error
     return huggingface_hub
 
 

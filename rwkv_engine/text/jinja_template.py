@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rwkv_engine.errors import CheckpointError, EngineError, MissingExtra, OptionError, brief
+from rwkv_engine.errors import CheckpointError, EngineError, OptionError, brief
+from rwkv_engine.system.extras import missing
 from rwkv_engine.text.chat import Message, Think
 from rwkv_engine.text.companions import read_text
 from rwkv_engine.text.markers import unused
@@ -34,9 +35,7 @@ class JinjaTemplate:
         try:
             from rwkv_engine.text.jinja_sandbox import Sandbox
         except ImportError:
-            raise MissingExtra(
-                "a Jinja template needs the package jinja2: pip install 'rwkv-engine[template]'"
-            ) from None
+            raise missing("a Jinja template", "template", "jinja2") from None
         with _refusing(name):
             self._template = Sandbox().from_string(source)
         self.name, self._bos, self._eos = name, bos, eos

@@ -3,7 +3,8 @@
 import functools
 from typing import Any
 
-from rwkv_engine.errors import EngineError, MissingExtra
+from rwkv_engine.errors import EngineError
+from rwkv_engine.system.extras import missing
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.writing.endings import Endings
 
@@ -16,9 +17,7 @@ def llguidance() -> Any:
     try:
         import llguidance as library
     except ImportError:
-        raise MissingExtra(
-            "structured output needs llguidance: pip install 'rwkv-engine[structured]'"
-        ) from None
+        raise missing("structured output", "structured", "llguidance") from None
     return library
 
 

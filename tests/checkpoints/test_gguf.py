@@ -179,7 +179,7 @@ def test_quantized_tensors_without_the_package_ask_for_the_extra(tmp_path, monke
     arrays = v7_names(canonical("7")) | {"output.weight": np.zeros((2, 32), np.float32)}
     path = write(tmp_path / "m.gguf", "rwkv7", arrays, {"output.weight": "Q8_0"})
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(MissingExtra, match=r"\[gguf\]"):
+    with pytest.raises(MissingExtra, match="install .*gguf"):
         open_gguf(path)
 
 
