@@ -16,6 +16,15 @@ import rwkv_engine
 os.environ.setdefault("XDG_CACHE_HOME", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "user"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """`slow_but(*parts)`: a test is slow, except with parameters whose id has one of these parts."""
+    for item in items:
+        for mark in item.iter_markers("slow_but"):
+            if not any(part in item.callspec.id for part in mark.args):
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """checkpoints(version, dtype, **shape) -> (path, the float32 numbers that the file holds)."""

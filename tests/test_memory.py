@@ -68,6 +68,7 @@ def run(big, tmp_path_factory):
     return measured
 
 
+@pytest.mark.slow_but("f32")
 @needs_linux
 @pytest.mark.parametrize("weights", ["bf16", "int8"])
 def test_the_peak_is_the_estimate(big, run, weights):

@@ -1,4 +1,4 @@
-"""Text to tokens and back, and the forms of a talk."""
+"""Tokenizers and chat templates."""
 
 from pathlib import Path
 
@@ -18,11 +18,12 @@ def find_tokenizer(
     """The tokenizer of a model.
 
     vocab   the model's vocabulary size.
-    folder  where its files lie: a tokenizer.json there is taken unless the size says World or bytes.
-    inside  what a packed file brings: "world", "bytes", or the text of a tokenizer.json.
-    choice  "world", "bytes", or the path of a tokenizer.json or of a folder with one; None: by the two above.
-    Raises  OptionError for a choice that is no tokenizer or has ids the model lacks; CheckpointError where
-            none is found.
+    folder  folder of the model's files; its tokenizer.json is used unless the size says World or bytes.
+    inside  what a packed file holds: "world", "bytes", or the text of a tokenizer.json.
+    choice  "world", "bytes", or the path of a tokenizer.json or of a folder with one; None: chosen by the
+            above.
+    Raises  OptionError for a choice that is no tokenizer or has ids that the model lacks; CheckpointError if
+            no tokenizer is found.
     """
     if choice is not None:
         return _chosen(vocab, choice, folder)
@@ -46,7 +47,7 @@ def find_tokenizer(
 
 
 def packable(tokenizer: Tokenizer) -> str:
-    """What `find_tokenizer` takes as `inside` to give this tokenizer back."""
+    """The value that `find_tokenizer` takes as `inside` to return this tokenizer."""
     if isinstance(tokenizer, World):
         return "world"
     if isinstance(tokenizer, Bytes):
@@ -76,7 +77,7 @@ def _chosen(vocab: int, choice: str | Path, folder: Path | None) -> Tokenizer:
 
 
 def _json(vocab: int, path: Path, folder: Path | None) -> Tokenizer:
-    """The tokenizer in a file; how texts end is said by the files beside it, else by those in `folder`."""
+    """The tokenizer in a file. Its end tokens come from the files beside it, else from those in `folder`."""
     from rwkv_engine.text.bpe import Json
 
     plain = Json.of_file(path, rows=vocab)

@@ -14,9 +14,9 @@ from rwkv_engine.text.decoding import ChainDecoder, plan_of
 from rwkv_engine.text.numbering import FILLER, renumbered
 from rwkv_engine.text.tokenizer import Bytewise, Decoder, utf8
 
-#: names under which vocabularies keep the token that ends a document, the most usual first
+#: usual names of the token that ends a document, the most common first
 END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<s>")
-#: begins the text of a tokenizer that brings its ends along: a line in front of the tokenizer.json
+#: first line of a tokenizer's text that also holds its end tokens; the tokenizer.json follows
 _ENDS = '{"ends":'
 _WORD = re.compile(r"\w")
 
@@ -24,9 +24,10 @@ _WORD = re.compile(r"\w")
 class Json:
     """A tokenizer.json.
 
-    Special tokens inside a text are only text; the end of a document is never read out of what a user typed.
+    Text that looks like a special token is encoded as plain text, so a user cannot type the end of a
+    document.
 
-    rows  ids of the model: those without a token stand for nothing.
+    rows  number of ids that the model has; ids without a token decode to nothing.
     """
 
     @classmethod
@@ -37,7 +38,7 @@ class Json:
 
     @classmethod
     def of_text(cls, text: str, name: str, path: str | None = None, rows: int = 0) -> "Json":
-        """Read the text of a tokenizer.json, or what `text` gave. Raises CheckpointError."""
+        """Read the text of a tokenizer.json, or a value of `text`. Raises CheckpointError."""
         with refusing(CheckpointError, f"{path or name}: not a readable tokenizer.json"):
             told, _, rest = text.partition("\n") if text.startswith(_ENDS) else ("", "", text)
             ends = [int(end) for end in json.loads(told)["ends"]] if told else []
@@ -73,8 +74,8 @@ class Json:
         self.ends, self.end = frozenset(ends), ends[0] if ends else None
 
     def ending(self, ends: Sequence[int]) -> "Json":
-        """This tokenizer, whose texts end at those of `ends` that the model has; where it has none, as the
-        vocabulary says.
+        """This tokenizer with the end tokens `ends` that the model has; if there is none, the vocabulary's
+        own.
         """
         self._told = [end for end in ends if 0 <= end < self._rows]
         if self._told:
@@ -83,7 +84,7 @@ class Json:
 
     @property
     def text(self) -> str:
-        """What `of_text` makes the same tokenizer of, whatever lies beside it."""
+        """The text from which `of_text` makes the same tokenizer, whatever files are beside it."""
         return f"{_ENDS} {json.dumps(self._told)}}}\n{self._text}" if self._told else self._text
 
     def id_of(self, token: str) -> int | None:
@@ -92,7 +93,7 @@ class Json:
         return None if found is None else int(found)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without any that the file would add in front or behind.
+        """The ids of a text, without tokens that the file would add at the beginning or end.
 
         Raises TokenError for lone surrogates.
         """
@@ -116,7 +117,7 @@ class Json:
         return [*parts, text[at:]]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, special tokens left out."""
+        """The text of ids; special tokens are left out."""
         decoder, out = self.decoder(), bytearray()
         for token in ids:
             self._inside(token)
@@ -130,12 +131,12 @@ class Json:
         return ChainDecoder(self._plan, self._piece, before, begun)
 
     def token_bytes(self, token: int) -> bytes:
-        """What one id stands for within a text; exact for byte-level vocabularies."""
+        """The bytes of one id inside a text; exact for byte-level vocabularies."""
         self._inside(token)
         return self._plan.token_bytes(self._piece(token))
 
     def _piece(self, token: int) -> str | None:
-        """How the vocabulary writes a token, or None for special tokens and ids without one."""
+        """The token as the vocabulary writes it, or None for special tokens and ids without a token."""
         known = 0 <= token < self.size and token not in self._special
         return self._model.id_to_token(token) if known else None
 
@@ -145,9 +146,7 @@ class Json:
 
 
 def _pattern(tokens: Collection[str]) -> re.Pattern[str] | None:
-    """What finds special tokens in a text as the library does: the first, and of those at one place the
-    longest.
-    """
+    """A pattern that finds special tokens as the library does: leftmost first, then the longest."""
     return (
         re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
         if tokens

@@ -1,7 +1,6 @@
-"""Chat templates: how a talk is written down for a model that continues text. Each is a row of TEMPLATES.
+"""Chat templates: the text form in which a model sees a conversation. TEMPLATES has one row for each.
 
-World's form, its modes of thinking and its tools: the cards of BlinkDL's RWKV-7 G1 models and the demo that
-goes with them.
+World's form, its thinking modes and its tools: the model cards and the demo of BlinkDL's RWKV-7 G1 models.
 """
 
 import json
@@ -13,27 +12,29 @@ from typing import Any, Literal, Protocol
 from rwkv_engine.errors import OptionError
 
 Role = Literal["system", "user", "assistant", "tool"]
-#: how much is thought before an answer; "off" leaves it to the model, "fast" skips it, "long" asks for a lot
-#: of it
+#: how much the model thinks before it answers: "off" leaves it to the model, "fast" skips it, "long" asks for
+#: more
 Think = Literal["off", "fast", "on", "long"]
 _BLANK_LINES = re.compile(r"[^\S\n]*\n\s*\n")
-#: how an answer that calls a tool begins
+#: the beginning of an answer that calls a tool
 CALL = " ```json"
 _CALL_ONLY = "Return only a JSON function call."
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one side said; `tool` is the output of a tool that the assistant called."""
+    """One message of a conversation; the role `tool` is the output of a tool that the assistant called."""
 
     role: Role
     text: str
 
 
 class Template(Protocol):
-    """What a conversation needs of a form, turn by turn: nothing that was fed is ever written again.
+    """What a conversation needs from a template, turn by turn; text that was fed is never changed later.
 
-    name   for people.    stops  texts at which an answer is over.    thinks  the modes of thinking there are.
+    name    for people.
+    stops   strings that end an answer.
+    thinks  the thinking modes that the template has.
     """
 
     @property
@@ -44,21 +45,21 @@ class Template(Protocol):
     def thinks(self) -> tuple[str, ...]: ...
 
     def asks(self, text: str, think: Think, system: str | None, first: bool) -> str:
-        """All that stands between the answer before (nothing for the `first` turn) and the answer to `text`."""
+        """The text from the end of the previous answer (if any) to the beginning of the answer to `text`."""
 
     def keeps(self, text: str, answer: str, system: str | None, first: bool) -> str:
-        """The same and the answer, as history keeps it: without thinking and without asking for it."""
+        """The same text followed by the answer, as the history keeps it: without any thinking."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """How a talk is written down.
+    """A template that is plain text with role names.
 
-    names    what stands before the text of each role, with a colon.
-    between  what separates two messages.
-    stops    texts at which an answer is over, besides the token that ends a document.
-    think    what follows the assistant's name in each mode.
-    asking   what follows the user's text in a mode.
+    names    the name in front of each role's text; a colon follows it.
+    between  the separator between two messages.
+    stops    strings that end an answer, besides the end-of-document token.
+    think    the text after the assistant's name in each thinking mode.
+    asking   the text after the user's message in a thinking mode.
     """
 
     name: str
@@ -70,22 +71,21 @@ class ChatTemplate:
 
     @property
     def thinks(self) -> tuple[Think, ...]:
-        """The modes of thinking there are."""
+        """The thinking modes of this template."""
         return tuple(self.think)
 
     def opening(self, system: str | None, tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """The text in front of the first turn: what the model is told, the tools it may call (JSON
-        descriptions), or nothing.
-        """
+        """The text before the first turn: the system prompt and the JSON descriptions of tools, or nothing."""
         told = [system.strip()] if system and system.strip() else []
         if tools:
             told += ["Tools:", json.dumps(list(tools), ensure_ascii=False), _CALL_ONLY]
         return f"{self._said(Message('system', chr(10).join(told)))}{self.between}" if told else ""
 
     def turn(self, text: str, think: Think = "off", call: bool = False) -> str:
-        """What the user says, up to where the answer begins (without a space: a World token begins with it).
+        """The user's message, up to where the answer begins (without a space: World tokens begin with one).
 
-        think  the mode.    call  whether the answer has to be a call of a tool, which is JSON.
+        think  the thinking mode.
+        call   True if the answer has to be a tool call, which is JSON.
         """
         if think not in self.think:
             raise OptionError.of(
@@ -109,10 +109,11 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         call: bool = False,
     ) -> str:
-        """A whole talk that ends with the user's message or a tool's output, up to where the answer begins.
+        """A whole conversation that ends with a message of the user or a tool, up to where the answer begins.
 
-        tools  put in front, with the system text if the talk begins with one.    think, call  as for `turn`.
-        Raises OptionError for any other end.
+        tools  put at the beginning, together with the system prompt if there is one.
+        think, call  as in `turn`.
+        Raises OptionError if the last message has another role.
         """
         if not messages or messages[-1].role not in ("user", "tool"):
             raise OptionError("messages: the last one must be the user's or a tool's")
@@ -123,9 +124,7 @@ class ChatTemplate:
         return before + self.turn(_spoken(messages[-1]), think, call)
 
     def _said(self, message: Message) -> str:
-        """One message; runs of blank lines inside it become one line end, because a blank line ends a
-        message.
-        """
+        """One message. Blank lines inside it become line ends, because a blank line ends a message."""
         role: Role = "user" if message.role == "tool" else message.role
         if role not in self.names:
             raise OptionError.of("role", message.role, f"one of {', '.join(self.names)}")
@@ -134,7 +133,7 @@ class ChatTemplate:
 
 
 def _spoken(message: Message) -> str:
-    """A message's text; the output of a tool is told by the user."""
+    """A message's text; a tool's output is written as a user message."""
     return f"Function output: {message.text}" if message.role == "tool" else message.text
 
 
@@ -159,12 +158,12 @@ TEMPLATES = {
         ChatTemplate("pile", {"system": "System", "user": "Q", "assistant": "A"}, stops=("\n\nQ:",)),
     )
 }
-#: vocabulary size of the Pile models (v4), which know Raven's form
+#: vocabulary size of the Pile models (v4), which use Raven's template
 _PILE = 50277
 
 
 def template_named(name: str) -> ChatTemplate:
-    """The template called `name`; OptionError, with the names there are, for any other."""
+    """The template called `name`. Raises OptionError, which lists the known names."""
     if name not in TEMPLATES:
         raise OptionError.of("template", name, f"one of {', '.join(TEMPLATES)}, or a Jinja file")
     return TEMPLATES[name]

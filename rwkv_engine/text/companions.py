@@ -1,6 +1,4 @@
-"""What lies beside weights that came from Hugging Face: JSON files that say how texts end and how a
-conversation is written down.
-"""
+"""Hugging Face's JSON files beside the weights: end tokens and the chat template."""
 
 import json
 from collections.abc import Callable
@@ -10,13 +8,13 @@ from typing import Any
 
 from rwkv_engine.errors import CheckpointError, brief
 
-#: bytes of a file that is read beside the weights; a tokenizer.json of 250,000 tokens has 17 million
+#: most bytes of such a file; a tokenizer.json of 250,000 tokens has 17 million
 MOST = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The text of a chat template, where it was found, and what it sees as bos_token and eos_token."""
+    """The text of a chat template, its file, and the bos_token and eos_token that it sees."""
 
     text: str
     name: str
@@ -37,11 +35,11 @@ def read_text(path: Path, what: str) -> str:
 
 
 def ends_beside(folder: Path, id_of: Callable[[str], int | None]) -> list[int]:
-    """The ids that end a text, as the files in `folder` say; the one that they name first, first.
+    """The ids that end a text, from the files in `folder`; the first one named comes first.
 
-    id_of   the id of a special token by its text.
-    As in transformers, generation_config.json counts over config.json; what the tokenizer's own files say
-    counts too.
+    id_of   returns the id of a special token by its text.
+    As in transformers, generation_config.json has priority over config.json; the tokenizer's own files add
+    ids.
     Raises  CheckpointError for a file that is no JSON object.
     """
     model = _ends(_json(folder, "generation_config.json"), id_of) or _ends(
@@ -56,7 +54,7 @@ def ends_beside(folder: Path, id_of: Callable[[str], int | None]) -> list[int]:
 
 
 def template_beside(folder: Path) -> Source | None:
-    """The chat template of the files in `folder`: chat_template.jinja, or what tokenizer_config.json has.
+    """The chat template in `folder`: chat_template.jinja, or the one in tokenizer_config.json.
 
     Raises CheckpointError.
     """
@@ -87,7 +85,7 @@ def _ends(config: dict[str, Any], id_of: Callable[[str], int | None]) -> list[in
 
 
 def _content(token: object) -> str | None:
-    """The text of a special token, which is noted alone or with its properties."""
+    """The text of a special token, which is stored as a string or as an object with its properties."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None
 

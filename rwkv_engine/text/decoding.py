@@ -1,7 +1,7 @@
-"""The decoder of a tokenizer.json as a chain of steps that tokens go through one by one.
+"""The decoder of a tokenizer.json as a chain of steps that take one token at a time.
 
-The library decodes whole texts. Here every step gives on what no later token can change, so that all pieces
-together are what the library makes of the whole. The tests compare the two for every kind of step.
+The library decodes whole texts. Each step here outputs what no later token can change, so that the pieces
+together equal the library's result. The tests compare the two for every kind of step.
 """
 
 import copy
@@ -19,19 +19,19 @@ from rwkv_engine.text.decoding_pieces import BYTE, ByteRuns, ReplacedPieces, Str
 
 
 class Step(Protocol):
-    """Tokens in, tokens out; `waiting` counts those that went in and are not out."""
+    """Tokens in, tokens out; `waiting` counts the tokens that are held back."""
 
     waiting: int
 
     def push(self, token: str) -> list[str]:
-        """What is certain now."""
+        """The output that is certain now."""
 
     def finish(self) -> list[str]:
-        """What was waiting for more tokens."""
+        """The rest: there are no more tokens."""
 
 
 class Each:
-    """A library's decoder that writes every token for itself, the first one possibly in another way."""
+    """A decoder of the library that handles each token alone; the first may be handled differently."""
 
     __slots__ = ("_decoder", "_first", "_lead", "waiting")
 
@@ -50,7 +50,7 @@ class Each:
 
 
 class Spaced:
-    """What the library does where there is no decoder: a space between two tokens."""
+    """What the library does without a decoder: it joins tokens with spaces."""
 
     __slots__ = ("_first", "waiting")
 
@@ -68,7 +68,7 @@ class Spaced:
 
 
 class LastApart:
-    """BPEDecoder: the last token is written in another way."""
+    """BPEDecoder: the last token is written differently."""
 
     __slots__ = ("_decoder", "_held", "waiting")
 
@@ -87,7 +87,7 @@ class LastApart:
 
 
 class Unrepeated:
-    """CTC: of equal tokens in a row the first counts, and tokens without letters are left out."""
+    """CTC: repeated tokens count once, and tokens without characters are dropped."""
 
     __slots__ = ("_before", "_decoder", "waiting")
 
@@ -108,7 +108,7 @@ class Unrepeated:
 
 
 class Whole:
-    """Any decoder: nothing is certain before the end."""
+    """Any other decoder: nothing is certain before the end."""
 
     __slots__ = ("_decoder", "_tokens", "waiting")
 
@@ -137,13 +137,13 @@ _Make = Callable[[bool], Step]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a tokenizer's texts are decoded.
+    """How a tokenizer decodes.
 
-    decoder   the library's, or None.
-    steps     make the steps of one text; given whether it has begun.
-    bytewise  whether what comes out is written in GPT-2's letters for bytes.
-    additive  whether a token within a text is always written in the same way.
-    falls     back to tokens such as <0xF0> for bytes.
+    decoder   the library's decoder, or None.
+    steps     makes the steps for one text; the argument says whether the text has begun.
+    bytewise  whether the output is written in GPT-2's letters for bytes.
+    additive  whether a token inside a text is always written the same way.
+    falls     whether bytes are written as tokens such as <0xF0>.
     """
 
     decoder: Any
@@ -158,7 +158,7 @@ class Plan:
         return self.bytewise and not self.steps
 
     def token_bytes(self, piece: str | None) -> bytes:
-        """What one token stands for within a text."""
+        """The bytes of one token inside a text."""
         byte = BYTE.fullmatch(piece) if self.falls and piece else None
         if byte:
             return bytes([int(byte[1], 16)])
@@ -168,21 +168,21 @@ class Plan:
         return decoder.push(0) + decoder.finish()
 
     def written(self, texts: Iterable[str]) -> bytes:
-        """The bytes of what the steps give."""
+        """The bytes of the steps' output."""
         if not self.bytewise:
             return "".join(texts).encode("utf-8")
         return b"".join(map(of_letters, texts))
 
     def whole(self, pieces: list[str]) -> bytes:
-        """What the library makes of a whole text."""
+        """The library's result for a whole text."""
         return (self.decoder.decode(pieces) if self.decoder else " ".join(pieces)).encode("utf-8")
 
 
 class ChainDecoder:
-    """A `Decoder` that takes tokens through the steps of a plan.
+    """A `Decoder` that sends tokens through the steps of a plan.
 
-    piece  how the vocabulary writes an id, or None for what is left out.    before, begun  see
-           `Tokenizer.decoder`.
+    piece  returns the vocabulary's text of an id, or None if it is left out.
+    before, begun  as in `Tokenizer.decoder`.
     """
 
     __slots__ = ("_count", "_owed", "_piece", "_places", "_plan", "_steps", "held")
@@ -231,13 +231,13 @@ class ChainDecoder:
         return twin
 
     def _through(self, start: int, tokens: list[str]) -> list[str]:
-        """What the steps from `start` on give for tokens."""
+        """The output of the steps from `start` on."""
         for step in self._steps[start:]:
             tokens = [out for token in tokens for out in step.push(token)]
         return tokens
 
     def _fresh(self, data: bytes) -> bytes:
-        """Those bytes without what the tokens before would have ended in anyway."""
+        """Those bytes without the ending that the earlier tokens alone would have had."""
         same = next(
             (n for n, (a, b) in enumerate(zip(data, self._owed, strict=False)) if a != b),
             min(len(data), len(self._owed)),
@@ -279,9 +279,7 @@ _STEPS: dict[str, Callable[[Any], _Make]] = {
 
 
 def _pieces(spec: dict[str, Any]) -> _Make | None:
-    """The step for a decoder behind one that has made a single token of all, or None: it has to see that
-    token whole.
-    """
+    """The step that replaces a decoder behind one that joins all tokens, or None: it needs the whole token."""
     if spec["type"] == "Strip":
         return partial(StrippedPieces, spec["content"], spec["start"], spec["stop"])
     pattern = spec.get("pattern", {}).get("String")
@@ -289,7 +287,7 @@ def _pieces(spec: dict[str, Any]) -> _Make | None:
 
 
 def _additive(chain: list[dict[str, Any]]) -> bool:
-    """Whether no step looks at a token's neighbours, but for where a text begins."""
+    """Whether no step looks at a token's neighbours, except at the beginning of a text."""
     return all(
         spec["type"] in ("Metaspace", "WordPiece", "ByteFallback", "ByteLevel", "Fuse")
         or (spec["type"] == "Strip" and spec["stop"] == 0)
@@ -299,7 +297,7 @@ def _additive(chain: list[dict[str, Any]]) -> bool:
 
 
 def _flat(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """The decoders of a sequence, of sequences in it too."""
+    """The decoders of a sequence, nested sequences included."""
     if spec["type"] != "Sequence":
         return [spec]
     return [one for inner in spec["decoders"] for one in _flat(inner)]

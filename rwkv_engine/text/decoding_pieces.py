@@ -1,20 +1,16 @@
-"""Steps of decoding that have to look at letters: bytes written as tokens, and what comes behind a step that
-joins all tokens.
-"""
+"""Decoding steps that look at characters: byte tokens, and steps behind one that joins all tokens."""
 
 import codecs
 import functools
 import re
 
-#: how a byte is written as a token
+#: a byte written as a token
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2}|\+[0-9A-Fa-f])>")
 
 
 @functools.cache
 def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's stand-in letters for bytes: printable ones stand for themselves, the others for 256, 257 ... in
-    order.
-    """
+    """GPT-2's letters for bytes: printable bytes are themselves, the others are 256, 257 ... in order."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),
@@ -26,16 +22,15 @@ def _byte_of_letter() -> dict[str, int]:
 
 
 def of_letters(text: str) -> bytes:
-    """ByteLevel: the bytes of a token in GPT-2's letters; of one that is not (an added token), the bytes of
-    the text itself.
-    """
+    """ByteLevel: the bytes that a token's letters stand for; for an added token, the bytes of its text."""
     letters = _byte_of_letter()
     return bytes(letters[letter] for letter in text) if letters.keys() >= set(text) else text.encode("utf-8")
 
 
 class ByteRuns:
-    """ByteFallback: tokens such as <0xF0>. A run of them is a text, or one U+FFFD for each if it is no UTF-8
-    as a whole.
+    """ByteFallback: tokens such as <0xF0>.
+
+    A run of them is one text; if the run is not valid UTF-8 as a whole, each byte becomes U+FFFD.
     """
 
     __slots__ = ("_bad", "_broken", "_text", "waiting")
@@ -74,9 +69,7 @@ class ByteRuns:
 
 
 class StrippedPieces:
-    """Strip, for a single token that comes in pieces: at most `start` letters in front and `stop` behind are
-    left out.
-    """
+    """Strip, for one token that comes in pieces: removes up to `start` and `stop` characters at its ends."""
 
     __slots__ = ("_content", "_held", "_start", "_stop", "waiting")
 
@@ -104,7 +97,7 @@ class StrippedPieces:
 
 
 class ReplacedPieces:
-    """Replace, of a text and not a pattern, for a single token that comes in pieces."""
+    """Replace, of a string and not a pattern, for one token that comes in pieces."""
 
     __slots__ = ("_held", "_new", "_old", "waiting")
 

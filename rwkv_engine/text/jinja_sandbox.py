@@ -1,9 +1,7 @@
-"""The sandbox of Jinja templates: no way to the outside, and bounds for time and memory that any real chat
-template keeps.
+"""The sandbox for Jinja templates: no access to the outside, and limits of time and memory.
 
-jinja2's own sandbox keeps a template from Python's inner parts. Here loops, calls, filters and operators also
-pay for their work out of one account, so that a template of a hundred letters cannot loop for hours or fill
-the memory.
+jinja2's own sandbox blocks access to Python's internals. Here loops, calls, filters and operators also pay
+from one budget, so that a short template cannot run for hours or fill the memory.
 """
 
 import functools
@@ -19,20 +17,20 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-#: what rendering may cost: passes of loops, calls, and so many letters or items that go through them
+#: the budget: loop iterations, calls, and the characters or items that they handle
 WORK, LETTERS_A_UNIT = 300_000, 100
-#: the longest text or list, and the largest number that an operation may be given
+#: the longest string or list, and the largest number, that an operation may take
 LONGEST, LARGEST = 1 << 22, 1 << 20
-#: a width in a format that is larger than that
+#: a width in a format string that is larger than that
 _WIDE = re.compile(r"\d{6}")
 
 _left: ContextVar[list[int]] = ContextVar("left")
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """An environment in which templates are rendered with `rendered`.
+    """An environment whose templates are rendered with `rendered`.
 
-    Raises OverflowError where a template wants too much.
+    Raises OverflowError if a template exceeds its budget.
     """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -47,7 +45,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {"tojson": _to_json, "_counted": _counted, "_joined": _joined}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An operator, if its result has a bound."""
+        """An operator, if its result is bounded."""
         sizes = [_size(value) for value in (left, right)]
         if operator == "**" or (operator == "*" and max(sizes)):
             _pay(left, right)
@@ -60,7 +58,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return _short(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """A call, if what it is given has a bound."""
+        """A call, if its arguments are bounded."""
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         _pay(owner, *args, *kwargs.values())
         if getattr(__obj, "__name__", "") in ("replace", "join") and isinstance(owner, str):
@@ -76,7 +74,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 def rendered(template: Any, **values: Any) -> str:
-    """What a template of a `Sandbox` makes of these values."""
+    """The output of a template of a `Sandbox` for these values."""
     token = _left.set([WORK])
     try:
         parts: list[str] = []
@@ -92,9 +90,7 @@ def rendered(template: Any, **values: Any) -> str:
 
 
 class _Generation(Extension):
-    """`{% generation %}`, with which templates mark what the assistant said for training: what is inside
-    counts as it is.
-    """
+    """`{% generation %}`, which marks the assistant's text for training; its content is rendered as it is."""
 
     tags = {"generation"}
 
@@ -104,7 +100,7 @@ class _Generation(Extension):
 
 
 class _Counting(NodeTransformer):
-    """Puts a counter into every loop, and a check into every joining of texts."""
+    """Adds a counter to every loop, and a check to every joining of strings."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -121,7 +117,7 @@ class _Counting(NodeTransformer):
 
 
 def _paid(used: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that pays for what it is given."""
+    """A filter that pays for its input."""
 
     @functools.wraps(used)
     def pays(*args: Any, **kwargs: Any) -> Any:
@@ -135,7 +131,7 @@ def _paid(used: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _pay(*values: Any) -> None:
-    """Take an operation's cost from the account; refuse numbers that are too large."""
+    """Take a cost from the budget; refuse numbers that are too large."""
     left = _left.get(None)
     if any(_number(value) > LARGEST for value in values):
         raise OverflowError("it asks for a number that is too large")
@@ -146,7 +142,7 @@ def _pay(*values: Any) -> None:
 
 
 def _fits_product(text: str, args: Iterable[Any]) -> None:
-    """Refuse to put one long text between the letters of another."""
+    """Refuse to put a long string between the characters of another."""
     for arg in args:
         items = arg if isinstance(arg, list | tuple) else [arg]
         if max(map(_size, items), default=0) * max(len(text), 1) > 64 * LONGEST:
@@ -180,7 +176,7 @@ def _number(value: Any) -> float:
 
 
 def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-    """JSON as the templates of Hugging Face want it: letters stay letters."""
+    """JSON as Hugging Face's templates want it: non-ASCII characters stay as they are."""
     _pay(indent)
     known = {key: options[key] for key in ("separators", "sort_keys") if key in options}
     return str(_short(json.dumps(value, ensure_ascii=False, indent=indent, **known)))

@@ -1,8 +1,7 @@
-"""Templates in Jinja, as `tokenizer_config.json` files have them under "chat_template", in a sandbox.
+"""Jinja templates, as `tokenizer_config.json` has them under "chat_template", in a sandbox.
 
-Such a template writes down a whole list of messages. A conversation here goes on from a state and needs only
-what is new, so an answer is given to the template as a mark, and what the template writes behind the mark is
-what comes next.
+Such a template renders a whole list of messages. A conversation continues from a state and needs only the
+new text. So the answer before is given to the template as a mark, and what follows the mark is the new text.
 """
 
 import itertools
@@ -23,10 +22,12 @@ _STOPS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|im_start|>", "\n\nUser
 class JinjaTemplate:
     """A Jinja template as a `Template`.
 
-    source  its text.    name  for people.    bos, eos  what it sees as bos_token and eos_token.
-    It sees messages (role, content), add_generation_prompt, enable_thinking, tools, bos_token, eos_token,
-    raise_exception and strftime_now. Raises OptionError, at once or when it is used, for one that fails;
-    MissingExtra without jinja2.
+    source    its text.
+    name      for people.
+    bos, eos  what it sees as bos_token and eos_token.
+    It also sees messages (role, content), add_generation_prompt, enable_thinking, tools, raise_exception and
+    strftime_now. Raises OptionError for a template that fails, now or when it is used; MissingExtra without
+    jinja2.
     """
 
     __slots__ = ("_bos", "_eos", "_template", "name", "stops", "thinks")
@@ -48,7 +49,7 @@ class JinjaTemplate:
 
     @classmethod
     def of_file(cls, path: str | Path) -> "JinjaTemplate":
-        """The template in a file. Raises OptionError where it cannot be read."""
+        """The template in a file. Raises OptionError if it cannot be read."""
         try:
             return cls(read_text(Path(path), "template"), Path(path).name)
         except CheckpointError as error:
@@ -61,7 +62,7 @@ class JinjaTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         open: bool = True,
     ) -> str:
-        """The whole talk; with `open`, up to where the next answer begins."""
+        """The whole conversation; with `open`, up to where the next answer begins."""
         from rwkv_engine.text.jinja_sandbox import rendered
 
         if think not in self.thinks:
@@ -95,7 +96,7 @@ class JinjaTemplate:
         return before + answer.strip()
 
     def _after(self, text: str, mark: str, first: bool) -> str:
-        """What the template wrote behind the mark that stands for the answer before."""
+        """The rendered text behind the mark that stands for the previous answer."""
         _, written, after = text.partition(mark)
         if not first and not written:
             raise OptionError(f"template {self.name}: it does not write down what the assistant said")
@@ -104,7 +105,7 @@ class JinjaTemplate:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """One sentence for whatever a template can do wrong, when it is compiled and when it is used."""
+    """Turns every error of a template, in compiling or rendering, into one sentence."""
     try:
         yield
     except EngineError:
@@ -116,7 +117,7 @@ def _refusing(name: str) -> Iterator[None]:
 
 
 def _before(mark: str, first: bool) -> list[Message]:
-    """The turn before, whose answer is `mark`; nothing in front of the first."""
+    """The previous turn, with the answer `mark`; nothing before the first turn."""
     return [] if first else [Message("user", "-"), Message("assistant", mark)]
 
 

@@ -1,7 +1,7 @@
-"""Prompts in which a chat template's special tokens are special, and nothing that a user or a model wrote is.
+"""Prompts in which the template's special tokens are special tokens, and the same text from a user is not.
 
-Letters of a text that could be read as a special token are exchanged for private ones before the template
-writes the text down, and back when the special tokens have been found.
+Characters of a message that could be read as a special token are replaced by private ones before the
+template is rendered, and put back after the special tokens have been found.
 """
 
 import itertools
@@ -30,9 +30,7 @@ def ids_kept(
 
 
 def turn_ends(tokenizer: Tokenizer, template: Template) -> frozenset[int]:
-    """The special tokens that the template writes between an answer and the next question: at these an answer
-    is over.
-    """
+    """The special tokens between an answer and the next question; each of them ends an answer."""
     if not tokenizer.markers:
         return frozenset()
     question = next(unused(""))
@@ -45,17 +43,17 @@ def turn_ends(tokenizer: Tokenizer, template: Template) -> frozenset[int]:
 
 
 def unused(*texts: str) -> Iterator[str]:
-    """Letters for private use that are in none of the texts."""
+    """Private-use characters that none of the texts contains."""
     return (
         letter for letter in map(chr, range(0xF0000, 0xFFFFE)) if not any(letter in text for text in texts)
     )
 
 
 def _hiding(tokenizer: Tokenizer, *texts: str) -> tuple[Callable[[str], str], Callable[[str], list[int]]]:
-    """What hides the markers in a text that somebody wrote, and what makes ids of a prompt with such texts."""
+    """(a function that hides markers in a message, a function that makes ids of a prompt with such messages)."""
     if not tokenizer.markers:
         return str, tokenizer.encode
-    # also where two markers overlap: each place at which one begins
+    # overlapping markers too: every position where one begins
     places = re.compile(f"(?={'|'.join(map(re.escape, tokenizer.markers))})")
     first = sorted({marker[0] for marker in tokenizer.markers})
     private = dict(zip(first, itertools.islice(unused(*texts), len(first)), strict=True))

@@ -1,6 +1,4 @@
-"""The ids of added tokens: the `tokenizers` library counts them on behind the vocabulary, whatever the file
-says.
-"""
+"""Ids of added tokens: the `tokenizers` library numbers them after the vocabulary, whatever the file says."""
 
 import json
 import re
@@ -9,18 +7,17 @@ from typing import Any
 
 from rwkv_engine.errors import CheckpointError
 
-#: begins the tokens that stand at ids without one; private letters, which no text has
+#: first characters of filler tokens; private-use ones, which no text contains
 FILLER = "\U0010fffd\U0010fffc"
 _ADDED = re.compile(r'(?<!\\)"added_tokens"\s*:\s*(?=\[)')
 
 
 def renumbered(text: str, id_of: Callable[[str], int | None], rows: int) -> str | None:
-    """The text of a tokenizer.json with a filler at each id that has no token, or None where ids are as the
-    file says anyway.
+    """The text of a tokenizer.json with a filler at each id without a token, or None if no id changes.
 
-    id_of   the library's ids for the file as it is.
-    rows    the model's ids, or 0: not known.
-    Raises  CheckpointError for ids that no model has, and for two tokens with one id.
+    id_of   the library's ids for the unchanged file.
+    rows    number of ids that the model has; 0: unknown.
+    Raises  CheckpointError for an id that no model has, and for two tokens with one id.
     """
     found = _ADDED.search(text)
     added = json.JSONDecoder().raw_decode(text, found.end())[0] if found else []
@@ -39,7 +36,7 @@ def renumbered(text: str, id_of: Callable[[str], int | None], rows: int) -> str 
 
 
 def _without_gaps(added: list[dict[str, Any]], vocab: Any) -> list[dict[str, Any]]:
-    """Those added tokens in the order of their ids, with fillers between them."""
+    """The added tokens in the order of their ids, with fillers in the gaps."""
     known = set(vocab) if isinstance(vocab, dict) else {piece for piece, _ in vocab}
     filled, next_id = [], len(vocab)
     for token in sorted(added, key=lambda token: int(token["id"])):

@@ -7,9 +7,9 @@ from rwkv_engine.text.tokenizer import Bytewise, utf8
 
 
 class Bytes:
-    """Token = byte of UTF-8. Id 0 is the byte 0 and ends a document.
+    """One token for each byte of UTF-8. Id 0 ends a document.
 
-    rows  ids of the model: those from 256 on stand for nothing.
+    rows  number of ids that the model has; ids from 256 on decode to nothing.
     """
 
     name, size, end, additive = "bytes", 256, 0, True
@@ -24,7 +24,7 @@ class Bytes:
         return list(utf8(text))
 
     def split(self, text: str) -> list[str | int]:
-        """The text: there are no markers."""
+        """The text alone: this tokenizer has no markers."""
         return [text]
 
     def decode(self, ids: Iterable[int]) -> str:

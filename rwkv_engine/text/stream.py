@@ -1,6 +1,4 @@
-"""Text as it comes, token by token: characters are shown whole, and nothing that may be the beginning of a
-stop string is shown.
-"""
+"""Streaming text: only whole characters are output, and nothing that may be the start of a stop string."""
 
 import codecs
 from collections.abc import Sequence
@@ -9,7 +7,7 @@ from rwkv_engine.errors import OptionError
 
 
 class Characters:
-    """Bytes in, text out: an incomplete character waits for its other bytes."""
+    """Bytes in, text out; an incomplete character waits for its remaining bytes."""
 
     __slots__ = ("_decoder",)
 
@@ -17,7 +15,7 @@ class Characters:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def fork(self) -> "Characters":
-        """A copy that goes its own way."""
+        """An independent copy."""
         twin = Characters()
         twin._decoder.setstate(self._decoder.getstate())
         return twin
@@ -27,15 +25,15 @@ class Characters:
         return self._decoder.decode(data)
 
     def finish(self) -> str:
-        """U+FFFD for what is still waiting: nothing more comes."""
+        """U+FFFD for an incomplete character: there are no more bytes."""
         return self._decoder.decode(b"", final=True)
 
 
 class Stops:
-    """Bytes in, bytes out, until one of some stop strings occurs.
+    """Bytes in, bytes out, until one of the stop strings occurs.
 
-    What may be the beginning of a stop string is held back until it is one or is not. Of two that end at the
-    same byte, the one that begins first counts. Raises OptionError for an empty stop string.
+    Bytes that may be the start of a stop string are held back until that is decided. If two end at the same
+    byte, the longer one counts. Raises OptionError for an empty stop string.
     """
 
     __slots__ = ("_held", "_stops")
@@ -53,7 +51,7 @@ class Stops:
 
     @property
     def held(self) -> int:
-        """Bytes held back."""
+        """Bytes that are held back."""
         return len(self._held)
 
     def push(self, data: bytes) -> tuple[bytes, bool]:
@@ -74,5 +72,5 @@ class Stops:
 
     @staticmethod
     def _beginning(data: bytes, stop: bytes) -> int:
-        """Length of the longest end of `data` that is a beginning of `stop`."""
+        """Length of the longest suffix of `data` that is a prefix of `stop`."""
         return next((n for n in range(min(len(stop) - 1, len(data)), 0, -1) if stop.startswith(data[-n:])), 0)

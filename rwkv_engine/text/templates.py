@@ -1,4 +1,4 @@
-"""Which template a conversation follows."""
+"""Finding a conversation's template."""
 
 import contextlib
 import json
@@ -12,13 +12,13 @@ from rwkv_engine.text.companions import Source, read_text, template_beside
 def find_template(
     vocab: int, inside: str | None = None, choice: str | None = None, folder: Path | None = None
 ) -> Template:
-    """The template of a model: the one that is chosen, else the one it brings, else the one of its Hugging
-    Face folder.
+    """The template of a model: the chosen one, else the packed file's, else the one in its Hugging Face
+    folder.
 
     vocab   the model's vocabulary size, which decides if nothing else does.
-    inside  what a packed model brings: a template's name, or the text of a Jinja template.
-    choice  over both: a template's name, or the path of a Jinja file.
-    folder  where its files lie: a chat_template.jinja, or a tokenizer_config.json with a "chat_template".
+    inside  what a packed file holds: a template's name, or the text of a Jinja template.
+    choice  overrides all: a template's name, or the path of a Jinja file.
+    folder  folder of the model's files: chat_template.jinja, or tokenizer_config.json with a "chat_template".
     Raises  OptionError for a choice that is neither; CheckpointError for a damaged file in the folder;
             MissingExtra for Jinja without jinja2.
     """
@@ -39,12 +39,12 @@ def find_template(
 
 
 def packable_template(choice: str | None, vocab: int = 0, folder: Path | None = None) -> str:
-    """What `find_template` takes as `inside` to give the same template back. Raises as it does."""
+    """The value that `find_template` takes as `inside` to return the same template. Raises as it does."""
     found = template_beside(folder) if folder and choice is None else None
     if found is not None:
         with contextlib.suppress(MissingExtra):  # then it is looked at when it is used
             _of_source(found)
-        # the text alone has to know what the folder says about these two
+        # the packed text must hold these two tokens itself
         known = {"bos_token": found.bos, "eos_token": found.eos}
         texts = {name: json.dumps(text, ensure_ascii=False) for name, text in known.items()}
         return "".join(f"{{%- set {name} = {text} -%}}" for name, text in texts.items()) + found.text

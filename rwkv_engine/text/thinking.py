@@ -1,19 +1,18 @@
-"""An answer in two: what was thought between `<think>` and `</think>`, and what is said."""
+"""Splits an answer into the thinking between `<think>` and `</think>`, and the answer itself."""
 
 import re
 
 _OPEN, _CLOSE = "<think>", "</think>"
-#: what a prompt may give of an answer's beginning: an open tag or an empty thought, whole or without the last
-#: ">"
+#: what a prompt may already contain: an open tag or empty thinking, whole or without the last ">"
 _PRIMED = re.compile(r"<think(?:>\s*(?:</think>?\s*)?)?\Z")
 
 
 class Thinking:
-    """Text in, (thought, said) out, as it comes; a tag that is not complete waits for the rest of it.
+    """Text in, (thinking, answer) out, as it comes; an incomplete tag waits for the rest of it.
 
-    prompt  what the model was given: its end may already be the beginning of a thought.
-    tagged  whether there is a thought at all, be it empty.
-    White space around a thought and in front of what is said belongs to neither.
+    prompt  the model's prompt: its end may already begin the thinking.
+    tagged  whether there is any thinking, even if it is empty.
+    White space around the thinking and before the answer is dropped.
     """
 
     __slots__ = ("_bare", "_held", "_inside", "_opened", "_skip", "tagged")
@@ -32,11 +31,11 @@ class Thinking:
 
     @property
     def inside(self) -> bool:
-        """Whether the text so far ends within a thought."""
+        """Whether the text so far ends inside the thinking."""
         return self._inside
 
     def push(self, text: str) -> tuple[str, str]:
-        """What may be shown now: more of the thought, more of what is said."""
+        """The new parts of (thinking, answer)."""
         if self._skip and text:
             text, self._skip = text.removeprefix(">"), False
         self._held += text
@@ -61,7 +60,7 @@ class Thinking:
         return thought, said
 
     def finish(self) -> tuple[str, str]:
-        """What is still held back: nothing more comes."""
+        """The parts that were held back: there is no more text."""
         text, self._held = self._held, ""
         if self._inside:
             return self._trimmed(text.rstrip()), ""

@@ -1,4 +1,4 @@
-"""What every tokenizer can do."""
+"""The interface of all tokenizers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -9,33 +9,31 @@ from rwkv_engine.errors import TokenError
 class Decoder(Protocol):
     """Tokens of one text in, bytes out, as soon as no later token can change them.
 
-    held  how many of the last tokens have bytes that are still to come; what came belongs to the tokens
-          before them.
+    held  how many of the last tokens still have bytes to come.
     """
 
     @property
     def held(self) -> int: ...
 
     def push(self, token: int) -> bytes:
-        """The bytes that became certain with this token. An id without a token stands for nothing."""
+        """The bytes that became certain with this token. An id without a token adds nothing."""
 
     def finish(self) -> bytes:
-        """What is still to come: this was the last token."""
+        """The remaining bytes: there are no more tokens."""
 
     def fork(self) -> "Decoder":
-        """A copy that goes its own way."""
+        """An independent copy."""
 
 
 class Tokenizer(Protocol):
     """Text to token ids and back.
 
-    name      for people: "World", "bytes", or the file it came from.
-    size      one more than the highest id it knows.
-    end       the id that ends a document, or None: this vocabulary has none.
-    ends      all ids that end a text; `end` is one of them.
-    markers   special tokens by what a chat template calls them. `encode` never gives one of these.
-    additive  whether a text is what its tokens stand for, one after another: then a constraint can hold it to
-              a form.
+    name      for people: "World", "bytes", or a file's name.
+    size      the highest id + 1.
+    end       the id that ends a document, or None if the vocabulary has none.
+    ends      all ids that end a text, `end` included.
+    markers   special tokens by their text in chat templates. `encode` never returns one of them.
+    additive  whether a text is the concatenation of its tokens' bytes, as constraints need it.
     """
 
     @property
@@ -58,30 +56,28 @@ class Tokenizer(Protocol):
         """
 
     def split(self, text: str) -> list[str | int]:
-        """A text cut at the markers in it: texts, and the markers' ids."""
+        """The text cut at its markers: strings, and the ids of markers."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; bytes that are no UTF-8 become U+FFFD.
+        """The text of ids; invalid UTF-8 becomes U+FFFD.
 
-        Raises TokenError for an id it does not know.
+        Raises TokenError for an unknown id.
         """
 
     def decoder(self, before: Sequence[int] = (), begun: bool = False) -> Decoder:
-        """A decoder for what follows the tokens `before`: with their text it makes what `decode` makes of
-        all.
+        """A decoder for the text after the tokens `before`; both texts together equal `decode` of all ids.
 
-        begun  write down the first token as one within a text, whatever is before it.
+        begun  write the first token as one inside a text, whatever `before` is.
         """
 
     def token_bytes(self, token: int) -> bytes:
-        """What one id stands for within a text: possibly a part of a character, and nothing for special
-        tokens.
+        """The bytes of one id inside a text: possibly part of a character; nothing for special tokens.
 
         Raises TokenError.
         """
 
     def __hash__(self) -> int:
-        """Any number, so that what is prepared for a tokenizer can be kept beside it."""
+        """So that caches can be kept for each tokenizer."""
 
 
 class Bytewise:
@@ -109,7 +105,7 @@ class Bytewise:
 
 
 def utf8(text: str) -> bytes:
-    """The text's bytes. Raises TokenError for a lone surrogate, which has none."""
+    """The text's bytes in UTF-8. Raises TokenError for a lone surrogate, which has none."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -16,9 +16,9 @@ from rwkv_engine.text.tokenizer import Bytewise, utf8
 
 COUNT = 65529
 SIZE = 65536
-#: what chat templates of World models call the end of a document
+#: the end of a document in chat templates of World models
 END = "<|rwkv_tokenizer_end_of_text|>"
-#: texts of fewer bytes are matched in plain Python, which needs no compiled code
+#: shorter texts, in bytes, are encoded in plain Python, which needs no compiling
 SHORT = 4096
 #: slots of the edge table (about 3 for every edge), and room for the nodes
 SLOTS, NODES = 1 << 19, 1 << 18
@@ -26,7 +26,7 @@ SLOTS, NODES = 1 << 19, 1 << 18
 
 @functools.cache
 def _lengths_and_bytes() -> tuple[np.ndarray, bytes]:
-    """The tokens' lengths [COUNT] u8 and their bytes one after another."""
+    """The tokens' lengths [COUNT] u8, and their concatenated bytes."""
     data = zlib.decompress(files("rwkv_engine.text").joinpath("world.bin").read_bytes())
     return np.frombuffer(data[:COUNT], np.uint8), data[COUNT:]
 
@@ -48,8 +48,9 @@ def _ids() -> dict[bytes, int]:
 
 @functools.cache
 def _longest() -> bytes:
-    """The length of the longest token that starts with two given bytes, at 256 * first + second; 1 where
-    there is none.
+    """The length of the longest token that begins with two given bytes, at index 256 * first + second.
+
+    1 if there is none.
     """
     lengths, data = _lengths_and_bytes()
     starts = (np.cumsum(lengths, dtype=np.int64) - lengths)[lengths > 1]
@@ -71,7 +72,7 @@ def _trie() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def slow_encode(data: bytes) -> list[int]:
-    """The ids of bytes, in plain Python: at each place the longest token that fits."""
+    """The ids of bytes, in plain Python: the longest token that matches at each position."""
     ids, longest = _ids(), _longest()
     out, at = [], 0
     while at < len(data):
@@ -95,7 +96,7 @@ def fast_encode(data: bytes) -> list[int]:
 class World:
     """The tokenizer of World models.
 
-    rows  ids of the model: those without a token stand for nothing.
+    rows  number of ids that the model has; ids without a token decode to nothing.
     """
 
     name, size, end, additive = "World", SIZE, 0, True
@@ -106,7 +107,7 @@ class World:
         self._rows = max(rows, SIZE)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Raises TokenError for a lone surrogate; every other text has them."""
+        """The ids of a text. Raises TokenError for a lone surrogate; every other text can be encoded."""
         data = utf8(text)
         return slow_encode(data) if len(data) < SHORT else fast_encode(data)
 
@@ -124,7 +125,7 @@ class World:
         return Bytewise(self)
 
     def token_bytes(self, token: int) -> bytes:
-        """What one id stands for: possibly a part of a character."""
+        """The bytes of one id: possibly part of a character."""
         if not 0 <= token < self._rows:
             raise TokenError(f"token {token} is not in the World vocabulary; want 0 to {SIZE - 1}")
         return _tokens()[token] if token < SIZE else b""

@@ -1,1 +1,1 @@
-"""What turns one file into another: quantizing, state files."""
+"""Tools that make one file from another: quantizing, state files."""

@@ -1,4 +1,4 @@
-"""`describe`: what a checkpoint is, told from its headers."""
+"""`describe`: what a checkpoint is, from its headers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""`quantize`: a checkpoint into a packed file of the engine's own, tensor by tensor; and the cache of such
-files.
-"""
+"""`quantize`: write a checkpoint as a packed file, tensor by tensor; and the cache of packed files."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -53,17 +51,16 @@ def quantize(
 
 
 def packed_bytes(checkpoint: Checkpoint, format: str = DEFAULT) -> int:
-    """Bytes that `quantize` will make of a checkpoint, for a progress bar. Raises OptionError."""
+    """Bytes that `quantize` will write, for a progress bar. Raises OptionError."""
     return sum(tensor.nbytes for tensor in _packed(checkpoint.tensors, _quantized(format), None).values())
 
 
 def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
-    """The same model with packed matrices, from the user's cache folder; made there first if it is missing or
-    damaged.
+    """The same model with packed matrices, from the user's cache folder; packed there first if needed.
 
-    Where nothing can be written, it is `checkpoint` itself, which is then quantized in memory every time.
-    Initial states and the tokenizer always come from `checkpoint`. Raises OptionError for a format that is
-    not quantized.
+    If nothing can be written there, the result is `checkpoint` itself, which is then quantized in memory on
+    every load. Initial states and the tokenizer always come from `checkpoint`. Raises OptionError for a
+    format that is not quantized.
     """
     wanted = _quantized(format)
     own = {name: tensor for name, tensor in checkpoint.tensors.items() if is_time_state(name)}
@@ -87,7 +84,7 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
 
 
 def _open_whole(path: Path, name: str) -> Checkpoint | None:
-    """The packed file at `path`, if it is there, whole, and of the model with this fingerprint."""
+    """The packed file at `path`, if it exists, is complete, and has this model's fingerprint."""
     try:
         found = open_checkpoint(path)
     except CheckpointError:
@@ -116,7 +113,7 @@ def _write(
 
 
 def _packed(tensors: Mapping[str, Tensor], format: Format, progress: Progress | None) -> dict[str, Tensor]:
-    """All tensors as they go into the file: matrices quantized when their turn comes."""
+    """All tensors as the file stores them; each matrix is quantized when it is written."""
     result = {}
     for name, tensor in tensors.items():
         chosen = is_quantized(name, tensor)
@@ -129,7 +126,7 @@ def _in_format(format: Format, tensor: Tensor) -> Tensor:
 
 
 def _counted(tensor: Tensor, progress: Progress | None) -> Tensor:
-    """The tensor, telling `progress` when it has been read."""
+    """The tensor; `progress` is called when it has been read."""
     if progress is None:
         return tensor
 

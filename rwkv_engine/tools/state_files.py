@@ -1,8 +1,7 @@
-"""State files as tools: put a tuned `time_state` where a conversation starts, blend two states, look inside,
-convert.
+"""State files: start from a tuned `time_state`, blend two states, look inside, convert.
 
-A state file is what `State.save` writes: all planes of one model, named by its fingerprint. A time_state file
-(`checkpoints.time_state`) holds only the matrices of RWKV-5, 6 and 7, and does not say whose they are. Read
+A state file is what `State.save` writes: all planes of one model, with its fingerprint. A time_state file
+(`checkpoints.time_state`) holds only the matrices of RWKV-5, 6 and 7, and does not name its model. Read
 without its model it is a State with the one plane "wkv".
 """
 
@@ -31,8 +30,9 @@ _SMALLEST = ModelConfig("", "", 1, 1, 1, 1, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """A state file that was read: `kind` is "state" or "time_state"; a time_state's State has the one plane
-    "wkv".
+    """A state file that was read.
+
+    kind   "state" or "time_state"; a time_state's State has the one plane "wkv".
     """
 
     kind: str
@@ -40,7 +40,7 @@ class StateFile:
 
 
 def layout_of(checkpoint: Checkpoint) -> StateLayout:
-    """The layout of the states of a model's checkpoint, without loading the model. Raises CheckpointError."""
+    """The state layout of a checkpoint, without loading the model. Raises CheckpointError."""
     config = families.config_of(checkpoint)
     return StateLayout(families.family_of(config).planes(config), fingerprint(checkpoint))
 
@@ -65,11 +65,9 @@ def place(state: State, layers: Mapping[int, Tensor]) -> None:
 
 
 def open_state(path: str | Path, layout: StateLayout) -> State:
-    """The state in a file of either kind, for the model whose layout is given; a time_state becomes a state
-    that has read nothing.
+    """The state in a file of either kind, for a model with this layout; a time_state has position 0.
 
-    Raises StateError, in one sentence: damaged, of another model, of other shapes, or with numbers that are
-    not finite.
+    Raises StateError: damaged, of another model, of other shapes, or with numbers that are not finite.
     """
     if _kind(path) == "state":
         return _finite(states.load(path, layout), path)
@@ -104,12 +102,11 @@ def read_state_file(path: str | Path) -> StateFile:
 
 
 def blend(first: State, second: State, weight: float = 0.5) -> State:
-    """A new state between two of one model: (1 - weight) of `first` and `weight` of `second`.
+    """A new state between two of one model: (1 - weight) * `first` + weight * `second`.
 
-    weight   0 to 1; at both ends the result has the numbers of that state, bit for bit. The tokens seen are
-             the larger count. RWKV-4 keeps sums that are scaled by exp(-pp): they are brought to one scale
-             first.
-    Raises   StateError (of two models), OptionError (weight).
+    weight   0 to 1; at 0 and 1 the result equals that state bit for bit. The position is the larger one.
+             RWKV-4's sums, which are scaled by exp(-pp), are brought to one scale first.
+    Raises   StateError (two models), OptionError (weight).
     """
     if not (math.isfinite(weight) and 0 <= weight <= 1):
         raise OptionError.of("weight", weight, "a number from 0 (all of the first) to 1 (all of the second)")
@@ -128,10 +125,10 @@ def blend(first: State, second: State, weight: float = 0.5) -> State:
 
 
 def save_state_file(path: str | Path, file: StateFile) -> None:
-    """Write a state as the kind that `file` says, whole or not at all.
+    """Write a state of the kind in `file`, whole or not at all.
 
-    A time_state keeps the matrices and leaves out the last inputs of each layer. Raises StateError (RWKV-4
-    has no matrices, or the name says .pth), CheckpointError or OSError (cannot be written).
+    A time_state keeps the matrices and drops the last inputs of each layer. Raises StateError (RWKV-4 has no
+    matrices, or the name ends in .pth), CheckpointError or OSError (cannot be written).
     """
     if file.kind == "state":
         file.state.save(path)
@@ -148,7 +145,7 @@ def save_state_file(path: str | Path, file: StateFile) -> None:
 
 
 def _kind(path: str | Path) -> str:
-    """ "state" or "time_state", by what is inside; StateError for a file that cannot be read."""
+    """ "state" or "time_state", by the file's content; StateError for a file that cannot be read."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -160,7 +157,7 @@ def _kind(path: str | Path) -> str:
 
 
 def _layout_in(path: str | Path) -> StateLayout:
-    """The layout of a file of our own as it says itself, in the order of the family that has these planes."""
+    """The layout that a state file describes, in the order of the family that has these planes."""
     contents = open_safetensors(Path(path))
     for family in families.FAMILIES:
         planes = family.planes(_SMALLEST)

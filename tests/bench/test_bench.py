@@ -100,6 +100,7 @@ def test_rows_of_a_table_have_its_columns_and_the_fastest_comes_first(report):
     assert " 50.0 " in lines[2] and " 5.00 " in lines[3]
 
 
+@pytest.mark.slow
 def test_zeros_are_counted_layer_by_layer(tmp_path):
     tensors = models.random_model("7")
     last = max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))

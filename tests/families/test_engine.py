@@ -58,6 +58,7 @@ def test_a_chunk_gives_what_single_tokens_give(load, version):
     assert whole.position == single.position == len(TOKENS)
 
 
+@pytest.mark.slow_but("7-")
 @pytest.mark.parametrize("dtype", ["BF16", "F16"])
 @pytest.mark.parametrize("version", ["4", "5.2", "6", "7"])
 def test_a_half_precision_checkpoint_is_run_as_it_is_stored(load, version, dtype):
@@ -69,6 +70,7 @@ def test_a_half_precision_checkpoint_is_run_as_it_is_stored(load, version, dtype
     close(np.array([model.feed([token], single) for token in TOKENS]), want)
 
 
+@pytest.mark.slow_but("7-", "f32")
 @pytest.mark.parametrize(
     ("version", "weights"), [*((v, None) for v in ("4", "5.0", "6", "7")), ("6", "int8"), ("7", "int8")]
 )
@@ -97,6 +99,7 @@ def test_the_unused_value_residual_of_layer_0_is_ignored(load, layer0):
     close(model.feed(TOKENS[:9], model.new_state(), every=True), want)
 
 
+@pytest.mark.slow_but("7-", "4-int8")
 @pytest.mark.parametrize(
     ("version", "weights"),
     [("7", "f32"), ("7", "bf16"), ("7", "f16"), *((v, "int8") for v in ("4", "5.2", "6", "7"))],
@@ -116,6 +119,7 @@ def test_another_weight_format_can_be_chosen(load, version, weights):
     )
 
 
+@pytest.mark.slow_but("7-")
 @pytest.mark.parametrize("weights", ["f32", "bf16", "f16", "int8"])
 @pytest.mark.parametrize("version", reference.VERSIONS)
 def test_pieces_of_two_tokens_and_more_give_the_same_bits_however_a_text_is_cut(load, version, weights):

@@ -134,6 +134,7 @@ print(len(filled) > 0, text)
 """
 
 
+@pytest.mark.slow
 def test_what_is_kept_on_disk_starts_without_the_compiler_s_registries(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     runs = [

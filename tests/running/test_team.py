@@ -235,3 +235,16 @@ def test_a_teams_threads_end_with_it():
     while lanes() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert lanes() == before
+
+
+def test_another_program_does_not_wait_until_a_lane_is_tired_of_waiting():
+    team, told, taken, entered = Team(2), np.zeros(1, np.int64), np.zeros(8, np.int64), np.zeros(2, np.int64)
+    team.run(pause, 1)
+    team._stay = 1 << 40  # polls; months
+    team._views.clear()
+    team.run(count_calls, told, taken, entered)
+    began = time.monotonic()
+    done = threading.Thread(target=team.run, args=(pause, 1), daemon=True)
+    done.start()
+    done.join(20)
+    assert not done.is_alive() and time.monotonic() - began < 20

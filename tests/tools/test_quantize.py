@@ -49,6 +49,7 @@ def plain(checkpoints, tokenizer_file, tmp_path):
     return target
 
 
+@pytest.mark.slow_but("7")
 @pytest.mark.parametrize("version", reference.VERSIONS)
 def test_a_packed_file_is_the_model_quantized_on_loading(checkpoints, tokenizer_file, tmp_path, version):
     source = checkpoints(version, "BF16")[0]

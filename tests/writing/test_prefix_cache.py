@@ -234,6 +234,7 @@ def test_numbers_that_cannot_be_meant_are_refused(tmp_path):
             PrefixCache(tmp_path, **wrong)
 
 
+@pytest.mark.slow
 def test_the_command_keeps_long_prompts_and_only_if_it_may(tmp_path, embedded):
     (tmp_path / "long.txt").write_text(embedded.tokenizer.decode(LONG).replace("\ufffd", ""))
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "xdg")}
