@@ -129,7 +129,7 @@ class Loader:
         return self._keep(self._small(tensors).pack(tensors))
 
     def heads(self, layers: Sequence[Sequence[Tensor | None]], heads: int) -> list[Any]:
-        """Second halves [R, C] that one stage reads, per layer, split by heads; see `formats.rows.packed_heads`."""
+        """Second halves [R, C] that one stage reads, for each layer, split by heads; see `packed_heads`."""
         tensors = [tensor for layer in layers for tensor in layer if tensor]
         for pair in zip(*layers, strict=True):
             first, *others = (tensor for tensor in pair if tensor)

@@ -22,12 +22,12 @@ Function = TypeVar("Function", bound=Callable[..., None])
 
 
 def time_mix(lane: Any, w: Any, s: Any, layer: int, x: Any, now: Pass) -> None:
-    """x [T, C] += a layer's time mix for the tokens of a Pass. Called by every lane; ends with a barrier."""
+    """x [T, C] += a layer's time mix for a Pass's tokens. Called by every lane; ends with a barrier."""
     raise TypeError(f"no time mix for weights of type {type(w).__name__}")
 
 
 def channel_mix(lane: Any, w: Any, s: Any, layer: int, x: Any, now: Pass) -> None:
-    """x [T, C] += a layer's channel mix for the tokens of a Pass. Called by every lane; ends with a barrier."""
+    """x [T, C] += a layer's channel mix for a Pass's tokens. Called by every lane; ends with a barrier."""
     raise TypeError(f"no channel mix for weights of type {type(w).__name__}")
 
 
