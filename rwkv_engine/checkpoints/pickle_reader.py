@@ -64,7 +64,7 @@ class Unread:
 
 
 class _Mark:
-    """What MARK puts on the stack; compared by identity."""
+    """The object that MARK puts on the stack; compared by identity."""
 
 
 MARK = _Mark()
@@ -187,7 +187,7 @@ def _put(target: dict[Any, Any], pairs: list[Any]) -> None:
 
 
 def _build(stack: list[Any]) -> None:
-    """Drop attributes of an object, such as an OrderedDict's `_metadata` or the byte order of a numpy dtype."""
+    """Drop attributes of an object, such as an OrderedDict's `_metadata` or a NumPy dtype's byte order."""
     stack.pop()
     if type(stack[-1]) is not Unread:
         _container(stack, dict)
@@ -266,7 +266,7 @@ def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
     return filled
 
 
-#: the functions a checkpoint may name, and what stands for each of them here
+#: functions that a checkpoint may name -> what is called instead
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _ordered_dict,
     ("collections", "defaultdict"): lambda *_: {},
@@ -274,11 +274,11 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
 
-#: functions that may be called, and types of what may be a key
+#: functions that may be called, and types of dict keys
 CALLED = ALLOWED.keys() | UNREAD
 KEYS = (str, int, float, bool, bytes, type(None))
 
-#: opcodes whose argument is the object; torch does not write the text protocol 0, so its opcodes are left out
+#: opcodes that push their argument; those of protocol 0 (text) are missing, as torch does not write them
 PUSHED = frozenset(
     "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
 )

@@ -78,7 +78,7 @@ def marks(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
-    """Sizes from shapes. time_decay is [H], [H, 1] or [H, N]; it and the gate tell the version."""
+    """Sizes from shapes. time_decay is [H], [H, 1] or [H, N]; this and the gate determine the version."""
     vocab, width = matrix_shape(tensors, "emb.weight")
     ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
     decay = find(tensors, "blocks.0.att.time_decay").shape

@@ -4,7 +4,7 @@ Numba's own cache checks only the file of the cached function, so it would miss 
 calls. Also, before every lookup it fills its registries with everything that can be compiled, which takes
 half of a process's start. Here each program is one file: a checksum and the pickled compile result. The
 checksum includes a stamp of all sources of compiled code, so a file that is damaged, incomplete or from other
-sources counts as missing; it is checked before anything else is read.
+sources counts as missing; it is checked before anything is unpickled.
 
 Files are stored in NUMBA_CACHE_DIR, else in the user's cache folder, else beside the package. If none can be
 written, every process compiles again. Beside the package is not the first choice, because pip does not remove
@@ -239,9 +239,9 @@ def _origin(module: str) -> str:
 
 @functools.cache
 def _name_the_runtime() -> None:
-    """Tell the linker where numba's functions that allocate arrays are.
+    """Tell the linker the addresses of numba's functions that allocate arrays.
 
-    Numba does this too, but then recompiles some of them, which loads 20 MB of the compiler.
+    Numba does this too, but then recompiles some of them, which loads 20 MB of compiler code.
     """
     for name, address in c_helpers.items():
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)

@@ -19,7 +19,7 @@ from rwkv_engine.kernels.atomics import add, load, offer_core, pause, store
 
 #: bytes between two shared words: two cache lines, because x86 prefetches lines in pairs
 STRIDE = 128
-#: shared lines: barrier generation, arrivals, and from COUNTERS on two lines of ticket counters for each lane
+#: shared lines: number of the barrier, arrivals, and from COUNTERS on two lines of ticket counters per lane
 TURN, ARRIVED, COUNTERS = 0, 1, 2
 SLOTS = STRIDE // 8
 #: value of TURN if a lane will not come: the others stop waiting

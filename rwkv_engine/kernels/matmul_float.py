@@ -83,7 +83,7 @@ TICKET_BYTES = 131072
 FEW_ROWS = 512
 #: rows x tokens of a tile: 16 accumulators of 512 bits if there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
-#: accumulators of a single token's product, and rows x tokens of a tile that adds in their order
+#: accumulators of a single token's product, and rows x tokens of a tile that adds in the same order
 SUMS = 4 if wide_vectors() else 2
 FEW_TILE, FEW_TOKENS = TILE // 2, 2
 #: strips of 16 channels x tokens of an expansion, for the same registers

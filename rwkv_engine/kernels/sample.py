@@ -76,7 +76,7 @@ def reach(p: np.ndarray, edge: float) -> tuple[float, int]:
 def between(out: np.ndarray, p: np.ndarray, low: float, high: float) -> int:
     """out [n] <- the numbers of p whose bits are in [low, high); returns n, at most out's length - 1.
 
-    `out` may be the array that p is a part of: it is written behind the reads.
+    `out` may be the array that p is a part of: each number is read before its place is overwritten.
     """
     least, most, n = float32_of_bits(np.uint32(low)), float32_of_bits(np.uint32(high)), 0
     for i in range(p.shape[0]):

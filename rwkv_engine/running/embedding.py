@@ -44,7 +44,7 @@ class Rows:
         return cls(source, file, path)
 
     def read(self, tokens: np.ndarray) -> np.ndarray:
-        """near[t] <- row tokens[t], for at most CHUNK tokens, all below V; returns the values of t.
+        """near[t] <- row tokens[t], for at most CHUNK tokens, all below V; returns the rows of `near` to use.
 
         Raises CheckpointError if reading fails.
         """
