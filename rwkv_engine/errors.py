@@ -59,7 +59,7 @@ class CheckpointError(EngineError):
 
 
 class UnknownLayout(CheckpointError):
-    """The file is readable, but is no model this engine runs."""
+    """The file is readable, but not a model that this engine runs."""
 
 
 class MissingTensor(CheckpointError):

@@ -36,7 +36,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
     path    a file (safetensors, web-rwkv .st, BlinkDL .pth, GGUF; recognised by content, not by name), or a
             folder with one model, in one file or in shards.
-    Raises  UnknownLayout (readable, but no RWKV model), CheckpointError (missing, truncated or damaged file),
+    Raises  UnknownLayout (readable, not an RWKV model), CheckpointError (missing, truncated or damaged file),
             MissingExtra (GGUF without the package `gguf`).
     """
     path = Path(path)
