@@ -1,15 +1,15 @@
-"""Every error the engine raises on purpose, as one tree:
+"""All errors that the engine raises on purpose, as one tree:
 
-    EngineError                   whatever the engine refuses
-    ├── CheckpointError           a model file that cannot be read, or whose numbers cannot be used
+    EngineError                   any refusal of the engine
+    ├── CheckpointError           a model file that cannot be read, or has unusable numbers
     │   ├── UnknownLayout         readable, but no model that this engine runs
-    │   ├── MissingTensor         a tensor that the family needs is not there
+    │   ├── MissingTensor         a tensor that the family needs is missing
     │   └── WrongShape            a tensor that does not fit the rest
     ├── StateError                a state that is damaged, or of another model
     ├── SessionError              a conversation that is missing, unreadable, or of another model
     ├── TokenError                an id outside the vocabulary, no tokens, or text that has no tokens
-    ├── OptionError               an option whose value makes no sense; also a ValueError
-    ├── DownloadError             a model that cannot be fetched
+    ├── OptionError               an option with an invalid value; also a ValueError
+    ├── DownloadError             a model that cannot be downloaded
     ├── MissingExtra              an optional dependency that is not installed; also an ImportError
     └── UnsupportedSystem         a Python or processor that the engine cannot run on
 
@@ -24,12 +24,12 @@ E = TypeVar("E", bound="EngineError")
 
 
 class EngineError(Exception):
-    """The root: `except EngineError` catches whatever the engine refuses.
+    """The base class: `except EngineError` catches all errors that the engine raises on purpose.
 
-    str(error)   the sentence for people.
-    path         the file or folder that it is about.
-    name         the tensor, option, plane, model or conversation that it is about.
-    got, wanted  what was found, and what would have been right.
+    str(error)   the message.
+    path         the file or folder concerned.
+    name         the tensor, option, plane, model or conversation concerned.
+    got, wanted  the value found, and the value expected.
     A field that is not known is None.
     """
 
@@ -48,18 +48,18 @@ class EngineError(Exception):
 
     @classmethod
     def of(cls: type[E], name: str, got: object, wanted: str, then: str = "") -> E:
-        """The error of one value, its sentence made of the fields: "NAME: got GOT, want WANTED; THEN"."""
+        """An error about one value, with the message "NAME: got GOT, want WANTED; THEN"."""
         then, found = f"; {then}" if then else "", repr(got)
         found = found if len(found) <= 200 else found[:197] + "..."
         return cls(f"{name}: got {found}, want {wanted}{then}", name=name, got=got, wanted=wanted)
 
 
 class CheckpointError(EngineError):
-    """A model file that cannot be read, or whose numbers cannot be used."""
+    """A model file that cannot be read, or has unusable numbers."""
 
 
 class UnknownLayout(CheckpointError):
-    """The file is readable, but it is no model this engine runs."""
+    """The file is readable, but not a model that this engine runs."""
 
 
 class MissingTensor(CheckpointError):
@@ -75,7 +75,7 @@ class StateError(EngineError):
 
 
 class SessionError(EngineError):
-    """A kept conversation that is missing, of another model, or whose folder cannot be read or written."""
+    """A stored conversation that is missing, of another model, or whose folder cannot be read or written."""
 
 
 class TokenError(EngineError):
@@ -83,11 +83,11 @@ class TokenError(EngineError):
 
 
 class OptionError(EngineError, ValueError):
-    """An option whose value makes no sense."""
+    """An option with an invalid value."""
 
 
 class DownloadError(EngineError):
-    """A model that cannot be fetched: no answer, no room for it, or not the content that was promised."""
+    """A model that cannot be downloaded: no answer, no space, or the wrong content."""
 
 
 class MissingExtra(EngineError, ImportError):
@@ -100,7 +100,7 @@ class UnsupportedSystem(EngineError):
 
 @contextmanager
 def about(path: object) -> Iterator[None]:
-    """What is raised inside is about this file: the error says so, in its field and in front of its sentence."""
+    """Errors raised inside concern this file: sets their `path`, and puts it in front of the message."""
     try:
         yield
     except (CheckpointError, StateError) as error:
@@ -111,15 +111,13 @@ def about(path: object) -> Iterator[None]:
 
 
 def shown(name: object) -> str:
-    """A name out of a file, fit for a one-line message: quoted, escaped, at most 80 characters."""
+    """A name from a file, made safe for a one-line message: quoted, escaped, at most 80 characters."""
     text = repr(name)
     return text if len(text) <= 80 else text[:76] + "...'"
 
 
 def brief(text: object, most: int = 200) -> str:
-    """What somebody else wrote, fit for a one-line message: white space runs as one space, at most `most`
-    letters.
-    """
+    """Foreign text as one line for a message: white space collapsed, at most `most` characters."""
     line = " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line[: most + 1])
     return line if len(line) <= most else line[: most - 3] + "..."

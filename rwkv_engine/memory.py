@@ -1,8 +1,7 @@
-"""What a model takes of memory, told before it is loaded; and what is kept resident where that is more than
-there should be.
+"""Estimates a model's memory before it is loaded, and chooses what stays resident under a limit.
 
-Counted is physical memory as the system counts it for a process: private bytes, and pages of mapped files
-that were touched. Of an embedding a text touches the rows of its tokens, so a mapped one counts nothing.
+It counts physical memory as the system does for a process: private bytes, and pages of mapped files that were
+touched. A text touches only its tokens' rows of the embedding, so a mapped embedding counts nothing.
 """
 
 from collections.abc import Sequence
@@ -30,21 +29,20 @@ from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system.pages import HERE, is_mapped
 from rwkv_engine.system.process import BASE, LINKING, TOKENIZER
 
-#: part of a bound that is left alone: estimates are not exact
+#: part of the limit that is kept free, because estimates are not exact
 SLACK = 0.04
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes of a model that is ready and has read a long prompt.
+    """Bytes of a loaded model that has read a long prompt.
 
     format     of the matrices.
-    base       Python, libraries and compiled programs, tokenizer included.
+    base       Python, libraries and compiled programs, including the tokenizer.
     private    weights that had to be converted or rearranged.
-    mapped     weights read where the file is mapped, without the embedding; pages of these can be given back.
-    embedding  of the mapped file, of which a text touches its tokens' rows; not part of the total.
-    window     the most mapped weights that one stage of a pass reads: where not all stay resident, these do
-               for that long.
+    mapped     weights used from the mapped file, without the embedding; their pages can be given back.
+    embedding  mapped bytes, of which a text touches its tokens' rows; not part of the total.
+    window     the most mapped weights that one stage of a pass reads; needed even if pages are given back.
     state      of one conversation, twice: a copy is kept to go back to.
     scratch    work arrays.
     """
@@ -60,12 +58,12 @@ class Estimate:
 
     @property
     def total(self) -> int:
-        """All but the embedding."""
+        """Everything but the embedding."""
         return self.base + self.private + self.mapped + self.state + self.scratch
 
     @property
     def linking(self) -> int:
-        """The most before weights are read where they are mapped: while the first program is linked."""
+        """The most before mapped weights are read: while the first program is linked."""
         return self.base + self.private + (LINKING if HERE else 0)
 
     @property
@@ -75,11 +73,11 @@ class Estimate:
 
     @property
     def least(self) -> int:
-        """The smallest bound that can be kept: what cannot be given back, and the window."""
+        """The smallest possible limit: what cannot be given back, and the window."""
         return int(max(self.linking, self.total - self.mapped + min(self.window, self.mapped)) / (1 - SLACK))
 
     def sum(self) -> str:
-        """The total as a sum, for people."""
+        """The total as a readable sum."""
         parts = (
             ("engine", self.base),
             ("private weights", self.private),
@@ -93,11 +91,11 @@ class Estimate:
 def estimate(
     checkpoint: Checkpoint, weights: str | None = None, *, cache: bool = True, chunk: int = CHUNK
 ) -> Estimate:
-    """What a checkpoint takes when it is loaded in the format `weights` (None: its own).
+    """The memory of a checkpoint that is loaded in the format `weights` (None: its own); reads only headers.
 
-    cache  whether a quantized format comes from a packed file, as `load` arranges it, so that it is mapped.
-    chunk  tokens of the longest pass.
-    Only headers are read. Raises as `families.config_of` and `formats.format_for`.
+    cache   whether a quantized format comes from a packed file, as `load` does it, and so is mapped.
+    chunk   tokens of the longest pass.
+    Raises  as `families.config_of` and `formats.format_for`.
     """
     tensors = checkpoint.tensors
     config = families.config_of(checkpoint)
@@ -113,48 +111,44 @@ def estimate(
             continue
         private, mapped = (private, mapped + size) if stays else (private + size, mapped)
         if stays:
-            block = ".".join(
-                key.split(".")[:3]
-            )  # what a layer's time mix or channel mix reads, at most; the head
+            block = ".".join(key.split(".")[:3])  # one layer's time mix or channel mix; the head
             stages[block] = stages.get(block, 0) + size
     state = sum(prod(plane.shape) * 4 for plane in families.family_of(config).planes(config))
     embedding = tensors[EMBEDDING].nbytes if in_file else 0
     base = (
         BASE + (TOKENIZER if config.vocab > 60_000 else 0) + (0 if HERE else LINKING)
-    )  # what is not given back elsewhere
+    )  # other systems do not give it back
     window = max(stages.values(), default=0)
     return Estimate(format.name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
 
 
 def estimates(checkpoint: Checkpoint) -> dict[str, Estimate]:
-    """An estimate for every format that the checkpoint can be run in: a packed one for its own alone."""
+    """An estimate for every format the checkpoint can run in; a packed one has only its own."""
     own = own_format(matrices(checkpoint.tensors))
     return {name: estimate(checkpoint, name) for name in ((own.name,) if own.quantized else FORMATS)}
 
 
 def _one(name: str, tensor: Tensor, format: Format, packed: bool, in_file: bool) -> tuple[int, bool]:
-    """(bytes of a tensor as it is run, whether they are mapped)."""
+    """(bytes of a tensor in use, whether they are mapped)."""
     if is_quantized(name, tensor) or (is_matrix(name, tensor) and not format.quantized):
         stays = packed if format.quantized else in_file and tensor.dtype == format.tag
         return format.bytes_of(*tensor.shape), stays
     if name == EMBEDDING or is_matrix(name, tensor):
         return tensor.nbytes, in_file
-    if is_first_half(name):  # turned when it is loaded; packed files store it so
+    if is_first_half(name):  # transposed on loading; packed files store it transposed
         return tensor.nbytes, packed
-    if is_second_half(name):  # cut by heads
+    if is_second_half(name):  # split by heads
         return tensor.nbytes, False
     return prod(tensor.shape) * 4, False
 
 
 def _scratch(config: ModelConfig, chunk: int) -> int:
-    """Work arrays of a pass of `chunk` tokens, logits and what sampling makes of them."""
+    """Work arrays of a pass of `chunk` tokens, logits, and the arrays of sampling."""
     return 4 * chunk * (20 * config.width + 2 * config.ffn) + 24 * config.vocab
 
 
 def require(found: Estimate, ram: int) -> None:
-    """Raise OptionError, with the sum, unless a model fits into `ram` bytes: whole, or with pages of mapped
-    weights given back.
-    """
+    """Raise OptionError, with the sum, if the model needs over `ram` bytes even with pages given back."""
     if found.peak <= ram:
         return
     if found.least > ram or not HERE:
@@ -171,11 +165,10 @@ def require(found: Estimate, ram: int) -> None:
 
 
 def left_to_the_page_cache(owners: Sequence[np.ndarray], found: Estimate, ram: int) -> list[np.ndarray]:
-    """Weights whose pages are to be given back after each stage so that the process stays under `ram` bytes;
-    none if all may stay.
+    """Weights whose pages are given back after each stage to stay under `ram` bytes; none if all may stay.
 
-    owners  of a loaded model's weights in the order in which they are given up: embedding, head, then the
-            layers' matrices.
+    owners  arrays of a loaded model's weights, in the order they are given up: embedding, head, layers'
+            matrices.
     """
     mapped = [array for array in owners if is_mapped(array)]
     kept = sum(array.nbytes for array in mapped)

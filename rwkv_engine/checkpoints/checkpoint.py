@@ -1,4 +1,4 @@
-"""Two records: what a container file holds, and the checkpoint that comes of it."""
+"""Records of a container file's contents and of the checkpoint made from it."""
 
 import os
 from collections.abc import Mapping
@@ -10,12 +10,11 @@ from rwkv_engine.numbers.tensor import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """What a packed file of the engine's own (`packed_file`) knows besides its tensors.
+    """What a packed file (`packed_file`) stores besides tensors.
 
-    fingerprint  of the checkpoint that it was made of.
-    tokenizer    "world", "bytes", the text of a tokenizer.json, or None: found as for the checkpoint that it
-                 was made of.
-    template     name of the chat template, the text of one in Jinja, or None: found as for the checkpoint.
+    fingerprint  of the source checkpoint.
+    tokenizer    "world", "bytes", the text of a tokenizer.json, or None: as for the source checkpoint.
+    template     name of the chat template, its Jinja text, or None: as for the source checkpoint.
     """
 
     fingerprint: str
@@ -25,12 +24,12 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What one container holds, under the names in the file.
+    """The contents of one container, under the names in the file.
 
     container  "safetensors", "torch zip", "gguf", or "packed".
-    tensors    name in the file -> Tensor; nothing is read yet but headers.
-    metadata   text notes of the file; empty where the container has none.
-    packing    None for every file that the engine has not packed itself.
+    tensors    name in the file -> Tensor; only headers have been read.
+    metadata   the file's text metadata; empty if the container has none.
+    packing    of a packed file; None for all others.
     """
 
     container: str
@@ -41,17 +40,18 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model as stored, its tensors under BlinkDL's names and in BlinkDL's shapes and orientation.
+    """A stored model; its tensors have BlinkDL's names, shapes and orientation.
 
-    path       the file or folder that was asked for.
-    container  "safetensors", "torch zip", "gguf", or "packed".
-    layout     whose naming the file follows: "BlinkDL", "web-rwkv", "Hugging Face v5", "fla", "GGUF" ...
-    tensors    canonical name (`blocks.0.att.key.weight`) -> Tensor; `tensor.name` keeps the name in the file.
-    metadata   text notes of the file.
-    files      the folder in which a tokenizer.json may lie beside the weights.
-    packing    of a packed file.
-    paths      of the files it was read from.    identities  of these files as they were then; see `identity`.
-    merge      what was merged into it.
+    path        the file or folder that was opened.
+    container   "safetensors", "torch zip", "gguf", or "packed".
+    layout      naming scheme of the file: "BlinkDL", "web-rwkv", "Hugging Face v5", "fla", "GGUF" ...
+    tensors     canonical name (`blocks.0.att.key.weight`) -> Tensor; `tensor.name` is the name in the file.
+    metadata    the file's text metadata.
+    files       folder that may hold a tokenizer.json.
+    packing     of a packed file.
+    paths       the files it was read from.
+    identities  `identity` of each file when it was opened.
+    merge       what was merged into it.
     """
 
     path: Path
@@ -68,10 +68,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """How a checkpoint came of another one.
+    """How a checkpoint was made from another one.
 
-    base    the other one.      recipe  what tells the result from any other that is made of it.
-    made    canonical names of the tensors that lie in none of its files.
+    base    the other checkpoint.
+    recipe  distinguishes the result from everything else made from `base`.
+    made    canonical names of the tensors that are not stored in its files.
     """
 
     base: Checkpoint
@@ -80,8 +81,6 @@ class Merge:
 
 
 def identity(path: Path) -> str:
-    """What tells one content of a file from any later one, without reading it: device, inode, bytes, times of
-    the last changes.
-    """
+    """A file's device, inode, size and change times: these differ after any change, and are quick to get."""
     about = os.stat(path)
     return f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"

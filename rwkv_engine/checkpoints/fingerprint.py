@@ -1,6 +1,4 @@
-"""Names for the numbers in a checkpoint, the same in whatever container and naming they come: a quick one
-that samples, an exact one.
-"""
+"""Hashes of a checkpoint's numbers, independent of container and naming: a fast sample, and an exact one."""
 
 import contextlib
 import functools
@@ -22,26 +20,25 @@ from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.system.pages import give_back, mapped_file
 
 VERSION = 2
-#: values up to which all of a tensor are taken
+#: a tensor of at most this many values is hashed completely
 WHOLE = 4096
-#: of a larger one: how many runs of neighbours, at least, one more for so many values, at most; and values of
-#: a run
+#: larger ones: minimum number of runs, values per run to add one, maximum number of runs, values in a run
 LEAST, SHARE, MOST, RUN = 8, 1 << 18, 1024, 8
-#: seconds after a change within which another one might leave a file's times as they are
+#: seconds in which a second change may not alter a file's times
 UNSETTLED = 0.1
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """SHA-256, as 64 hexadecimal digits, of what tells this model from others: by it a state knows its model.
+    """SHA-256 (64 hexadecimal digits) that identifies the model; a state stores it to recognise its model.
 
-    Covered, in order of the canonical names: name, shape without axes of length 1, element type, and values
-    in C order as little-endian float32: of a tensor of up to 4,096 all, of a larger one runs of 8 at places
-    drawn by lot, one in each of 8 to 1,024 equal parts, the first and the last of all among them. So another
-    fine-tuning changes it, and any change of a quarter of a tensor in one piece; one of a few values of a
-    large matrix may not: `digests` tells that. The same elements in another container or layout give the same
-    fingerprint. Not covered: metadata, tokenizer, `time_state`, and v0, v1, v2 of block 0. Little is read:
-    4,000 runs and the small tensors of a 0.4B model. A packed file has its source's fingerprint: the same
-    model in another format, whose states are of use to both.
+    Hashed per tensor, in order of canonical names: name, shape without axes of length 1, element type, and
+    values in C order as little-endian float32. Up to 4,096 values: all. More: runs of 8 values at scattered
+    places, one in each of 8 to 1,024 equal parts, including the first and the last run. Any other fine-tuning
+    changes it, and so does a contiguous change of a quarter of a tensor; a change of a few values of a large
+    matrix may not (use `digests`). Container and layout do not matter. Not hashed: metadata, tokenizer,
+    `time_state`, and v0, v1, v2 of block 0. It reads little: 4,000 runs and the small tensors of a 0.4B
+    model. A packed file has the fingerprint of its source: it is the same model in another format, and states
+    work with both.
     """
     if checkpoint.packing:
         return checkpoint.packing.fingerprint
@@ -56,12 +53,10 @@ def fingerprint(checkpoint: Checkpoint) -> str:
 
 
 def digests(checkpoint: Checkpoint) -> tuple[str, str]:
-    """(`fingerprint`, SHA-256 of every number but `time_state`): any change of a number gives another second
-    one.
+    """(`fingerprint`, SHA-256 of all numbers but `time_state`): any changed number changes the second one.
 
-    The whole checkpoint is read for it, so both are remembered in the user's cache folder for the very files
-    that were read: by device, inode, bytes, and the times at which their content, and anything else about
-    them, was last changed.
+    It reads the whole checkpoint, so the result is cached in the user's cache folder, keyed by the files'
+    device, inode, size, and change times.
     """
     if checkpoint.merge:
         first, second = digests(checkpoint.merge.base)
@@ -69,7 +64,7 @@ def digests(checkpoint: Checkpoint) -> tuple[str, str]:
     memory = None
     if checkpoint.identities:
         known = hashlib.sha256("\n".join(checkpoint.identities).encode()).hexdigest()
-        with contextlib.suppress(OSError):  # no home; nothing remembered yet
+        with contextlib.suppress(OSError):  # no home folder, or not cached yet
             memory = cache_folder() / "digests" / f"{known}-{VERSION}"
             found = re.fullmatch("([0-9a-f]{64}) ([0-9a-f]{64})", memory.read_text("ascii", "replace"))
             if found:
@@ -87,14 +82,12 @@ def digests(checkpoint: Checkpoint) -> tuple[str, str]:
 
 
 def _mixed(base: str, merge: Merge) -> str:
-    """The digest of what was merged into a model with the digest `base`: the same whatever format it is run
-    in.
-    """
+    """The digest of a model with digest `base` after a merge; it does not depend on the weight format."""
     return hashlib.sha256(f"{base} {merge.recipe}".encode()).hexdigest()
 
 
 def _remember(memory: Path, text: str, checkpoint: Checkpoint) -> None:
-    """Keep what was found out about files that did not change while they were read, and not just before."""
+    """Cache the result, if the files did not change while they were read or just before."""
     with contextlib.suppress(OSError):
         now = tuple(identity(path) for path in checkpoint.paths)
         changed = max(max(about.st_mtime, about.st_ctime) for about in map(os.stat, checkpoint.paths))
@@ -108,7 +101,7 @@ def _about(name: str, tensor: Tensor) -> bytes:
 
 
 def _sample(tensor: Tensor) -> np.ndarray:
-    """Some values, float32, reading little more of the file than these."""
+    """Some values as float32; reads little more of the file than these."""
     if isinstance(tensor.bits, Quantized):
         return tensor.bits.at(_places(tensor.bits.size))
     bits = tensor.bits()
@@ -120,10 +113,10 @@ def _sample(tensor: Tensor) -> np.ndarray:
 
 
 def _read(bits: np.ndarray) -> np.ndarray | None:
-    """The values at `_places` of a contiguous view of a mapped file, not read where it is mapped: there each
-    would bring in 16 pages, which would count as memory of this process.
+    """The values at `_places` of a contiguous view of a mapped file, read without touching the map.
 
-    None for what is no such view, or where files cannot be read at a place.
+    Touching it would load 16 pages per run, which count as memory of this process.
+    Returns None if it is not such a view, or the system has no pread.
     """
     file = mapped_file(bits)
     if file is None or not bits.flags.c_contiguous or not hasattr(os, "pread"):
@@ -136,20 +129,18 @@ def _read(bits: np.ndarray) -> np.ndarray | None:
 
 @functools.lru_cache(maxsize=64)
 def _runs(size: int) -> list[int]:
-    """Where runs of RUN values begin in a tensor of `size`: one in each equal part, the first and the last of
-    all among them.
-    """
+    """Starts of runs of RUN values in a tensor of `size`: one per equal part, including first and last."""
     count = min(max(size // SHARE, LEAST), MOST)
     width = size // count
     number = np.arange(count, dtype=np.uint64)
-    lot = (number * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # the golden ratio: evenly spread
+    lot = (number * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # golden ratio: evenly spread
     drawn = (number * np.uint64(width) + lot % np.uint64(width - RUN + 1)).tolist()
     return [0, *drawn[1:-1], size - RUN]
 
 
 @functools.lru_cache(maxsize=64)
 def _places(size: int) -> np.ndarray:
-    """Which values of a tensor of `size`, in C order, are taken."""
+    """Indices (C order) of the sampled values of a tensor of `size`."""
     if size <= WHOLE:
         return np.arange(size)
     return (np.array(_runs(size))[:, None] + np.arange(RUN)).reshape(-1)

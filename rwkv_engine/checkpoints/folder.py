@@ -1,4 +1,4 @@
-"""Which files a path stands for: one file, or a folder's model, whole or in shards."""
+"""Which files belong to a path: one file, or a folder's model, in one file or in shards."""
 
 import json
 import re
@@ -11,15 +11,15 @@ from rwkv_engine.numbers.container import HEADER_LIMIT
 from rwkv_engine.numbers.tensor import Tensor
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-PREFERRED = ("model.safetensors", "pytorch_model.bin")  #: what `transformers` writes
-SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")  #: a part of a model: stem, number, how many, ending
+PREFERRED = ("model.safetensors", "pytorch_model.bin")  #: names that `transformers` uses
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")  #: a shard: stem, number, count, ending
 ENDINGS = (".safetensors", ".st", ".pth", ".gguf")
 
 
 def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
-    """The files to open, and the tensor names an index promises (none where there is no index).
+    """The files to open, and the tensor names that the index lists (empty without an index).
 
-    Raises CheckpointError (no such path, a damaged index) and UnknownLayout (a folder with no model, or with
+    Raises CheckpointError (no such path, damaged index) and UnknownLayout (a folder with no model or
     several).
     """
     try:
@@ -41,7 +41,7 @@ def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
 
 def _files_in(path: Path) -> tuple[list[Path], frozenset[str]]:
     for index, name in zip(INDEXES, PREFERRED, strict=True):
-        if (path / name).is_file():  # as `transformers` does: an index beside it is left over
+        if (path / name).is_file():  # like `transformers`: ignore an index beside it
             return [path / name], frozenset()
         if (path / index).is_file():
             return _shards(path / index)
@@ -61,9 +61,9 @@ def _files_in(path: Path) -> tuple[list[Path], frozenset[str]]:
 
 
 def _parts(path: Path, found: list[Path], parts: list[re.Match[str]]) -> tuple[list[Path], frozenset[str]]:
-    """All parts of one model without an index.
+    """All shards of one model without an index.
 
-    Raises CheckpointError where some are missing, UnknownLayout for a split GGUF.
+    Raises CheckpointError if some are missing, UnknownLayout for a split GGUF.
     """
     count = int(parts[0][3])
     if parts[0][4] == ".gguf" and count > 1:
@@ -76,7 +76,7 @@ def _parts(path: Path, found: list[Path], parts: list[re.Match[str]]) -> tuple[l
 
 
 def _whole(part: re.Match[str]) -> str:
-    """What to do about one part of a model."""
+    """Advice for a user who gave one part of a model."""
     return (
         "join them with llama-gguf-split --merge" if part[4] == ".gguf" else "give the folder that holds all"
     )

@@ -1,4 +1,4 @@
-"""Read GGUF files of RWKV-6 and RWKV-7: float tensors in place, quantized ones through the package `gguf`."""
+"""Read GGUF files of RWKV-6 and RWKV-7: float tensors in place, quantized ones with the `gguf` package."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ FLOATS = {0: "F32", 1: "F16", 30: "BF16"}  #: ggml element types that need no de
 class Quantized:
     """The `bits` of a quantized tensor: decoded to float32 at each call.
 
-    data   uint8 [..., bytes a row], a view of the mapped file.
-    block  (values, bytes) that are packed together.
-    kind   gguf.GGMLQuantizationType.
-    scale  factor on every value.
-    quants the module gguf.quants.
+    data    uint8 [..., bytes per row], a view of the mapped file.
+    block   (values, bytes) of one packed block.
+    kind    gguf.GGMLQuantizationType.
+    scale   factor for every value.
+    quants  the module gguf.quants.
     """
 
     data: np.ndarray
@@ -44,12 +44,12 @@ class Quantized:
 
     @property
     def size(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         values, length = self.block
         return self.data.size // length * values
 
     def at(self, places: np.ndarray) -> np.ndarray:
-        """The values at these places in C order, without decoding other blocks than theirs."""
+        """The values at these places (C order); decodes only their blocks."""
         values, length = self.block
         blocks, which = np.unique(places // values, return_inverse=True)
         decoded = self._decoded(self.data.reshape(-1, length)[blocks])
@@ -61,8 +61,7 @@ class Quantized:
 
 
 def open_gguf(path: Path) -> Contents:
-    """The tensors of one GGUF file under llama.cpp's names, checked and mapped; quantized ones are F32 when
-    read.
+    """The tensors of one GGUF file under llama.cpp's names, checked and mapped; quantized ones read as F32.
 
     Raises CheckpointError (damaged or truncated file, an element type that `gguf` cannot decode),
     UnknownLayout (another architecture), MissingExtra (quantized tensors without the package `gguf`).
@@ -79,7 +78,7 @@ def open_gguf(path: Path) -> Contents:
 
 
 def scaled(tensor: Tensor, factor: float) -> Tensor:
-    """The tensor with every value times a power of two, still unread."""
+    """The tensor times a power of two, not read yet."""
     if isinstance(tensor.bits, Quantized):
         return dataclasses.replace(
             tensor, bits=dataclasses.replace(tensor.bits, scale=tensor.bits.scale * factor)
@@ -117,7 +116,7 @@ def _require_inside(path: Path, name: str, info: TensorInfo, length: int, size: 
 
 
 def _package(path: Path) -> ModuleType:
-    """The package `gguf`, imported when the first quantized tensor is met."""
+    """The `gguf` package; imported only for quantized tensors."""
     try:
         import gguf
         import gguf.quants
@@ -127,9 +126,7 @@ def _package(path: Path) -> ModuleType:
 
 
 def _kind(path: Path, name: str, number: int, gguf: ModuleType) -> tuple[Any, int, int]:
-    """(type, elements a block, bytes a block) of a ggml element type, after decoding one block of zeros to
-    try it.
-    """
+    """(type, elements per block, bytes per block) of a ggml element type; tests it on a block of zeros."""
     try:
         kind = gguf.GGMLQuantizationType(number)
         block, size = gguf.GGML_QUANT_SIZES[kind]

@@ -1,14 +1,12 @@
-"""Read the header of a GGUF file: notes and where each tensor lies.
+"""Read the header of a GGUF file: its metadata ("notes") and the place of each tensor.
 
     "GGUF", u32 version (2 or 3), u64 tensors, u64 notes, all little-endian
-    notes      text key, u32 kind, value; text is u64 length and UTF-8; an array is u32 kind, u64 length,
-               items
-    tensors    text name, u32 axes, u64 lengths (fastest axis first), u32 element type, u64 offset into the
-               data
-    data       begins at the next multiple of the note general.alignment (32)
+    notes      text key, u32 kind, value; text: u64 length, UTF-8; array: u32 kind, u64 length, items
+    tensors    text name, u32 axes, u64 lengths (fastest axis first), u32 element type, u64 offset in the data
+    data       starts at the next multiple of the note general.alignment (32)
 
-The header is read here and not by the `gguf` package, whose reader takes a length as it stands and can run
-away on a damaged file. Source: github.com/ggml-org/ggml, docs/gguf.md.
+The `gguf` package is not used here: its reader trusts every length and can hang on a damaged file.
+Source: github.com/ggml-org/ggml, docs/gguf.md.
 """
 
 import struct
@@ -24,16 +22,14 @@ TEXT, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 COUNT_LIMIT = 10_000  #: tensors, and notes
 TEXT_LIMIT = 1 << 20  #: bytes
-HEADER_LIMIT = 32 << 20  #: bytes; vocabularies are in it, the largest take about 10 MB
-ITEMS_LIMIT = 1 << 19  #: texts in all arrays together: the entries of a vocabulary and its merges
+HEADER_LIMIT = 32 << 20  #: bytes; includes the vocabulary, about 10 MB for the largest
+ITEMS_LIMIT = 1 << 19  #: texts in all arrays together: vocabulary entries and merges
 AXES_LIMIT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One row of the header: `shape` slowest axis first, `kind` a ggml element type, `start` a byte of the
-    file.
-    """
+    """One row of the header: shape (slowest axis first), ggml element type, start byte in the file."""
 
     shape: tuple[int, ...]
     kind: int
@@ -41,10 +37,9 @@ class TensorInfo:
 
 
 class _Cursor:
-    """Takes numbers and text off the file one after another; moves only forward, never past the end of a
-    header's bounds.
+    """Reads numbers and text in order; never moves past the end of the file or the header limit.
 
-    In a sparse file any count is true and costs its maker nothing.
+    The limit is needed because a sparse file can truthfully claim any size at no cost.
     """
 
     __slots__ = ("data", "items", "place")
@@ -92,13 +87,10 @@ class _Cursor:
 
 
 def read_gguf_header(path: Path, data: np.ndarray) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Parse a mapped GGUF file; returns (name -> TensorInfo, notes as text).
+    """Parse a mapped GGUF file; returns (name -> TensorInfo, notes as text without arrays).
 
-    Arrays among the notes are left out.
-
-    data  uint8 [size], the whole file.
-    Raises CheckpointError for a damaged header; whether tensors end inside the file is for the caller to
-    check.
+    data    uint8 [size], the whole file.
+    Raises  CheckpointError for a damaged header. The caller checks that tensors end inside the file.
     """
     cursor = _Cursor(data)
     try:
@@ -143,7 +135,7 @@ def _notes(cursor: _Cursor, count: int) -> dict[str, str]:
 
 
 def _rows(cursor: _Cursor, count: int) -> list[tuple[str, tuple[int, ...], int, int]]:
-    """(name, shape slowest axis first, element type, offset) of every tensor."""
+    """(name, shape (slowest axis first), element type, offset) of every tensor."""
     rows = []
     for _ in range(count):
         name, axes = cursor.text(), cursor.count("I")

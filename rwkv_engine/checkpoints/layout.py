@@ -1,4 +1,4 @@
-"""`Layout`: how one family of files names its tensors, as a table; and the small changes a table can ask for."""
+"""`Layout`: a table of how one kind of file names its tensors, and the changes its rules can make."""
 
 import dataclasses
 import re
@@ -13,16 +13,16 @@ from rwkv_engine.numbers.tensor import Tensor
 
 Tensors = Mapping[str, Tensor]
 
-NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")  #: of a block
+NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")  #: a block's number
 
 
 def as_stored(tensor: Tensor) -> Tensor:
-    """No change."""
+    """The tensor unchanged."""
     return tensor
 
 
 def turned(tensor: Tensor) -> Tensor:
-    """The last two axes exchanged, as a strided view."""
+    """The tensor with its last two axes swapped, as a strided view."""
     if len(tensor.shape) < 2:
         raise _wrong(tensor, "a matrix")
     shape = (*tensor.shape[:-2], tensor.shape[-1], tensor.shape[-2])
@@ -43,7 +43,7 @@ def row(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What becomes of one tensor: its canonical name, or the names of its slices along the first axis."""
+    """What to do with one tensor: its canonical name, or the names of its slices along the first axis."""
 
     targets: tuple[str, ...]
     change: Callable[[Tensor], Tensor] = as_stored
@@ -71,14 +71,12 @@ class Layout:
     """One row of `layouts.LAYOUTS`.
 
     name    as in Checkpoint.layout.
-    marks   whether a file's tensors follow this layout; all that tells it from the rows below it.
-    block   what stands before a block's number: "blocks.", "layers.", "blk.".
-    top     names outside the blocks -> Rule; targets are whole canonical names.
-    tails   names inside a block, after its number -> Rule; targets are what follows `blocks.N.`.
-    keeps   True: a name in neither table stays as it is. False: it is refused, lest it be part of the
-            formula.
-    finish  (canonical tensors, contents, folder of the file) -> the tensors, after what no single name can
-            decide.
+    marks   whether tensors follow this layout; must exclude the rows below it.
+    block   prefix of a block's number: "blocks.", "layers.", "blk.".
+    top     names outside the blocks -> Rule; targets are full canonical names.
+    tails   names inside a block, after its number -> Rule; targets are the part after `blocks.N.`.
+    keeps   True: a name in neither table is kept. False: it is refused, as it may be part of the formula.
+    finish  (canonical tensors, contents, folder of the file) -> tensors; changes that need several names.
     """
 
     name: str
@@ -91,9 +89,7 @@ class Layout:
 
 
 def renamed(path: Path, layout: Layout, tensors: Tensors) -> dict[str, Tensor]:
-    """Every tensor under its canonical name; raises UnknownLayout, WrongShape, and CheckpointError for a name
-    that is reached twice.
-    """
+    """All tensors under canonical names; UnknownLayout, WrongShape, or CheckpointError (a name twice)."""
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         for target, changed in _canonical(path, layout, name, tensor):

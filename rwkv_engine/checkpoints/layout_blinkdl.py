@@ -1,8 +1,8 @@
-"""BlinkDL's own names, and web-rwkv's: nearly the same, but with low-rank matrices the other way round.
+"""BlinkDL's own names, and those of web-rwkv: nearly the same, but its low-rank matrices are transposed.
 
-Sources: RWKV-LM@524481d, the models' own names; github.com/cryscan/web-rwkv, convert_safetensors.py:
-`time_faaaa` becomes `time_first` and `time_maa` `time_mix`, the low-rank matrices and time_state are
-transposed, and v5.1's decay is repeated to [H, N], which is v5.2's shape and the same formula.
+Sources: RWKV-LM@524481d, the models' own names; github.com/cryscan/web-rwkv, convert_safetensors.py, which
+renames `time_faaaa` to `time_first` and `time_maa` to `time_mix`, transposes the low-rank matrices and
+time_state, and repeats v5.1's decay to [H, N] (v5.2's shape, same formula).
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from rwkv_engine.numbers.tensor import Tensor
 
 
 def _low_rank(tensors: Tensors) -> dict[str, bool]:
-    """Low-rank matrices whose shape tells their orientation -> whether it is web-rwkv's."""
+    """Low-rank matrices whose shape reveals their orientation -> whether it is that of web-rwkv."""
     width = (tensors["emb.weight"].shape or (0,))[-1]
     told = {}
     for name, tensor in tensors.items():
@@ -35,9 +35,7 @@ def _is_turned_v7(tensors: Tensors) -> bool:
 
 
 def _oriented(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
-    """Low-rank matrices in BlinkDL's orientation, decided by shape, square ones as the others; time_state
-    turned back.
-    """
+    """Low-rank matrices and time_state in BlinkDL's orientation; square ones follow the others."""
     told = _low_rank(tensors)
     common = any(told.values())
     result = dict(tensors)

@@ -1,9 +1,9 @@
 """llama.cpp's names for RWKV-6 and RWKV-7 in GGUF files.
 
 Sources: llama.cpp, gguf-py/gguf/constants.py (names) and convert_hf_to_gguf.py, Rwkv6Model and Rwkv7Model
-(what the writer did): low-rank matrices are transposed, the token-shift weights of a layer are fused into one
-tensor, v7's r_k is flat, and v6's att.output and ffn.value of layer n are divided by 2^(n //
-rescale_every_n_layers).
+(the conversion): low-rank matrices are transposed, the token-shift weights of a layer are joined into one
+tensor, v7's r_k is flat, and v6's att.output and ffn.value of layer n are divided by
+2^(n // rescale_every_n_layers).
 """
 
 from math import prod
@@ -61,7 +61,7 @@ V7 = {
 
 
 def _number(contents: Contents, key: str, default: str) -> int:
-    """A whole number among the file's notes."""
+    """A whole number from the file's notes."""
     text = contents.metadata.get(key, default)
     if not (text.isdecimal() and text.isascii()) or len(text) > 9:
         raise CheckpointError(
@@ -71,7 +71,7 @@ def _number(contents: Contents, key: str, default: str) -> int:
 
 
 def _headed(tensors: dict[str, Tensor], size: int, tail: str) -> dict[str, Tensor]:
-    """`tail` of every block as [H, N], N being `size`."""
+    """`tail` of every block reshaped to [H, N], where N is `size`."""
     result = dict(tensors)
     for name, tensor in tensors.items():
         if name.endswith(tail) and size and prod(tensor.shape) % size == 0:

@@ -1,10 +1,10 @@
-"""The names of Hugging Face folders: RwkvForCausalLM (v4), its v5 and v6 remote code, RWKV7ForCausalLM of
-fla, and transformers' Rwkv7ForCausalLM, which has BlinkDL's names inside its blocks, and ln0 already applied
-to the rows of its embedding.
+"""Names in Hugging Face folders: RwkvForCausalLM (v4), remote code of v5 and v6, and two kinds of v7.
 
-A leading "rwkv." or "model." is taken off before these tables are asked. Sources: transformers, models/rwkv;
-flash-linear-attention, utils/convert_from_rwkv7.py and fla/layers/rwkv7.py: there the low-rank pairs are
-`nn.Linear`s, that is transposed against BlinkDL's, and the second one's bias is w0, a0 or v0.
+RWKV7ForCausalLM of fla has its own names; transformers' Rwkv7ForCausalLM has BlinkDL's inside its blocks, and
+its embedding already includes ln0. A leading "rwkv." or "model." is removed first.
+Sources: transformers, models/rwkv; flash-linear-attention, utils/convert_from_rwkv7.py and
+fla/layers/rwkv7.py: its low-rank pairs are `nn.Linear`s, so they are transposed, and the bias of the second
+one is w0, a0 or v0.
 """
 
 import json
@@ -20,7 +20,7 @@ from rwkv_engine.numbers.tensor import Tensor
 
 
 def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
-    """The embedding doubles as the head where the folder's config.json says so; such files store it once."""
+    """Use the embedding as head if config.json says they are tied; such files store it once."""
     if "head.weight" in tensors or "emb.weight" not in tensors:
         return tensors
     tied = _config(folder).get("tie_word_embeddings") is True
@@ -28,9 +28,7 @@ def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[
 
 
 def _folded(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
-    """`_tied`, with a mark in the place of ln0 that says that the embedding has it, unless the folder's
-    config.json denies it.
-    """
+    """`_tied`, plus a mark in place of ln0 that the embedding includes it, unless config.json denies it."""
     result = _tied(tensors, contents, folder)
     if any(name in result for name in LN0) or _config(folder).get("embedding_layer_norm_fused") is False:
         return result
@@ -43,7 +41,7 @@ def _folded(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dic
 
 
 def _config(folder: Path) -> dict[str, object]:
-    """The folder's config.json; empty where there is none."""
+    """The folder's config.json; empty if there is none."""
     path = folder / "config.json"
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Whose tensor names a file uses: the table of layouts, and the models that are recognised and refused."""
+"""Recognises a file's naming scheme: the table of layouts, and models that are known but not supported."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from rwkv_engine.checkpoints.names import is_time_state
 from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
 from rwkv_engine.numbers.tensor import Tensor
 
-#: the first row whose mark a file bears is its layout
+#: a file's layout is the first row that matches
 LAYOUTS: tuple[Layout, ...] = (
     WEB_V7,
     WEB_V6,
@@ -28,7 +28,7 @@ LAYOUTS: tuple[Layout, ...] = (
     GGUF_V6,
 )
 
-#: what trainers and wrappers put in front of names, and between their parts
+#: what trainers and wrappers add in front of names, and inside them
 PREFIXES = (
     "module.",
     "_forward_module.",
@@ -41,9 +41,9 @@ PREFIXES = (
 )
 INSIDE = ("._orig_mod.", "._fsdp_wrapped_module.", "._checkpoint_wrapped_module.", ".base_layer.")
 WRAPPERS_LIMIT = 4
-NAME_LIMIT = 200  #: characters; names end up in messages of one line
+NAME_LIMIT = 200  #: characters; names appear in one-line messages
 
-#: names that tell a model this engine does not run -> what it is
+#: names that only occur in models this engine does not run -> what it is
 REFUSED = (
     (
         re.compile(r"ffn\.s_emb"),
@@ -77,7 +77,7 @@ def canonical(path: Path, contents: Contents) -> tuple[str, Mapping[str, Tensor]
 
 
 def bare(path: Path, tensors: Tensors) -> dict[str, Tensor]:
-    """The tensors without their wrappers' prefixes."""
+    """The tensors without the name prefixes of wrappers."""
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not name.isprintable() or len(name) > NAME_LIMIT:

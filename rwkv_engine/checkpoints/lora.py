@@ -1,9 +1,8 @@
 """LoRA: low-rank additions to a model's matrices, W + B A alpha / r, merged while the model is loaded.
 
-Files hold `X.lora_A` [r, in] and `X.lora_B` [out, r] for the matrix `X.weight`, and whole tensors that were
-trained as well and take the place of the model's (RWKV-PEFT@26f8bd0 merge/merge.py; RWKV-LM-LoRA has the
-same); or a folder of Hugging Face PEFT, whose names end in `.lora_A.weight` and whose adapter_config.json
-knows alpha.
+Files hold `X.lora_A` [r, in] and `X.lora_B` [out, r] for the matrix `X.weight`, and full tensors that were
+trained too and replace the model's (RWKV-PEFT@26f8bd0 merge/merge.py; RWKV-LM-LoRA is the same). A Hugging
+Face PEFT folder is also accepted: names end in `.lora_A.weight`, and adapter_config.json has alpha.
 """
 
 import dataclasses
@@ -26,20 +25,20 @@ from rwkv_engine.numbers.bf16 import float32_to_bf16
 from rwkv_engine.numbers.tensor import Tensor
 
 _PART = re.compile(r"(?P<target>.+)\.lora_(?P<half>[AB])(?:\.default)?(?:\.weight)?")
-#: of a PEFT folder: the weights in either container, and the settings
+#: files of a PEFT folder: the weights in either container, and the settings
 _ADAPTERS, _SETTINGS = ("adapter_model.safetensors", "adapter_model.bin"), "adapter_config.json"
 _SETTINGS_LIMIT = 1 << 20  #: bytes
-#: settings of PEFT that change the formula -> the value that does not
+#: PEFT settings that may change the formula -> the value that does not
 _PLAIN = {
     "use_rslora": False, "use_dora": False, "fan_in_fan_out": False, "alpha_pattern": {}, "rank_pattern": {}, "peft_type": "LORA",
 }  # fmt: skip
-#: numbers that are merged at once
+#: numbers merged at a time
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """What is added to one matrix: scale * up [out, r] @ down [r, in]."""
+    """The addition to one matrix: scale * up [out, r] @ down [r, in]."""
 
     down: Tensor
     up: Tensor
@@ -47,14 +46,13 @@ class _Pair:
 
 
 def with_lora(checkpoint: Checkpoint, path: str | Path, alpha: float | None, exact: bool) -> Checkpoint:
-    """The checkpoint with a LoRA merged into its matrices; each is merged when it is read.
+    """The checkpoint with a LoRA merged into its matrices; each one is merged when it is read.
 
-    path   a file (safetensors or .pth), or a folder of PEFT.
-    alpha  None: as adapter_config.json in the folder says.
-    exact  whether merged matrices are float32, for a format that is made of them, or are rounded to their own
-           type again.
-    Raises CheckpointError (damaged file, tensors that are no LoRA of this model), OptionError (alpha, a
-    packed model).
+    path    a file (safetensors or .pth), or a PEFT folder.
+    alpha   None: take it from adapter_config.json in the folder.
+    exact   whether merged matrices are float32, for conversion to another format, or rounded to the stored
+            type.
+    Raises  CheckpointError (damaged file, not a LoRA of this model), OptionError (alpha, a packed model).
     """
     path = Path(path)
     if checkpoint.packing is not None:
@@ -106,7 +104,7 @@ def _file(path: Path, alpha: float | None) -> tuple[Path, float]:
 
 
 def _said(settings: Path) -> float:
-    """The alpha of a PEFT folder. Raises CheckpointError for one whose formula is another."""
+    """The alpha of a PEFT folder. Raises CheckpointError if its formula is not plain LoRA."""
     try:
         with settings.open("rb") as file:
             found = json.loads(file.read(_SETTINGS_LIMIT).decode("utf-8-sig"))
@@ -126,10 +124,7 @@ def _said(settings: Path) -> float:
 def _sorted(
     checkpoint: Checkpoint, theirs: Mapping[str, Tensor], alpha: float
 ) -> tuple[dict[str, _Pair], dict[str, Tensor]]:
-    """(what is added to matrices, what takes the place of tensors), by canonical name.
-
-    Raises CheckpointError.
-    """
+    """(additions to matrices, replaced tensors), both by canonical name. Raises CheckpointError."""
     names = _names(checkpoint)
     halves: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
@@ -154,7 +149,7 @@ def _sorted(
 
 
 def _names(checkpoint: Checkpoint) -> dict[str, str]:
-    """What a LoRA may call a tensor -> its canonical name: that name, and the one in the model's own file."""
+    """Names that a LoRA may use -> canonical names; the model file's own names are accepted too."""
     own = {tensor.name: name for name, tensor in checkpoint.tensors.items()}
     stripped = bare(checkpoint.path, {theirs: checkpoint.tensors[name] for theirs, name in own.items()})
     called = {theirs: own[tensor.name] for theirs, tensor in stripped.items()}
@@ -162,7 +157,7 @@ def _names(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _fitting(checkpoint: Checkpoint, target: str | None, tensor: Tensor) -> Tensor:
-    """A tensor that takes the place of one of the model's, which has as many numbers."""
+    """The tensor, if it can replace the model's: it must have the same number of elements."""
     ours = checkpoint.tensors[target] if target is not None else tensor
     if math.prod(ours.shape) != math.prod(tensor.shape) or (
         len(ours.shape) == len(tensor.shape) and ours.shape != tensor.shape
@@ -198,7 +193,7 @@ def _merged(tensor: Tensor, pair: _Pair, exact: bool) -> Tensor:
         step = max(1, _PIECE // tensor.shape[1])
         for first in range(0, tensor.shape[0], step):
             rows = read(first, first + step) + up[first : first + step] @ down
-            with np.errstate(over="ignore"):  # an infinity is told of by the format
+            with np.errstate(over="ignore"):  # the format reports infinities
                 out[first : first + step] = (
                     float32_to_bf16(rows.astype(np.float32)) if dtype == "BF16" else rows.astype(element)
                 )
@@ -212,7 +207,7 @@ def _reshaped(tensor: Tensor, shape: tuple[int, ...]):  # type: ignore[no-untype
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of every number."""
+    """SHA-256 of all numbers."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,4 +1,4 @@
-"""Bytes of a file as arrays, without reading them: memory maps and the tensors that view them."""
+"""A file's bytes as arrays without reading them: memory maps, and tensors that view them."""
 
 from math import prod
 from pathlib import Path
@@ -14,7 +14,7 @@ from rwkv_engine.system.pages import MappedFile
 def map_file(path: Path) -> np.ndarray:
     """Map the file read-only; returns its bytes as uint8 [size], empty for an empty file.
 
-    Raises CheckpointError when the file cannot be opened.
+    Raises CheckpointError if the file cannot be opened.
     """
     try:
         with path.open("rb") as file:
@@ -28,7 +28,7 @@ def map_file(path: Path) -> np.ndarray:
 
 
 def require_dtype(path: Path, name: str, dtype: str) -> None:
-    """Raise CheckpointError unless the engine takes elements of this type as weights."""
+    """Raise CheckpointError unless weights may have this element type."""
     if dtype not in BITS:
         raise CheckpointError(
             f"{path}: tensor {shown(name)} has elements of type {shown(dtype)}, wanted one of {', '.join(BITS)}; convert the file first."
@@ -43,14 +43,14 @@ def mapped_tensor(
     shape: tuple[int, ...],
     strides: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """A Tensor over mapped bytes; the caller has checked that every element lies inside `data`.
+    """A Tensor over mapped bytes; the caller has checked that every element is inside `data`.
 
-    data     uint8 [size] of `map_file`.
+    data     uint8 [size] from `map_file`.
     dtype    a key of BITS.
-    start    byte of `data` at which element 0 lies.
+    start    byte offset of element 0 in `data`.
     strides  in elements, none negative; None for C order.
 
-    `bits()` is a view of `data`, except where the file holds it off its natural alignment: then it is a copy.
+    `bits()` is a view of `data`, or a copy if the file does not align it.
     """
     kind: Any = BITS[dtype]
 

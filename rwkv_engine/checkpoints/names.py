@@ -1,6 +1,4 @@
-"""The names of BlinkDL's tensors, once: of which layer one is, which are matrices, low-rank halves, or tuned
-states.
-"""
+"""BlinkDL's tensor names: a tensor's layer, and whether it is a matrix, a low-rank half or a tuned state."""
 
 import re
 from collections.abc import Mapping
@@ -8,15 +6,14 @@ from collections.abc import Mapping
 from rwkv_engine.numbers.tensor import Tensor
 
 EMBEDDING, HEAD = "emb.weight", "head.weight"
-#: what stands outside of the layers' formulas
+#: tensors outside the layers' formulas
 LN0 = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
 ENDS = frozenset({EMBEDDING, HEAD, "ln_out.weight", "ln_out.bias", *LN0})
-#: shape of ln0's tensors where the rows of the embedding have gone through it already: no model is one wide
+#: shape of ln0's tensors if the embedding already includes ln0: no model has width 1
 FOLDED_SHAPE = (1,)
-#: tokens of a vocabulary from which on the head is quantized too
+#: the head is quantized too if the vocabulary has at least this many tokens
 SMALL_VOCABULARY = 8192
-#: low-rank halves, as the time mix calls them -> the axis that has the model's width C: of first halves [C,
-#: R] it is the first
+#: low-rank halves by their name in the time mix -> the axis of the model's width C: 0 in first halves [C, R]
 WIDTH_AXIS = {
     "time_maa_w1": 0, "time_maa_w2": 2, "time_decay_w1": 0, "time_decay_w2": 1,
     "w1": 0, "w2": 1, "a1": 0, "a2": 1, "v1": 0, "v2": 1, "g1": 0, "g2": 1,
@@ -26,39 +23,37 @@ _UNREAD = re.compile(r"blocks\.0\.att\.v[012]")
 
 
 def layer_of(name: str) -> int | None:
-    """The layer that a tensor is part of; None for the embedding, the head, and what is no model's."""
+    """The layer a tensor belongs to; None for the embedding, the head, and tensors of no model."""
     found = _LAYER.match(name)
     return int(found[1]) if found else None
 
 
 def is_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is one of the matrices that a model's weight format is about: all but the embedding
-    and the low-rank pairs.
-    """
+    """Whether the weight format applies to a tensor: all matrices but the embedding and low-rank pairs."""
     return name.endswith(".weight") and len(tensor.shape) == 2 and name != EMBEDDING
 
 
 def matrices(tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """The matrices among a checkpoint's tensors."""
+    """The matrices in a checkpoint's tensors."""
     return [tensor for name, tensor in tensors.items() if is_matrix(name, tensor)]
 
 
 def keeps_its_precision(name: str, tensor: Tensor) -> bool:
-    """Whether a matrix is left as it is when a model is quantized: the head of a small vocabulary.
+    """Whether quantizing leaves a matrix as it is: true for the head of a small vocabulary.
 
-    Its rounding goes straight to the logits (measured: 99 % of what 8 bits lose in a small RWKV-7), and it is
-    few bytes.
+    The head is then small, and its rounding errors go straight to the logits (measured: 99 % of the 8-bit
+    loss of a small RWKV-7).
     """
     return name == HEAD and tensor.shape[0] < SMALL_VOCABULARY
 
 
 def is_quantized(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor is one that `quantize` packs."""
+    """Whether `quantize` packs a tensor."""
     return is_matrix(name, tensor) and not keeps_its_precision(name, tensor)
 
 
 def is_first_half(name: str) -> bool:
-    """Whether a tensor is the first half [C, R] of a low-rank pair, which the kernels read as [R, C]."""
+    """Whether a tensor is the first half [C, R] of a low-rank pair; kernels read it as [R, C]."""
     return _width_axis(name) == 0
 
 
@@ -83,7 +78,5 @@ def is_time_state(name: str) -> bool:
 
 
 def is_unread(name: str) -> bool:
-    """Whether a tensor is present, absent or a dummy in files of one model, because no formula reads it:
-    layer 0's v0, v1, v2 of RWKV-7.
-    """
+    """Whether no formula reads a tensor: v0, v1, v2 of layer 0 in RWKV-7, which files may omit."""
     return _UNREAD.fullmatch(name) is not None

@@ -16,7 +16,7 @@ from rwkv_engine.numbers.container import read_header
 
 
 def _open_safetensors(path: Path) -> Contents:
-    """A safetensors file, of float tensors or packed."""
+    """A safetensors file with float tensors, or a packed file."""
     data = map_file(path)
     entries, metadata = read_header(path, data)
     if KEY in metadata:
@@ -32,17 +32,17 @@ OPENERS: dict[str, Callable[[Path], Contents]] = {
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a model, whatever container and naming it comes in; nothing but headers is read.
+    """Open a model in any supported container and naming scheme; only headers are read.
 
-    path     a file (safetensors, web-rwkv .st, BlinkDL .pth, GGUF; told by content, not by ending) or a
-             folder that holds one model, in shards or whole.
-    Raises   UnknownLayout (readable, but no RWKV model), CheckpointError (missing, truncated or damaged
-             file), MissingExtra (GGUF without the package `gguf`).
+    path    a file (safetensors, web-rwkv .st, BlinkDL .pth, GGUF; recognised by content, not by name), or a
+            folder with one model, in one file or in shards.
+    Raises  UnknownLayout (readable, not an RWKV model), CheckpointError (missing, truncated or damaged file),
+            MissingExtra (GGUF without the package `gguf`).
     """
     path = Path(path)
     with about(path):
         files, wanted = files_of(path)
-        # before they are opened: one that is replaced now is not taken for the new
+        # taken before opening: a file that is replaced now is not mistaken for the new one
         identities = tuple(identity(file) for file in files)
         contents = merged(path, [_open_file(file) for file in files], wanted)
         layout, tensors = canonical(path, contents)
@@ -66,7 +66,7 @@ def _open_file(path: Path) -> Contents:
 
 
 def container_of(path: Path) -> str:
-    """A key of OPENERS, told by the file's first bytes.
+    """A key of OPENERS, from the file's first bytes.
 
     Raises UnknownLayout, or CheckpointError for an empty file.
     """

@@ -1,15 +1,15 @@
-"""The engine's own file: a model whose matrices lie as the kernels read them, so that loading copies nothing.
+"""The engine's own file: matrices are stored exactly as the kernels read them, so loading copies nothing.
 
-A safetensors file. Float tensors keep BlinkDL's names, types and orientation, except those in "turned", which
-are stored with their axes exchanged, as the kernels want them. A packed matrix is a U8 tensor under its name,
-in the shape that its format gives it. The tokenizer is the U8 tensor "tokenizer.json" (UTF-8) or only a name.
-The metadata's one note, KEY, is a JSON object:
+It is a safetensors file. Float tensors keep BlinkDL's names, types and orientation, but those in "turned" are
+stored transposed, as the kernels need them. A packed matrix is a U8 tensor under its name, in the shape its
+format defines. The tokenizer is the U8 tensor "tokenizer.json" (UTF-8), or only a name. The metadata has one
+entry, KEY, a JSON object:
 
     {"version": 2, "fingerprint": of the source, "tokenizer": "world" | "bytes" | "tokenizer.json" | null,
     "template": name,
      "formats": {format: {name: [rows, cols]}}, "turned": [names]}
 
-In version 1, the one format there was stood under its own name in the place of "formats".
+Version 1 had a single format, under its own name instead of "formats".
 """
 
 import json
@@ -38,7 +38,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class _Notes:
-    """What KEY says, checked. matrices: name -> (format, [rows, cols], unchecked); turned: names."""
+    """The checked content of KEY. matrices: name -> (format, [rows, cols], unchecked); turned: names."""
 
     packing: Packing
     matrices: Mapping[str, tuple[Format, object]]
@@ -50,7 +50,7 @@ def packed_contents(
 ) -> Contents:
     """The contents of a packed file whose header has been checked.
 
-    Raises CheckpointError for notes that do not fit the tensors.
+    Raises CheckpointError if KEY does not fit the tensors.
     """
     notes = _notes(path, metadata[KEY])
     tensors: dict[str, Tensor] = {}
@@ -79,10 +79,10 @@ def packed_contents(
 def write_packed(
     path: Path, tensors: Mapping[str, Tensor], turned_names: frozenset[str], packing: Packing
 ) -> None:
-    """Write `tensors`, those with a format being packed matrices, to a packed file, whole or not at all.
+    """Write `tensors` to a packed file, completely or not at all; those with a format are packed matrices.
 
-    turned_names  float matrices to store with their axes exchanged.
-    Raises        CheckpointError where the file cannot be written.
+    turned_names  float matrices to store transposed.
+    Raises        CheckpointError if the file cannot be written.
     """
     file = {name: turned(tensor) if name in turned_names else tensor for name, tensor in tensors.items()}
     formats: dict[str, dict[str, list[int]]] = {}
@@ -106,7 +106,7 @@ def write_packed(
 
 
 def _notes(path: Path, text: str) -> _Notes:
-    """The notes; all but the matrices' shapes are checked."""
+    """The content of KEY; all but the matrices' shapes is checked."""
     try:
         notes = json.loads(text)
     except (ValueError, RecursionError):
@@ -187,5 +187,5 @@ def _damaged(path: Path) -> CheckpointError:
 
 
 def _unfit(path: Path, what: str) -> CheckpointError:
-    """Notes that contradict the tensors."""
+    """The error for notes that contradict the tensors."""
     return CheckpointError(f"{path}: the packed file {what}; pack the model again.")

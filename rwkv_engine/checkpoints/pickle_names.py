@@ -1,6 +1,4 @@
-"""Names that may stand in the pickle of a .pth: of torch's storages and element types, and of what trainers
-save beside tensors.
-"""
+"""Names allowed in the pickle of a .pth: torch's storages and element types, and what trainers save."""
 
 #: torch's storage classes -> element type
 STORAGES = {
@@ -8,8 +6,7 @@ STORAGES = {
     "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
 }  # fmt: skip
 
-#: what trainers save beside tensors: rng states, losses, shapes, devices, options; nothing of it is made or
-#: called
+#: what trainers save beside tensors (rng states, losses, shapes, devices, options); never created or called
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 UNREAD = frozenset(
     {
@@ -41,7 +38,7 @@ UNREAD = frozenset(
         ),
     }
 )
-#: torch's element types, which are names
+#: torch's element types
 TYPES = frozenset(
     "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool float8_e4m3fn float8_e5m2 complex64".split()
 )

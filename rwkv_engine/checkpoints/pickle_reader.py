@@ -1,8 +1,8 @@
 """Read the pickle inside a .pth as data: a small stack machine that can build records and nothing else.
 
-A pickle is a program, and Python's own unpickler calls whatever that program names. Here nothing is imported,
-looked up or called. A name from ALLOWED becomes a `Symbol`; "calling" one gives one of the records below. Every
-other name or instruction is refused. `OPCODES_LIMIT` bounds work and memory.
+A pickle is a program, and Python's own unpickler calls whatever it names. Here nothing is imported, looked up
+or called. A name in ALLOWED becomes a `Symbol`; "calling" it gives one of the records below. All other names
+and instructions are refused. `OPCODES_LIMIT` bounds work and memory.
 
 Opcodes: Python's `pickletools`. What torch writes: torch/serialization.py and torch/_utils.py, BSD-3-Clause.
 """
@@ -16,12 +16,12 @@ from typing import Any
 from rwkv_engine.checkpoints.pickle_names import STORAGES, TYPES, UNREAD
 from rwkv_engine.errors import shown
 
-OPCODES_LIMIT = 400_000  #: a checkpoint takes about 60 a tensor
+OPCODES_LIMIT = 400_000  #: a checkpoint needs about 60 per tensor
 ARGUMENTS_LIMIT = 8
 AXES_LIMIT = 8
-PAIRS_LIMIT = 100  #: of a dict that is made by one call, which can be called again and again; Python fills it afterwards
+PAIRS_LIMIT = 100  #: of a dict made by one call, as calls can repeat; normal dicts are filled afterwards
 
-#: the byte of an instruction -> what `pickletools` knows of it
+#: an instruction's byte -> its description in `pickletools`
 OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A name in the pickle; inert."""
+    """A name in the pickle; it does nothing."""
 
     module: str
     name: str
@@ -58,22 +58,22 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Something else that trainers save beside the tensors, such as a numpy number; its content is dropped."""
+    """Other things that trainers save beside tensors, such as a NumPy number; the content is dropped."""
 
     name: str
 
 
 class _Mark:
-    """What MARK puts on the stack; compared by identity."""
+    """The object that MARK puts on the stack; compared by identity."""
 
 
 MARK = _Mark()
 
 
 def read_pickle(content: bytes) -> Any:
-    """The object a pickle describes: dicts, lists, tuples, numbers, text, and `Stored` for tensors.
+    """The object that a pickle describes: dicts, lists, tuples, numbers, text, and `Stored` for tensors.
 
-    Raises Refused for a damaged pickle, and for one that asks for anything but tensors and plain containers.
+    Raises Refused if it is damaged, or needs anything but tensors and plain containers.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -96,7 +96,7 @@ def read_pickle(content: bytes) -> Any:
 
 
 def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
-    """(opcode's name, its argument) in turn; an unknown opcode is refused before its argument is read."""
+    """(opcode name, argument) in order; an unknown opcode is refused before its argument is read."""
     file = io.BytesIO(content)
     for _ in range(OPCODES_LIMIT):
         opcode = OPCODES.get(file.read(1))
@@ -104,16 +104,14 @@ def _instructions(content: bytes) -> Iterator[tuple[str, Any]]:
             raise Refused("it is damaged, or ends early")
         if opcode.name not in SERVED:
             raise Refused(f"it uses the instruction {opcode.name}, which no checkpoint needs")
-        if (
-            opcode.name == "GLOBAL"
-        ):  # two lines; the reader of `pickletools` would take a backslash as an escape
+        if opcode.name == "GLOBAL":  # two lines; `pickletools` would treat a backslash as an escape
             yield opcode.name, (file.readline().decode().rstrip("\n"), file.readline().decode().rstrip("\n"))
         else:
             yield opcode.name, opcode.arg.reader(file) if opcode.arg else None
 
 
 def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    """Carry out one instruction."""
+    """Execute one instruction."""
     if name in PUSHED:
         stack.append(argument)
     elif name in CONSTANTS:
@@ -133,7 +131,7 @@ def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> N
 
 
 def _popped(stack: list[Any], count: int) -> tuple[Any, ...]:
-    """The last `count` objects, taken off the stack."""
+    """Remove and return the last `count` objects of the stack."""
     if count > len(stack):
         raise IndexError(count)
     values = tuple(stack[len(stack) - count :])
@@ -142,7 +140,7 @@ def _popped(stack: list[Any], count: int) -> tuple[Any, ...]:
 
 
 def _marked(stack: list[Any]) -> list[Any]:
-    """The objects after the last mark, taken off the stack together with it."""
+    """Remove the last mark and all objects after it; return the objects."""
     values: list[Any] = []
     while (value := stack.pop()) is not MARK:
         values.append(value)
@@ -175,7 +173,7 @@ def _set_items(stack: list[Any]) -> None:
 
 
 def _container(stack: list[Any], kind: type) -> Any:
-    """The top of the stack, which has to be a list or a dict that this machine made."""
+    """The top of the stack, which must be a list or dict that this machine made."""
     if type(stack[-1]) is not kind:
         raise Refused(f"it fills something that is no {kind.__name__}")
     return stack[-1]
@@ -183,13 +181,13 @@ def _container(stack: list[Any], kind: type) -> Any:
 
 def _put(target: dict[Any, Any], pairs: list[Any]) -> None:
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if type(key) not in KEYS:  # hashing a nested tuple could take for ever
+        if type(key) not in KEYS:  # hashing a nested tuple could take forever
             raise Refused(f"it has a dict with a key of type {type(key).__name__}")
         target[key] = value
 
 
 def _build(stack: list[Any]) -> None:
-    """Drop attributes of an object, such as an OrderedDict's `_metadata` or the byte order of a numpy dtype."""
+    """Drop attributes of an object, such as an OrderedDict's `_metadata` or a NumPy dtype's byte order."""
     stack.pop()
     if type(stack[-1]) is not Unread:
         _container(stack, dict)
@@ -202,7 +200,7 @@ def _stack_global(stack: list[Any]) -> None:
 def _symbol(module: Any, name: Any) -> Symbol:
     if (
         type(module) is not str or type(name) is not str
-    ):  # formatting or hashing a nested tuple could take for ever
+    ):  # formatting or hashing a nested tuple could take forever
         raise Refused("it names something with no text")
     symbol = Symbol(module, name)
     known = (module, name) in ALLOWED or (module, name) in UNREAD
@@ -268,7 +266,7 @@ def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
     return filled
 
 
-#: the functions a checkpoint may name, and what stands for each of them here
+#: functions that a checkpoint may name -> what is called instead
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _ordered_dict,
     ("collections", "defaultdict"): lambda *_: {},
@@ -276,11 +274,11 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
 
-#: functions that may be called, and types of what may be a key
+#: functions that may be called, and types of dict keys
 CALLED = ALLOWED.keys() | UNREAD
 KEYS = (str, int, float, bool, bytes, type(None))
 
-#: opcodes whose argument is the object; torch does not write the text protocol 0, so its opcodes are left out
+#: opcodes that push their argument; those of protocol 0 (text) are missing, as torch does not write them
 PUSHED = frozenset(
     "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8".split()
 )

@@ -1,6 +1,4 @@
-"""Open safetensors files: tensors as views of the mapped file, after its header has been checked
-(`numbers.container`).
-"""
+"""Open safetensors files: check the header (`numbers.container`), and view the mapped file as tensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +11,10 @@ from rwkv_engine.numbers.container import Entry, read_header
 
 
 def open_safetensors(path: Path) -> Contents:
-    """The tensors of one safetensors file, checked and mapped, none read.
+    """The tensors of one safetensors file, checked and mapped but not read.
 
-    Raises CheckpointError: a header that lies (lengths, offsets, overlap, holes), a truncated file, a damaged
-    JSON, an element type other than F32, F16 and BF16.
+    Raises CheckpointError: wrong header (lengths, offsets, overlaps, holes), truncated file, damaged JSON, an
+    element type other than F32, F16 and BF16.
     """
     data = map_file(path)
     return float_contents(path, data, *read_header(path, data))
@@ -25,9 +23,9 @@ def open_safetensors(path: Path) -> Contents:
 def float_contents(
     path: Path, data: np.ndarray, entries: Mapping[str, Entry], metadata: dict[str, str]
 ) -> Contents:
-    """`open_safetensors` of a mapped file whose header has been checked.
+    """`open_safetensors` for a mapped file whose header has been checked.
 
-    Raises CheckpointError for an element type it cannot run.
+    Raises CheckpointError for an unsupported element type.
     """
     for name, entry in entries.items():
         require_dtype(path, name, entry.dtype)

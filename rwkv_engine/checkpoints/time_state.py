@@ -1,8 +1,7 @@
-"""Tuned initial states: files with `blocks.N.att.time_state` [H, N, N] alone, for a model that lies
-elsewhere.
+"""Tuned initial states: files with only `blocks.N.att.time_state` [H, N, N], stored apart from the model.
 
-BlinkDL's trainers write them as .pth; a safetensors file of the same names is read as well. Value channels
-come before key channels, whatever the family: RWKV-5 and 6 turn the matrices on loading, RWKV-7 does not
+BlinkDL's trainers write them as .pth; safetensors files with the same names work too. Value channels come
+before key channels in every family: RWKV-5 and 6 transpose the matrices on loading, RWKV-7 does not
 (ChatRWKV@965e40b, rwkv_pip_package).
 """
 
@@ -20,11 +19,10 @@ from rwkv_engine.numbers.tensor import Tensor
 
 
 def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
-    """The tensors of a file that holds a `time_state` and nothing else, in the order of layers; nothing is
-    read yet.
+    """The tensors of a file with a `time_state` and nothing else, in layer order; not read yet.
 
-    Raises UnknownLayout (other tensors), MissingTensor (a layer is left out), WrongShape (layers differ, or
-    no [H, N, N]), CheckpointError (damaged).
+    Raises UnknownLayout (other tensors), MissingTensor (a missing layer), WrongShape (layers differ, or are
+    not [H, N, N]), CheckpointError (damaged).
     """
     path = Path(path)
     if not path.is_file():
@@ -49,7 +47,7 @@ def open_time_state(path: str | Path) -> tuple[Tensor, ...]:
 
 
 def write_time_state(path: str | Path, layers: np.ndarray) -> None:
-    """Write [L, H, value, key] float32 as a time_state in safetensors, whole or not at all.
+    """Write [L, H, value, key] float32 as a time_state in safetensors, completely or not at all.
 
     Raises CheckpointError.
     """

@@ -1,9 +1,8 @@
-"""Read the .pth files of `torch.save` (1.6 or newer) without torch: a zip archive whose tensors are used in
-place.
+"""Read .pth files of `torch.save` (1.6 or newer) without torch: a zip archive, with tensors used in place.
 
     <root>/data.pkl      a pickle: dict of names to tensors, each a storage, an offset, a shape and strides
-    <root>/data/<key>    the elements of one storage, stored without compression
-    <root>/byteorder     "little" or "big"; older files have none and are little
+    <root>/data/<key>    the elements of one storage, not compressed
+    <root>/byteorder     "little" or "big"; older files have none and are little-endian
 
 Source: torch/serialization.py, `_save` and `_load`.
 """
@@ -25,9 +24,8 @@ from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
 from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 
-PICKLE_LIMIT = 4 << 20  #: bytes; a checkpoint of 1,000 tensors takes about 150,000
-#: bytes of a zip directory; a checkpoint of 1,000 tensors takes about 100,000, and listing one takes ten
-#: times its length
+PICKLE_LIMIT = 4 << 20  #: bytes; a checkpoint of 1,000 tensors needs about 150,000
+#: bytes of a zip directory; 1,000 tensors need about 100,000; listing it costs ten times its size
 DIRECTORY_LIMIT = 2 << 20
 WRAPPERS = (
     "state_dict",
@@ -35,30 +33,28 @@ WRAPPERS = (
     "model",
     "module",
 )  #: keys under which trainers keep the tensors
-ENCRYPTED = 1  #: bit of a zip entry's flags
-LOCAL_HEADER = struct.Struct("<4s5H3L2H")  #: a zip entry's own header, at the place the directory names
+ENCRYPTED = 1  #: bit in a zip entry's flags
+LOCAL_HEADER = struct.Struct("<4s5H3L2H")  #: a zip entry's own header, at the offset in the directory
 
 
 class _Bounded:
-    """A file of which `zipfile` reads no directory that is longer than any checkpoint's: it would take all of
-    it apart first.
-    """
+    """A file that refuses to read a zip directory over DIRECTORY_LIMIT, before `zipfile` parses all of it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, count: int = -1) -> bytes:
-        """As that of files."""
+        """Like a file's `read`."""
         if count > DIRECTORY_LIMIT:
             raise zipfile.BadZipFile(f"its directory has {count} bytes, over {DIRECTORY_LIMIT}")
         return self._file.read(count)
 
 
 def open_torch_zip(path: Path) -> Contents:
-    """The tensors of one .pth, checked and mapped, none read; nothing in the file can run.
+    """The tensors of one .pth, checked and mapped but not read; no code in the file can run.
 
-    Raises CheckpointError (damaged archive, a pickle that asks for more than tensors, a tensor outside its
-    storage, an element type other than F32, F16 and BF16) and UnknownLayout (a zip that torch did not write).
+    Raises CheckpointError (damaged archive, a pickle with more than tensors, a tensor outside its storage, an
+    element type other than F32, F16 and BF16) and UnknownLayout (a zip that torch did not write).
     """
     data = map_file(path)
     entries, root = _entries(path)
@@ -103,7 +99,7 @@ def _entries(path: Path) -> tuple[dict[str, zipfile.ZipInfo], str]:
 
 
 def _span(path: Path, data: np.ndarray, entry: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where an entry's bytes begin and end in the file, as they are stored."""
+    """First and last byte (exclusive) of an entry's stored data in the file."""
     head = entry.header_offset
     if 0 <= head <= len(data) - LOCAL_HEADER.size:
         fields = LOCAL_HEADER.unpack(data[head : head + LOCAL_HEADER.size].tobytes())
@@ -120,7 +116,7 @@ def _span(path: Path, data: np.ndarray, entry: zipfile.ZipInfo) -> tuple[int, in
 
 
 def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: int, default: bytes) -> bytes:
-    """A small entry's bytes, inflated if need be; `default` where there is no such entry."""
+    """A small entry's bytes, decompressed if necessary; `default` if there is no such entry."""
     if entry is None:
         return default
     start, end = _span(path, data, entry)
@@ -140,11 +136,10 @@ def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: in
 
 
 def _state_dict(path: Path, found: Any) -> dict[str, Stored]:
-    """The tensors of the model by name: of the object itself, or of the one dict in it under a name that
-    trainers use.
+    """The model's tensors by name: from the object itself, or from the one dict in it with a usual key.
 
-    Names of a model's tensors have dots in them. What else trainers save (rng_state, loss, step) has none,
-    and is left out.
+    A model's tensor names contain dots. Other things that trainers save (rng_state, loss, step) have none,
+    and are ignored.
     """
     if isinstance(found, dict):
         inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)]
@@ -169,7 +164,7 @@ def _tensors(candidate: dict[Any, Any]) -> dict[str, Stored]:
 def _tensor(
     path: Path, data: np.ndarray, entries: Mapping[str, zipfile.ZipInfo], root: str, name: str, stored: Stored
 ) -> Tensor:
-    """One tensor over the mapped file, after checking that each of its elements lies inside its storage."""
+    """One tensor over the mapped file; checks that every element is inside its storage."""
     storage = stored.storage
     require_dtype(path, name, storage.dtype)
     start = _storage_start(path, data, entries, root, name, storage)
@@ -192,7 +187,7 @@ def _storage_start(
     name: str,
     storage: Storage,
 ) -> int:
-    """The byte at which a storage begins in the file."""
+    """The byte in the file where a storage starts."""
     entry = entries.get(f"{root}data/{storage.key}")
     if entry is None:
         raise CheckpointError(

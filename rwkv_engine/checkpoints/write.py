@@ -1,4 +1,4 @@
-"""Write safetensors files, one tensor at a time, whole or not at all."""
+"""Write safetensors files, one tensor at a time, completely or not at all."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +15,16 @@ def write_safetensors(
     metadata: Mapping[str, str] | None = None,
     align: int = 64,
 ) -> None:
-    """Write the tensors to `path`, which holds either its old content or all of the new, whatever happens.
+    """Write the tensors to `path`; whatever happens, it holds either its old content or all of the new.
 
-    tensors   name -> Tensor; each is read (`bits()`) when its turn comes and then let go, so that one at a
-              time is in memory. Any element type of the format.
-    metadata  text notes.
-    align     bytes, a power of two: the data begins at a multiple of it, and so does every tensor whose
-              length is a multiple of it (these come first; the format allows no padding). The others follow,
-              larger elements first.
-    Raises    CheckpointError (cannot be written), or whatever reading a tensor raises; no part of a file is
-              left.
+    tensors   name -> Tensor of any element type; each is read (`bits()`) when it is written and then
+              released, so only one is in memory at a time.
+    metadata  text metadata.
+    align     bytes, a power of two. The data starts at a multiple of it, and so do all tensors whose size is
+              a multiple of it; they come first, as the format allows no padding. The rest follow, larger
+              elements first.
+    Raises    CheckpointError (cannot be written), or any error from reading a tensor; no partial file
+              remains.
     """
     try:
         write_whole(path, safetensors_parts(tensors, metadata, align))

@@ -1,4 +1,4 @@
-"""The generations of RWKV this engine runs, newest first. A new one is a file of its own and a row here."""
+"""The RWKV generations this engine runs, newest first. A new one is one file and one row here."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,7 @@ FAMILIES: tuple[Family, ...] = (v7.FAMILY, v6.FAMILY, v5.FAMILY, v4.FAMILY)
 
 
 def detect(tensors: Mapping[str, Tensor]) -> Family:
-    """The family whose tensors these are (BlinkDL's names), by names and shapes alone; UnknownLayout if
-    none's.
-    """
+    """The family of these tensors, from their (BlinkDL) names and shapes; UnknownLayout if none fits."""
     for family in FAMILIES:
         if family.marks(tensors):
             return family
@@ -27,10 +25,7 @@ def detect(tensors: Mapping[str, Tensor]) -> Family:
 
 
 def config_of(checkpoint: Checkpoint) -> ModelConfig:
-    """A checkpoint's family and sizes, by names and shapes alone.
-
-    Raises CheckpointError, which names the file.
-    """
+    """A checkpoint's family and sizes, from names and shapes; raises CheckpointError with the file's name."""
     with about(checkpoint.path):
         family = detect(checkpoint.tensors)
         config = family.infer(checkpoint.tensors)
@@ -39,7 +34,7 @@ def config_of(checkpoint: Checkpoint) -> ModelConfig:
 
 
 def _refuse_others(family: Family, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
-    """UnknownLayout for tensors that no formula of the family reads: they may change what the model writes."""
+    """Raise UnknownLayout if there are tensors the family does not read: they might change the output."""
     others = [name for name in tensors if _tail(name) not in family.reads and not _known(name)]
     if others:
         few = ", ".join(shown(name) for name in sorted(others)[:3]) + (", ..." if len(others) > 3 else "")
@@ -55,7 +50,7 @@ def _refuse_others(family: Family, config: ModelConfig, tensors: Mapping[str, Te
 
 
 def _tail(name: str) -> str:
-    """What follows `blocks.N.` in a name."""
+    """The part of a name after `blocks.N.`."""
     return name.split(".", 2)[2] if layer_of(name) is not None else ""
 
 
@@ -64,5 +59,5 @@ def _known(name: str) -> bool:
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The family that a config names."""
+    """The family named in a config."""
     return next(family for family in FAMILIES if family.name == config.family)

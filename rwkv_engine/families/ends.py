@@ -16,8 +16,12 @@ from rwkv_engine.numbers.shapes import ModelConfig
 
 
 class Ends(NamedTuple):
-    """Read only. emb, head [V, C] in the model's format; ln0, ln_out [2, C] float32 (weight, bias); ln0 [0,
-    C]: emb went through it.
+    """Read only.
+
+    emb     [V, C] in the checkpoint's own format.
+    head    [V, C] in the model's format.
+    ln0     [2, C] float32 (weight, bias), or [0, C] if it is already folded into emb.
+    ln_out  [2, C] float32 (weight, bias).
     """
 
     emb: Any
@@ -39,11 +43,7 @@ def prepare_ends(load: Loader, config: ModelConfig) -> Ends:
 
 @kernel
 def embed(lane, x, w, rows):
-    """x [T, C] <- ln0(embedding rows), this lane's share of the tokens: each row is read when it is needed,
-    never folded.
-
-    Ends with a barrier.
-    """
+    """x [T, C] <- ln0(embedding rows), for this lane's share of the tokens. Ends with a barrier."""
     start, stop = share(lane, rows.shape[0])
     for t in range(start, stop):
         read_row(x[t], w.emb, 0, rows[t])
@@ -54,11 +54,9 @@ def embed(lane, x, w, rows):
 
 @kernel
 def project(lane, now, w, h, x):
-    """The logits of a Pass <- head(ln_out(x [T, C])) of the wanted tokens; h is a work array [T, C].
+    """The logits of a Pass <- head(ln_out(x [T, C])) for the wanted tokens; h is a work array [T, C].
 
-    Ends with a barrier.
-
-    Its word FINITE becomes 0 if a logit is not finite.
+    Sets the word FINITE to 0 if a logit is not finite. Ends with a barrier.
     """
     wanted, logits = now.wanted, now.logits
     start, stop = share(lane, wanted.shape[0])
@@ -76,7 +74,7 @@ def project(lane, now, w, h, x):
 
 @kernel
 def all_finite(address, count):
-    """Whether [count] float32 at `address` are finite: neither the exponent of a NaN nor of an infinity."""
+    """Whether [count] float32 at `address` are all finite (no NaN, no infinity)."""
     bits, largest = integers(address, count), np.int32(0)
     for i in range(count):
         largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))

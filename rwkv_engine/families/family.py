@@ -1,4 +1,4 @@
-"""`Family`: what a generation of RWKV has to tell the engine."""
+"""`Family`: what the engine must know about one generation of RWKV."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane
 
 Tensors = Mapping[str, Tensor]
-#: numbers of the planes that every family's state begins with: the previous inputs of both mixes
+#: the first two planes of every family's state: the previous inputs of both mixes
 ATT_PREV, FFN_PREV = 0, 1
 
 
@@ -23,11 +23,10 @@ class Family:
     name     as in ModelConfig.family.
     marks    whether a checkpoint's tensors are of this family.
     infer    sizes from shapes.
-    planes   the state's planes, in the order in which they lie in its block.
-    prepare  tensors -> the NamedTuple of weights, whose type chooses the mixes of `program.step`.
+    planes   the state's planes, in the order of its block.
+    prepare  tensors -> the NamedTuple of weights; its type selects the mixes in `program.step`.
     scratch  (config, weights, tokens of the longest call) -> the NamedTuple of work arrays.
-    reads    what follows `blocks.N.` in the names of the tensors that its formulas read; a file with others
-             is refused.
+    reads    name endings (after `blocks.N.`) of the tensors it reads; other tensors are refused.
     """
 
     name: str
@@ -40,13 +39,11 @@ class Family:
 
 
 def tails(norms: str, matrices: str, others: str) -> frozenset[str]:
-    """`Family.reads` from names separated by spaces: of norms and matrices without `.weight` and `.bias`, of
-    others in full.
-    """
+    """`Family.reads` from names separated by spaces; norms and matrices are given without .weight, .bias."""
     parts = [f"{norm}.{part}" for norm in norms.split() for part in ("weight", "bias")]
     return frozenset([*parts, *(f"{matrix}.weight" for matrix in matrices.split()), *others.split()])
 
 
 def zeros(*shape: int) -> np.ndarray:
-    """float32 work array."""
+    """A float32 work array."""
     return np.zeros(shape, np.float32)

@@ -1,6 +1,4 @@
-"""What the families with matrix-valued heads (v5, v6, v7) share: the planes of their states, and who works on
-which head.
-"""
+"""Shared by the families with matrix-valued heads (v5, v6, v7): state planes and division of work."""
 
 from typing import Any
 
@@ -11,35 +9,34 @@ from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.state import Plane
 
-#: tokens of a head that are worked on together, and how many vectors [N] of work space a lane has for them
+#: tokens processed together in one head, and vectors [N] of work space per lane
 HEAD_TOKENS = 8
 HEAD_VECTORS = 7 * HEAD_TOKENS
-#: number of the plane of matrices
+#: the plane of matrices
 WKV = 2
 
 
 def heads_planes(config: ModelConfig) -> tuple[Plane, ...]:
-    """The previous inputs of both mixes; wkv [L, H, key channel, value channel]."""
+    """The previous inputs of both mixes, and wkv [L, H, key channel, value channel]."""
     shift = (config.layers, config.width)
     matrices = (config.layers, config.heads, config.head_size, config.head_size)
     return Plane("att_prev", shift), Plane("ffn_prev", shift), Plane("wkv", matrices)
 
 
 def one_head(lane: Any, w: Any, s: Any, layer: int, head: int, memory: Any, first: int, last: int) -> None:
-    """s.out [T, C] <- what head `head` makes of tokens [first, last), HEAD_TOKENS at most; its state memory
-    [N, N] moves on.
+    """s.out [T, C] <- one head's output for tokens [first, last), at most HEAD_TOKENS; updates memory [N, N].
 
-    A family registers its own with `program.of`. lane.room has place for HEAD_VECTORS vectors [N].
+    Each family registers its own with `program.of`. lane.room holds HEAD_VECTORS vectors [N].
     """
     raise TypeError(f"no head for weights of type {type(w).__name__}")
 
 
 @inlined
 def each_head(lane, w, s, layer, now):
-    """`one_head` for every head of every sequence of a Pass, shared among the lanes by tickets; ends with a
-    barrier.
+    """`one_head` for every head of every sequence of a Pass, shared by tickets. Ends with a barrier.
 
-    w.heads  H.     s.out  [T, C].
+    w.heads  H.
+    s.out    [T, C].
     """
     size = s.out.shape[1] // w.heads
     total = w.heads * now.states.shape[0]

@@ -1,6 +1,4 @@
-"""`Loader`: a checkpoint's tensors, checked against the shapes a family expects and put into the weights'
-formats.
-"""
+"""`Loader`: checks a checkpoint's tensors against the expected shapes and packs them into weight formats."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -16,13 +14,13 @@ from rwkv_engine.numbers.tensor import Tensor
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> int:
-    """L: one more than the highest block number."""
+    """L: the highest block number plus one."""
     numbers = (layer_of(name) for name in tensors)
     return 1 + max((number for number in numbers if number is not None), default=-1)
 
 
 def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """The tensor called `name`; MissingTensor if there is none."""
+    """The tensor with this name; MissingTensor if there is none."""
     if name not in tensors:
         raise MissingTensor(
             f"tensor {name} is missing from the checkpoint; it is incomplete or of another kind", name=name
@@ -31,7 +29,7 @@ def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def matrix_shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
-    """The two axis lengths of a matrix; WrongShape for anything that is no matrix."""
+    """The two axis lengths of a matrix; WrongShape if the tensor is not a matrix."""
     shape = find(tensors, name).shape
     if len(shape) != 2 or 0 in shape:
         raise _wrong(name, shape, "a matrix")
@@ -39,15 +37,13 @@ def matrix_shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
 
 
 class Loader:
-    """Reads the tensors of one checkpoint into stacked vectors and formatted matrices.
+    """Reads the tensors of one checkpoint into stacked vectors and packed matrices.
 
-    tensors  BlinkDL's names.
-    layers   L.
-    weights  name of the matrices' format, or None for the checkpoint's own; `format` is the one that it comes
-             to.
-    owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
-    unread_bytes  of the owners, how many a token does not read: embeddings, of which it reads one row, and
-                  empty places.
+    tensors       by BlinkDL's names.
+    layers        L.
+    weights       name of the matrices' format, or None for the checkpoint's own; `format` is the result.
+    owners        arrays that hold the matrices' memory: keep them as long as the weights are used.
+    unread_bytes  bytes of `owners` that a token does not read: embeddings (it reads one row) and padding.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], layers: int, weights: str | None) -> None:
@@ -58,7 +54,7 @@ class Loader:
         self.unread_bytes = 0
 
     def vector(self, name: str, *shape: int) -> np.ndarray:
-        """One tensor as float32 of `shape`; WrongShape if it has another number of elements."""
+        """One tensor as float32 of `shape`; WrongShape if the number of elements differs."""
         tensor = _plain(find(self.tensors, name))
         if prod(tensor.shape) != prod(shape):
             raise _wrong(name, tensor.shape, f"{prod(shape)} elements as {list(shape)}")
@@ -69,32 +65,30 @@ class Loader:
         return np.stack([self.vector(f"blocks.{layer}.{suffix}", *shape) for layer in range(self.layers)])
 
     def norm(self, name: str, width: int) -> np.ndarray:
-        """[2, C] float32: weight and bias of a norm; a model may be without biases."""
+        """[2, C] float32: weight and bias of a norm; a model may have no biases."""
         return np.stack(
             [self.vector(f"{name}.weight", width), self._bias(name, ["blocks.0.ln1", name], width)]
         )
 
     def norms(self, suffix: str, width: int) -> np.ndarray:
-        """[L, 2, C] float32: weight and bias of a norm of every layer; a model may be without biases."""
+        """[L, 2, C] float32: weight and bias of a norm of every layer; a model may have no biases."""
         names = [f"blocks.{layer}.{suffix}" for layer in range(self.layers)]
         biases = [self._bias(name, names, width) for name in names]
         return np.stack([self.vectors(f"{suffix}.weight", width), np.stack(biases)], axis=1)
 
     def mixes(self, suffixes: Sequence[str], width: int, complement: bool = False) -> np.ndarray:
-        """[L, K, C] float32: the token-shift weights of K inputs, as the share of the previous token (1 - m
-        of v4 and v5).
-        """
+        """[L, K, C] float32: the previous token's share of K inputs (v4 and v5 store 1 minus it)."""
         stacked = np.stack([self.vectors(suffix, width) for suffix in suffixes], axis=1)
         return np.float32(1) - stacked if complement else stacked
 
     def embedding(self, rows: int, cols: int) -> Any:
-        """The embedding [V, C], read row by row as the checkpoint has it."""
+        """The embedding [V, C] in the checkpoint's own format; it is read row by row."""
         packed = self.small([self._checked(EMBEDDING, rows, cols)])
         self.unread_bytes += self.owners[-1].nbytes
         return packed
 
     def head(self, rows: int, cols: int) -> Any:
-        """The head [V, C] in the model's format, or in its own where `keeps_its_precision` says so."""
+        """The head [V, C] in the model's format, or in its own if `keeps_its_precision` says so."""
         tensor = self._checked(HEAD, rows, cols)
         if self.format.quantized and tensor.format is None and keeps_its_precision(HEAD, tensor):
             return self.small([tensor])
@@ -107,7 +101,7 @@ class Loader:
         )
 
     def low_rank_in(self, suffix: str, width: int, first: int = 0) -> Any:
-        """First halves [C, R] of low-rank pairs, turned to rows [R, C]; layers from `first` on."""
+        """First halves [C, R] of low-rank pairs, transposed to [R, C]; layers from `first` on."""
         tensors = self._pair(suffix, first)
         rank = tensors[0].shape[1] if len(tensors[0].shape) == 2 else 0
         names = [f"blocks.{n}.{suffix}" for n in range(first, self.layers)]
@@ -115,8 +109,9 @@ class Loader:
         return self.small(turned)
 
     def low_rank_out(self, wanted: Sequence[tuple[str, int]], width: int, heads: int) -> list[Any]:
-        """Second halves [R, C] of low-rank pairs that one stage reads together, cut by heads: (suffix, the
-        first layer that has it).
+        """Second halves [R, C] of low-rank pairs that one stage reads together, split by heads.
+
+        wanted  (suffix, first layer that has it) of each pair.
         """
         shapes = [self._pair(suffix, first)[0].shape for suffix, first in wanted]
         ranks = [shape[0] if shape else 0 for shape in shapes]
@@ -134,9 +129,7 @@ class Loader:
         return self._keep(self._small(tensors).pack(tensors))
 
     def heads(self, layers: Sequence[Sequence[Tensor | None]], heads: int) -> list[Any]:
-        """Second halves [R, C], of each layer those that one stage reads together, cut by heads; see
-        `formats.rows.packed_heads`.
-        """
+        """Second halves [R, C] that one stage reads, for each layer, split by heads; see `packed_heads`."""
         tensors = [tensor for layer in layers for tensor in layer if tensor]
         for pair in zip(*layers, strict=True):
             first, *others = (tensor for tensor in pair if tensor)
@@ -144,12 +137,12 @@ class Loader:
                 if other.shape != first.shape:
                     raise _wrong(other.name, other.shape, list(first.shape))
         pack_heads = self._small(tensors).pack_heads
-        assert pack_heads is not None  # tensors as they are stored are floats
+        assert pack_heads is not None  # tensors in their stored precision are floats
         pairs, owners = pack_heads(layers, heads)
         read = sum(prod(tensor.shape) for tensor in tensors) * owners[0].itemsize
         self.unread_bytes += (
             sum(owner.nbytes for owner in owners) - read
-        )  # places of what a layer does not have
+        )  # padding of layers that lack a tensor
         return list(self._keep((pairs, owners)))
 
     @staticmethod
@@ -163,7 +156,7 @@ class Loader:
             )
 
     def _bias(self, name: str, alike: Sequence[str], width: int) -> np.ndarray:
-        """The bias [C] of a norm: zeros where none of the norms `alike`, which are trained as it is, has one."""
+        """The bias [C] of a norm: zeros if none of the similar norms `alike` has one."""
         if not any(f"{other}.bias" in self.tensors for other in alike):
             return np.zeros(width, np.float32)
         return self.vector(f"{name}.bias", width)
@@ -172,9 +165,7 @@ class Loader:
         return [find(self.tensors, f"blocks.{layer}.{suffix}") for layer in range(first, self.layers)]
 
     def _small(self, tensors: Sequence[Tensor]) -> Format:
-        """Low-rank matrices are few and sensitive: they keep the checkpoint's own precision whatever the
-        others become.
-        """
+        """The checkpoint's own format: low-rank matrices are few and sensitive, and are never quantized."""
         return own_format([_plain(tensor) for tensor in tensors])
 
     def _checked(self, name: str, rows: int, cols: int) -> Tensor:
@@ -190,7 +181,7 @@ class Loader:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, which must hold plain numbers; CheckpointError for one that is packed."""
+    """The tensor if it holds plain numbers; CheckpointError if it is packed."""
     if tensor.format is not None:
         raise CheckpointError(
             f"tensor {tensor.name}: got a matrix packed in {tensor.format.name}, want plain numbers, as a low-rank half, "
@@ -207,13 +198,13 @@ def _wrong(name: str, got: Sequence[int], wanted: Sequence[int] | str) -> WrongS
 
 
 def transposed(tensor: Tensor) -> Tensor:
-    """The same matrix with its axes exchanged, still unread."""
+    """The transposed matrix, not read yet."""
     _plain(tensor)
     return Tensor(tensor.name, tensor.shape[::-1], tensor.dtype, lambda: tensor.bits().T)
 
 
 def cut(tensor: Tensor, part: Any) -> Tensor:
-    """A part of a tensor (a NumPy index of it), still unread."""
+    """A part of a tensor (by a NumPy index), not read yet."""
     _plain(tensor)
     shape = np.empty(tensor.shape, np.bool_)[part].shape if prod(tensor.shape) else tensor.shape
     return Tensor(tensor.name, shape, tensor.dtype, lambda: tensor.bits()[part])

@@ -1,6 +1,7 @@
-"""What the lanes are told of one pass over the weights, in words that stay where they are: a program that
-waits for its next call finds it there, and nothing of it is handed over by Python's ways of calling, which
-take longer than a stage of a small model.
+"""`Pass`: the description of one pass over the weights, in an array of int64 at a fixed address.
+
+A program waiting for its next call reads it there: passing arguments through Python would take longer than
+a stage of a small model.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,7 @@ from rwkv_engine.kernels._jit import kernel, viewing
 from rwkv_engine.kernels.pointers import matrix
 from rwkv_engine.numbers.shapes import CHUNK
 
-#: places of single words; behind them the tokens, their rows, the wanted ones, the states' addresses and the
-#: spans, each as long as it is
+#: places of single words; after them tokens, rows, wanted, states and spans, without gaps
 TOKENS, SEQUENCES, WANTED, VOCAB, LOGITS, FINITE, LISTS = range(7)
 SIZE = LISTS + 5 * CHUNK + 1
 
@@ -21,14 +21,14 @@ SIZE = LISTS + 5 * CHUNK + 1
 class Pass(NamedTuple):
     """A pass, as compiled code sees it.
 
-    tokens   [T] int64: the ids of the tokens of B sequences, one sequence after another.
-    rows     [T] int64: the rows of the embedding in which their vectors are, which need not be the ids.
-    spans    [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
-    states   [B] int64: addresses of the sequences' blocks.   wanted  [W] int64: the tokens whose logits are
-             computed.
-    logits   [W, V] float32.                                  words   what all this was read from.
-    places   [P, 2] int64: of each plane of a state, bytes from the block's start to it, and bytes of a layer
-             of it.
+    tokens  [T] int64: ids of the tokens of B sequences, one sequence after another.
+    rows    [T] int64: the rows of the embedding that hold their vectors; these may differ from the ids.
+    spans   [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
+    states  [B] int64: addresses of the sequences' state blocks.
+    wanted  [W] int64: the tokens whose logits are computed.
+    logits  [W, V] float32.
+    words   the words that all this was read from.
+    places  [P, 2] int64: per plane of a state, byte offset in the block and bytes per layer.
     """
 
     tokens: np.ndarray
@@ -42,7 +42,7 @@ class Pass(NamedTuple):
 
 
 def new_words() -> np.ndarray:
-    """[SIZE] int64: the words of a pass that was not told yet."""
+    """[SIZE] int64: the words of an empty pass."""
     return np.zeros(SIZE, np.int64)
 
 
@@ -55,9 +55,7 @@ def tell(
     wanted: Sequence[int],
     logits: np.ndarray,
 ) -> None:
-    """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V]
-    float32, contiguous.
-    """
+    """Write a pass of at most CHUNK tokens into `words`; fields as in `Pass`, logits contiguous."""
     single = len(tokens), len(states), len(wanted), logits.shape[1], logits.ctypes.data, 1
     every = [*single, *tokens.tolist(), *rows.tolist(), *wanted, *states, *spans]
     words[: len(every)] = every
@@ -65,7 +63,7 @@ def tell(
 
 @viewing
 def told(words, places):
-    """The Pass in `words`, over states whose planes lie at `places`."""
+    """The Pass described by `words`, for states with planes at `places`."""
     tokens, sequences, wanted = words[TOKENS], words[SEQUENCES], words[WANTED]
     rows = LISTS + tokens
     first = rows + tokens
@@ -85,7 +83,5 @@ def told(words, places):
 
 @kernel
 def plane(now, number, layer):
-    """Bytes from the start of a state's block to a layer's part of plane `number`, counted as `Family.planes`
-    has them.
-    """
+    """Byte offset in a state's block of one layer of plane `number` (its index in `Family.planes`)."""
     return now.places[number, 0] + layer * now.places[number, 1]

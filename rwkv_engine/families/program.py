@@ -1,7 +1,7 @@
-"""The program of every family: one `step`, whose two mixes are chosen by the type of a family's Weights.
+"""The program of every family: one `step`; the type of a family's Weights selects its two mixes.
 
-A family registers its own with `of`, as a format's kernels overload `matmul`. They are not handed to `step`
-as arguments: numba keeps on disk no program that is called with functions.
+Each family registers its mixes with `of`, just as a format's kernels overload `matmul`. They are not
+arguments of `step`, because numba does not cache programs that take functions as arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,22 +22,17 @@ Function = TypeVar("Function", bound=Callable[..., None])
 
 
 def time_mix(lane: Any, w: Any, s: Any, layer: int, x: Any, now: Pass) -> None:
-    """x [T, C] += a layer's time mix, for the tokens of a Pass. Called by every lane; ends with a barrier."""
+    """x [T, C] += a layer's time mix for a Pass's tokens. Called by every lane; ends with a barrier."""
     raise TypeError(f"no time mix for weights of type {type(w).__name__}")
 
 
 def channel_mix(lane: Any, w: Any, s: Any, layer: int, x: Any, now: Pass) -> None:
-    """x [T, C] += a layer's channel mix, for the tokens of a Pass.
-
-    Called by every lane; ends with a barrier.
-    """
+    """x [T, C] += a layer's channel mix for a Pass's tokens. Called by every lane; ends with a barrier."""
     raise TypeError(f"no channel mix for weights of type {type(w).__name__}")
 
 
 def of(weights: type, name: Callable[..., None]) -> Callable[[Function], Function]:
-    """Decorator: the function is what compiled code calls by `name`, whose arguments begin with lane and w,
-    for a w of type `weights`.
-    """
+    """Decorator: compiled code calls this function as `name(lane, w, ...)` if w has type `weights`."""
 
     def register(function: Function) -> Function:
         @overload(name, jit_options=KERNEL, strict=False)
@@ -51,9 +46,7 @@ def of(weights: type, name: Callable[..., None]) -> Callable[[Function], Functio
 
 
 def arguments(planes: Sequence[Plane], weights: Any, scratch: Any, words: np.ndarray) -> Frozen:
-    """What `step` is called with: the planes of a family's states, its Weights and Scratch, and the words of
-    `passes`.
-    """
+    """The arguments of `step`: a family's Weights, Scratch, words of `passes`, and places of its planes."""
     sizes = np.array([[4 * int(np.prod(p.shape)), 4 * int(np.prod(p.shape[1:]))] for p in planes], np.int64)
     places = np.stack([np.cumsum(sizes[:, 0]) - sizes[:, 0], sizes[:, 1]], axis=1)
     return Frozen(weights, scratch, words, np.ascontiguousarray(places))
@@ -61,10 +54,9 @@ def arguments(planes: Sequence[Plane], weights: Any, scratch: Any, words: np.nda
 
 @program
 def step(lane, frozen):
-    """All layers for all tokens of each pass: first of the one that is told, then, in lanes that wait for
-    more, of the next ones.
+    """All layers for all tokens of a pass; lanes that wait for another call then run the next passes.
 
-    frozen  as `arguments` makes it. Weights have `ends` and ln1 [L, 2, C]; Scratch has x and h, both [T, C].
+    frozen  from `arguments`. Weights have `ends` and ln1 [L, 2, C]; Scratch has x and h, both [T, C].
     """
     w, s, words, places = thaw(frozen)
     calls = 0

@@ -1,4 +1,4 @@
-"""The channel mix of v4, v5 and v6: a squared-ReLU layer behind a receptance gate. v7 dropped the gate."""
+"""The channel mix of v4, v5 and v6: a squared-ReLU layer with a receptance gate. v7 has no gate."""
 
 from rwkv_engine.families.family import FFN_PREV
 from rwkv_engine.families.passes import plane
@@ -10,7 +10,7 @@ K, R = range(2)
 
 
 def receptance_channel_mix(lane, w, s, layer, x, now):
-    """x [T, C] += sigmoid(R xr) * V relu(K xk)^2; a family registers it for its Weights."""
+    """x [T, C] += sigmoid(R xr) * V relu(K xk)^2; each family registers it for its Weights."""
     tokens, width, place = x.shape[0], x.shape[1], plane(now, FFN_PREV, layer)
     own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], now, place)
     last = own + tokens

@@ -24,18 +24,18 @@ from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane
 
-#: where the running maximum starts: e^-1e30 is 0 and no sum of it overflows
+#: start of the running maximum: e^-1e30 is 0, and sums with it do not overflow
 _NOTHING_SEEN = -1e30
 K, V, R = range(3)
-#: numbers of the planes of sums
+#: the planes of sums
 AA, BB, PP = range(2, 5)
 
 
 class Weights(NamedTuple):
-    """Read only.
+    """Read only. Vectors [L, C] float32; matrices in the model's format.
 
-    Vectors [L, C] float32: `decay` is -exp(time_decay), `first` is time_first; matrices in the model's
-    format.
+    decay  -exp(time_decay).
+    first  time_first.
     """
 
     ends: Ends
@@ -55,7 +55,7 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Work arrays for up to T tokens, written anew by every layer."""
+    """Work arrays for up to T tokens; every layer overwrites them."""
 
     x: np.ndarray
     h: np.ndarray
@@ -68,7 +68,7 @@ class Scratch(NamedTuple):
 
 
 def marks(tensors: Mapping[str, Tensor]) -> bool:
-    """A time_first and no group norm behind the recurrence."""
+    """It has time_first and no group norm after the recurrence."""
     return "blocks.0.att.time_first" in tensors and "blocks.0.att.ln_x.weight" not in tensors
 
 
@@ -80,7 +80,7 @@ def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
 
 
 def planes(config: ModelConfig) -> tuple[Plane, ...]:
-    """Shift planes, and the recurrence's numerator, denominator and running maximum."""
+    """The previous inputs, and the recurrence's numerator, denominator and running maximum."""
     shape = (config.layers, config.width)
     names = ("att_prev", "ffn_prev", "aa", "bb")
     return (*(Plane(name, shape) for name in names), Plane("pp", shape, _NOTHING_SEEN))
@@ -116,7 +116,7 @@ def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
 
 @of(Weights, program.time_mix)
 def time_mix(lane, w, s, layer, x, now):
-    """x [T, C] += the layer's time mix: the recurrence of all channels, shared among the lanes."""
+    """x [T, C] += the layer's time mix; the channels of the recurrence are shared among the lanes."""
     tokens, width, place = x.shape[0], x.shape[1], plane(now, ATT_PREV, layer)
     own = mixed_inputs(lane, s.h, s.mixed, x, w.ln1[layer], w.att_mix[layer], now, place)
     last = own + tokens

@@ -1,8 +1,8 @@
 """RWKV-5 "Eagle" (5.0, 5.1, 5.2): matrix-valued heads with a constant decay.
 
-Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v5, att_one_v5_1, att_one_v5_2. The three differ
-in what is loaded, not in what is computed: a decay and a bonus per head (5.0, 5.1) are spread over its
-channels, and 5.0 has no gate.
+Source: BlinkDL/ChatRWKV@965e40b, rwkv_pip_package, att_one_v5, att_one_v5_1, att_one_v5_2. The versions
+compute the same and differ only in loading: 5.0 and 5.1 have one decay and one bonus per head, which are
+repeated for its channels, and 5.0 has no gate.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ K, V, R, G = range(4)
 
 
 class Weights(NamedTuple):
-    """Read only. decay, first [L, C] float32: the factor itself, exp(-exp(time_decay)), and the bonus of the
-    present token.
+    """Read only. Matrices are in the model's format; 5.0 does not use `gate`.
 
-    gate has no rows in 5.0.
+    decay  [L, C] float32: the factor itself, exp(-exp(time_decay)).
+    first  [L, C] float32: the bonus of the current token.
     """
 
     ends: Ends
@@ -58,7 +58,7 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Work arrays for up to T tokens, written anew by every layer."""
+    """Work arrays for up to T tokens; every layer overwrites them."""
 
     x: np.ndarray
     h: np.ndarray
@@ -72,15 +72,13 @@ class Scratch(NamedTuple):
 
 
 def marks(tensors: Mapping[str, Tensor]) -> bool:
-    """A group norm behind the recurrence, and none of what v6 and v7 brought."""
+    """It has a group norm after the recurrence, and none of the tensors that are new in v6 and v7."""
     newer = ("blocks.0.att.time_maa_x", "blocks.0.att.r_k")
     return "blocks.0.att.ln_x.weight" in tensors and not any(name in tensors for name in newer)
 
 
 def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
-    """Sizes from shapes: heads from time_decay, [H], [H, 1] or [H, N]; the version from the gate and that
-    second axis.
-    """
+    """Sizes from shapes. time_decay is [H], [H, 1] or [H, N]; this and the gate determine the version."""
     vocab, width = matrix_shape(tensors, "emb.weight")
     ffn, _ = matrix_shape(tensors, "blocks.0.ffn.key.weight")
     decay = find(tensors, "blocks.0.att.time_decay").shape
@@ -94,7 +92,7 @@ def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
 
 
 def prepare(load: Loader, config: ModelConfig) -> Weights:
-    """Stack, check and format the tensors; spread what a head has once over its channels."""
+    """Stack, check and format the tensors; repeat values per head for each of its channels."""
     c, gated = config.width, config.version != "5.0"
     letters = "kvrg" if gated else "kvr"
     bonus = _spread(load, "att.time_faaaa" if gated else "att.time_first", config)
@@ -121,7 +119,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
 
 
 def _spread(load: Loader, suffix: str, config: ModelConfig) -> np.ndarray:
-    """[L, C] float32 from a tensor with a number per head or one per channel."""
+    """[L, C] float32 from a tensor with one number per head or per channel."""
     per_head = find(load.tensors, f"blocks.0.{suffix}").shape[1:] in ((), (1,))
     values = load.vectors(suffix, config.heads, 1 if per_head else config.head_size)
     return np.repeat(values, config.head_size if per_head else 1, axis=2).reshape(config.layers, config.width)
@@ -155,7 +153,7 @@ def time_mix(lane, w, s, layer, x, now):
 
 @of(Weights, one_head)
 def mix_head(lane, w, s, layer, head, memory, first, last):
-    """One head, tokens [first, last), one after another: the recurrence, group norm, gate."""
+    """One head, tokens [first, last) in order: the recurrence, group norm, gate."""
     size = memory.shape[0]
     lo, hi = head * size, (head + 1) * size
     bonus, decay = w.first[layer, lo:hi], w.decay[layer, lo:hi]

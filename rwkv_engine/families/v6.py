@@ -28,7 +28,7 @@ from rwkv_engine.kernels.wkv import wkv6_head
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
 
-#: the order of the five mixed inputs, in the checkpoint's low-rank pair and here
+#: the order of the five mixed inputs, here and in the checkpoint's low-rank pair
 W, K, V, R, G = range(5)
 
 
@@ -36,9 +36,8 @@ class Weights(NamedTuple):
     """Read only.
 
     Vectors [L, C] float32; matrices in the model's format, low-rank pairs in the checkpoint's own.
-
-    maa_x [L, 1, C] mixes the input of the low-rank pair (maa_w1, maa_w2) that is added to maa [L, 5, C];
-    maa_w2 are five.
+    maa_x [L, 1, C] mixes the input of the low-rank pair (maa_w1, five maa_w2), whose result is added to
+    maa [L, 5, C].
     """
 
     ends: Ends
@@ -66,7 +65,7 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Work arrays for up to T tokens, written anew by every layer."""
+    """Work arrays for up to T tokens; every layer overwrites them."""
 
     x: np.ndarray
     h: np.ndarray
@@ -82,7 +81,7 @@ class Scratch(NamedTuple):
 
 
 def marks(tensors: Mapping[str, Tensor]) -> bool:
-    """RWKV-6 alone mixes the input of its mixing."""
+    """Only RWKV-6 has time_maa_x."""
     return "blocks.0.att.time_maa_x" in tensors
 
 
@@ -131,7 +130,7 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
 
 
 def _five(load: Loader, layer: int, width: int) -> list[Tensor]:
-    """The five second halves [R, C] that time_maa_w2 [5, R, C] stacks."""
+    """The five second halves [R, C] of time_maa_w2 [5, R, C]."""
     tensor = find(load.tensors, f"blocks.{layer}.att.time_maa_w2")
     if len(tensor.shape) != 3 or tensor.shape[0] != 5 or tensor.shape[2] != width:
         raise WrongShape(f"tensor {tensor.name}: got shape {list(tensor.shape)}, want [5, rank, {width}]")
@@ -191,9 +190,7 @@ def mix_by_data(lane, w, s, layer, mixed, h, now, place):
 
 @of(Weights, one_head)
 def mix_head(lane, w, s, layer, head, memory, first, last):
-    """One head, tokens [first, last): the low-rank pair of all decays; then one after another the recurrence,
-    group norm, gate.
-    """
+    """One head, tokens [first, last): all decays first; then, per token, recurrence, group norm and gate."""
     size = memory.shape[0]
     lo, hi = head * size, (head + 1) * size
     decays = matrix(address_of(lane.room), last - first, size)

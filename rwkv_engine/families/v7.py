@@ -68,9 +68,7 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Work arrays for up to T tokens, written anew by every layer; v_first is layer 0's value, which later
-    layers mix in.
-    """
+    """Work arrays for up to T tokens; every layer overwrites them. v_first is the value of layer 0."""
 
     x: np.ndarray
     h: np.ndarray
@@ -88,7 +86,7 @@ class Scratch(NamedTuple):
 
 
 def marks(tensors: Mapping[str, Tensor]) -> bool:
-    """RWKV-7 alone has the bonus weights r_k."""
+    """Only RWKV-7 has the bonus weights r_k."""
     return "blocks.0.att.r_k" in tensors
 
 
@@ -105,10 +103,7 @@ def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
 
 
 def prepare(load: Loader, config: ModelConfig) -> Weights:
-    """Stack, check and format the tensors.
-
-    Layer 0 has no value residual: its v0, v1, v2 are never looked at.
-    """
+    """Stack, check and format the tensors. Layer 0 has no value residual: its v0, v1, v2 are not read."""
     c, h = config.width, config.heads
     later = config.layers > 1
     v0 = [load.vector(f"blocks.{n}.att.v0", c) for n in range(1, config.layers)]
@@ -203,11 +198,9 @@ def time_mix(lane, w, s, layer, x, now):
 
 @of(Weights, one_head)
 def mix_head(lane, w, s, layer, head, memory, first, last):
-    """One head, tokens [first, last): the low-rank pairs, what the recurrence takes, the recurrence, what it
-    gives.
+    """One head, tokens [first, last): low-rank pairs, inputs of the recurrence, recurrence, norm and gate.
 
-    Each step is done for all tokens before the next, so that tokens need not wait for each other but in the
-    recurrence.
+    Each step runs for all tokens before the next one starts; only the recurrence is sequential.
     """
     size, tokens, room = memory.shape[0], last - first, address_of(lane.room)
     lo, hi, part = head * size, (head + 1) * size, HEAD_TOKENS * size * 4
@@ -236,7 +229,7 @@ def mix_head(lane, w, s, layer, head, memory, first, last):
 
 @kernel
 def mix_value(v, first, v0, mixing, layer):
-    """The value residual, all [N]: v moves towards layer 0's, which layer 0 keeps in `first`."""
+    """The value residual, all [N]: v moves towards the value of layer 0, which is kept in `first`."""
     if layer == 0:
         for j in range(v.shape[0]):
             first[j] = v[j]
@@ -247,7 +240,7 @@ def mix_value(v, first, v0, mixing, layer):
 
 @kernel
 def set_rates(decay, rate, w0, a0):
-    """The decay w and the in-context learning rate a, all [N], from their low-rank parts."""
+    """The decay w and the in-context learning rate a, all [N], from their low-rank parts (in place)."""
     for j in range(decay.shape[0]):
         decay[j] = exp(_DECAY * sigmoid(w0[j] + decay[j]))
     for j in range(rate.shape[0]):
@@ -256,9 +249,7 @@ def set_rates(decay, rate, w0, a0):
 
 @kernel
 def set_keys(removed, added, key, k, rate, k_k, k_a):
-    """The keys of the recurrence, all [N]: a = -kk, b = kk * rate with kk = k * k_k of length 1; and k
-    itself, by its rate.
-    """
+    """Keys of the recurrence, all [N]: a = -kk and b = kk * rate, with kk = k * k_k normalised; and key k."""
     square = np.float32(0)
     for j in range(k.shape[0]):
         removed[j] = k[j] * k_k[j]

@@ -1,10 +1,9 @@
-"""Weight formats: how the numbers of a matrix lie in memory.
+"""Weight formats: how the numbers of a matrix are stored in memory.
 
-Each row of FORMATS is one file, with its `Format` record.
-
-The type that a format's `pack` makes chooses the kernels when a family's program is compiled. To add a
-format, write its record and its kernels, as `int8` and `kernels.matmul_int8` do, and put it into FORMATS:
-loading, packed files, `quantize`, estimates of memory and the options then know it.
+Each row of FORMATS is a file with a `Format` record. The type that a format's `pack` makes selects the
+kernels when a family's program is compiled. To add a format, write its record and its kernels, like `int8`
+and `kernels.matmul_int8`, and add it to FORMATS: loading, packed files, `quantize`, memory estimates and
+options then support it.
 """
 
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
 
 FORMATS: dict[str, Format] = {one.name: one for one in (f32.FORMAT, bf16.FORMAT, f16.FORMAT, int8.FORMAT)}
-#: the format that `quantize` and `pull` make unless told otherwise
+#: the default format of `quantize` and `pull`
 DEFAULT = int8.FORMAT.name
 
 
 def format_named(name: str) -> Format:
-    """The format called `name`; OptionError, with the names there are, for any other."""
+    """The format with this name; OptionError, with the valid names, if there is none."""
     if name not in FORMATS:
         raise OptionError.of("weights", name, f"one of {', '.join(FORMATS)}")
     return FORMATS[name]
@@ -32,10 +31,9 @@ def quantized_names() -> tuple[str, ...]:
 
 
 def own_format(tensors: Sequence[Tensor]) -> Format:
-    """The format that loses nothing of tensors as they are stored: f32 where element types are mixed, a
-    quantized one where some are packed.
+    """The lossless format of these tensors: a quantized one if any is packed, f32 if types differ.
 
-    Raises CheckpointError for tensors that are packed in several formats.
+    Raises CheckpointError for tensors packed in several formats.
     """
     tags = {tensor.dtype for tensor in tensors}
     own = [one for one in FORMATS.values() if one.tag in tags]
@@ -49,10 +47,10 @@ def own_format(tensors: Sequence[Tensor]) -> Format:
 
 
 def format_for(tensors: Sequence[Tensor], weights: str | None) -> Format:
-    """The format in which matrices are run: the one called `weights`, or (None) their own.
+    """The format to run matrices in: the one called `weights`, or (None) their own.
 
-    Raises OptionError for an unknown name, and for matrices that are packed in another format;
-    CheckpointError as `own_format`.
+    Raises OptionError for an unknown name, and for matrices packed in another format; CheckpointError as
+    `own_format`.
     """
     wanted, own = None if weights is None else format_named(weights), own_format(tensors)
     if wanted is not None and own.quantized and wanted is not own:

@@ -1,7 +1,4 @@
-"""bfloat16: the upper half of a float32.
-
-Row-major, 2 bytes each; a checkpoint in BF16 loses nothing, others 16 bits of mantissa.
-"""
+"""bfloat16: the upper half of a float32; row-major, 2 bytes each. Lossless for checkpoints in BF16."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""float16: IEEE half precision. Row-major, 2 bytes each; meant for checkpoints in F16, which lose nothing."""
+"""float16: IEEE half precision; row-major, 2 bytes each. Lossless for checkpoints in F16."""
 
 from functools import partial
 

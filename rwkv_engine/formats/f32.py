@@ -1,4 +1,4 @@
-"""float32: the elements as they are. Row-major, 4 bytes each; nothing is lost."""
+"""float32: the elements unchanged; row-major, 4 bytes each. Lossless."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""INT8: a BF16 scale for every 32 integers of a row, 8.5 bits a weight; laid out as `int8_layout` says."""
+"""INT8: a BF16 scale for every 32 integers of a row, 8.5 bits per weight; layout in `int8_layout`."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from rwkv_engine.numbers.tensor import Tensor
 
 
 def _stored(tensor: Tensor) -> np.ndarray:
-    """A matrix as `int8_layout` says: as it is stored, if it is packed, else quantized now."""
+    """A matrix in the layout of `int8_layout`: unchanged if it is packed, else quantized now."""
     if tensor.dtype == "INT8":
         return aligned(tensor.bits())
     rows, cols = tensor.shape

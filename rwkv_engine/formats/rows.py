@@ -1,4 +1,4 @@
-"""What the formats share: matrices stay where the file is mapped, and are copied only if they must change."""
+"""Shared by the formats: matrices stay in the mapped file, and are copied only if they must change."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from rwkv_engine.numbers.tensor import Tensor
 
-#: numbers that are converted at once
+#: numbers converted at a time
 _PIECE = 1 << 20
 #: `Format.stored`
 Stored = Callable[[Tensor], np.ndarray]
@@ -16,10 +16,9 @@ Stored = Callable[[Tensor], np.ndarray]
 def packed(
     rows: Callable[[np.ndarray, int, int], Any], stored: Stored, tensors: Sequence[Tensor]
 ) -> tuple[Any, list[np.ndarray]]:
-    """(rows, owners): the matrices [rows, cols] of a layer each, as the NamedTuple `rows`, and the arrays
-    that hold them.
+    """(rows, owners): the matrices [rows, cols] of all layers as a NamedTuple `rows`, and their arrays.
 
-    The addresses in `rows` are valid for as long as the owners live.
+    The addresses in `rows` are valid as long as the owners exist.
     """
     owners = [stored(tensor) for tensor in tensors]
     at = np.array([array.ctypes.data for array in owners], np.int64)
@@ -32,12 +31,11 @@ def packed_heads(
     layers: Sequence[Sequence[Tensor | None]],
     heads: int,
 ) -> tuple[list[Any], list[np.ndarray]]:
-    """(pairs, owners): second halves [R, C] of low-rank pairs, cut by heads; for each pair a NamedTuple
-    `kind`.
+    """(pairs, owners): second halves [R, C] of low-rank pairs, split by heads; a NamedTuple `kind` per pair.
 
-    layers  of each the tensors of all pairs, whose ranks are the same in every layer; None where a layer has
-            none of a pair, which leaves its place empty.
-    An owner [H, all ranks, N] holds a layer: what a head reads lies in one piece.
+    layers  per layer, the tensors of all pairs, or None where a layer lacks one (its place stays empty). The
+            ranks are the same in every layer.
+    An owner [H, all ranks, N] holds one layer: what a head reads is contiguous.
     """
     ranks = [next(tensor.shape[0] for tensor in pair if tensor) for pair in zip(*layers, strict=True)]
     starts = [sum(ranks[:number]) for number in range(len(ranks))]
@@ -50,7 +48,7 @@ def packed_heads(
                 owner = np.zeros((heads, sum(ranks), part.shape[2]), part.dtype) if owner is None else owner
                 owner[:, start : start + rank] = part.transpose(
                     1, 0, 2
-                )  # before the next is read: `tensor.one_at_a_time`
+                )  # before the next is read (`one_at_a_time`)
         assert owner is not None
         owners.append(owner)
     at = np.array([owner.ctypes.data for owner in owners], np.int64)
@@ -62,9 +60,7 @@ def packed_heads(
 
 
 def converted(tensor: Tensor, dtype: type, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A float matrix [rows, cols] as elements of `dtype`; convert(float32 rows) makes some: whole, it would
-    be in memory twice more.
-    """
+    """A float matrix [rows, cols] as elements of `dtype`; converts a few float32 rows at a time."""
     read = tensor.rows()
     out: np.ndarray = np.empty(tensor.shape, dtype)
     step = max(1, _PIECE // max(1, tensor.shape[1]))
@@ -74,10 +70,10 @@ def converted(tensor: Tensor, dtype: type, convert: Callable[[np.ndarray], np.nd
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """`array` itself if compiled code may read it in place (C order, aligned elements), else a copy."""
+    """`array` itself if compiled code can use it in place (C order, aligned elements), else a copy."""
     return array if array.flags.c_contiguous and array.flags.aligned else np.ascontiguousarray(array).copy()
 
 
 def row_major(rows: int, cols: int) -> tuple[int, int]:
-    """Shape of a matrix that is stored as it is."""
+    """Shape of a matrix that is stored row by row."""
     return rows, cols

@@ -1,1 +1,1 @@
-"""Compiled code, and nothing else: numba functions over arrays, no Python objects, no allocation."""
+"""Compiled code only: numba functions over arrays, without Python objects or allocation."""

@@ -1,18 +1,16 @@
-"""The one place that touches numba's private parts: programs kept on disk, what is told of its compiler, and
-forks while it works.
+"""The only code that uses numba's private parts: the disk cache, compiler events, and forks while compiling.
 
-Numba's own cache looks only at the file of the cached function, so a change in a kernel that it calls would
-go unseen; and before every look it fills its registries with all that can be compiled, which takes half of
-the start of a process. Here each program is one file: a checksum and the pickled compile result. The checksum
-is keyed with a stamp of all sources that compiled code comes from, so that a file that is damaged, half
-written or of other sources is simply not there; nothing of it is looked at before.
+Numba's own cache checks only the file of the cached function, so it would miss a change in a kernel that it
+calls. Also, before every lookup it fills its registries with everything that can be compiled, which takes
+half of a process's start. Here each program is one file: a checksum and the pickled compile result. The
+checksum includes a stamp of all sources of compiled code, so a file that is damaged, incomplete or from other
+sources counts as missing; it is checked before anything is unpickled.
 
-Files lie in NUMBA_CACHE_DIR, else in the user's cache folder, else beside the package; where nothing can be
-written, programs are compiled anew in each process. Not beside the package first: what pip does not know
-stays when it removes a package.
+Files are stored in NUMBA_CACHE_DIR, else in the user's cache folder, else beside the package. If none can be
+written, every process compiles again. Beside the package is not the first choice, because pip does not remove
+files it does not know.
 
-Where a version of numba lacks one of the private names, its own cache is used instead, in a folder of this
-stamp's own.
+If a version of numba lacks one of the private names, its own cache is used, in a folder named by the stamp.
 """
 
 import contextlib
@@ -58,7 +56,7 @@ try:
 except (ImportError, AttributeError):
     _acquire = _release = None
 
-#: folders and files of the package whose sources end in compiled code
+#: the package's sources of compiled code
 COMPILED = (
     "kernels/*.py",
     "formats/*.py",
@@ -68,17 +66,14 @@ COMPILED = (
     "numbers/shapes.py",
 )
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: the library with the compiler: linking a program from the cache takes 36 MB of its code, nothing after that
-#: takes any
+#: the compiler's library: linking a program from the cache takes 36 MB of its code, which is then unused
 _COMPILER = get_library_name()
 _CHECKSUM = 32
 
 
 @functools.cache
 def sources_stamp() -> str:
-    """Digest of all that compiled code comes from besides the processor: numba, the sources, a level that was
-    asked for, and what the system grants.
-    """
+    """Digest of numba's version, the sources, the requested level, and whether AMX tiles are granted."""
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(source for pattern in COMPILED for source in _PACKAGE.glob(pattern)):
         digest.update(str(source.relative_to(_PACKAGE)).encode() + b"\0" + source.read_bytes())
@@ -87,11 +82,9 @@ def sources_stamp() -> str:
 
 
 def keep(compiled: Any, function: Callable[..., Any]) -> None:
-    """Keep on disk what is compiled of `function`, whose dispatcher is `compiled`, and take it from there;
-    else change nothing.
-    """
+    """Store compiled `function` on disk and load it from there, if possible; `compiled` is its dispatcher."""
     if not Path(function.__code__.co_filename).is_file():
-        return  # it was typed in: there is nothing by which a change could be seen
+        return  # typed in interactively: changes cannot be detected
     compiled.compile = functools.partial(_interruptible, compiled.compile)
     if KEEPS and hasattr(compiled, "_cache"):
         compiled._cache = Kept(function)
@@ -102,16 +95,14 @@ def keep(compiled: Any, function: Callable[..., Any]) -> None:
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(place / sources_stamp()[:16])
     try:
         compiled.enable_caching()
-    except RuntimeError:  # numba's word for: no folder can be written
+    except RuntimeError:  # no folder can be written
         pass
     finally:
         numba.config.CACHE_DIR = before
 
 
 def _interruptible(compile: Callable[..., Any], sig: Any) -> Any:
-    """`compile(sig)`, which raises KeyboardInterrupt also where it came while LLVM called numba back: from
-    there it does not get out.
-    """
+    """`compile(sig)`; raises a KeyboardInterrupt that came while LLVM called numba back and was swallowed."""
     lost, before = [], sys.unraisablehook
 
     def hear(about: Any) -> None:
@@ -131,18 +122,14 @@ def _interruptible(compile: Callable[..., Any], sig: Any) -> Any:
 
 
 def listen(listener: Any) -> None:
-    """Have `listener`, a Listener, told of everything that numba compiles from now on, if this version of it
-    tells.
-    """
+    """Tell `listener`, a Listener, of everything that numba compiles from now on, if numba supports it."""
     if _register is not None:
         _register("numba:compile", listener)
 
 
 @functools.cache
 def folder() -> Path | None:
-    """Where this package's programs are kept: the first of the places that can be written to, if there is
-    one.
-    """
+    """Folder of this package's programs: the first place that can be written to, or None."""
     own = f"rwkv_engine-{hashlib.sha256(str(_PACKAGE).encode()).hexdigest()[:12]}"
     for place in _places():
         try:
@@ -160,32 +147,32 @@ def _places() -> Iterator[Path]:
     try:
         yield cache_folder() / "compiled"
     except OSError:
-        pass  # a user without a home
+        pass  # no home folder
     yield _PACKAGE / "__pycache__"
 
 
 class Kept:
-    """The compile results of one function on disk, as numba asks for them: `_cache` of its dispatcher."""
+    """The cached compile results of one function: the `_cache` of its dispatcher, with numba's interface."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
     @property
     def cache_path(self) -> str | None:
-        """The folder, for people."""
+        """The folder, for users."""
         return None if folder() is None else str(folder())
 
     def enable(self) -> None:
-        """It always is."""
+        """Does nothing: it is always enabled."""
 
     def disable(self) -> None:
-        """Nobody asks."""
+        """Does nothing: it is never called."""
 
     def flush(self) -> None:
-        """Nothing to do: what no longer fits is replaced."""
+        """Does nothing: outdated files are replaced."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compile result kept for the argument types `sig`; None: it must be compiled."""
+        """The cached result for the argument types `sig`; None: it must be compiled."""
         _name_the_runtime()
         try:
             content = self._file(sig, target_context.codegen()).read_bytes()
@@ -195,23 +182,22 @@ class Kept:
             return None
         try:
             found = rebuild(target_context, *pickle.loads(content[_CHECKSUM:]))
-        except (ImportError, AttributeError):  # a type of another script's own, which this one has not
+        except (ImportError, AttributeError):  # a type defined in another script
             return None
         give_back_code(_COMPILER)
         return found if found.signature.args == _types(sig) else None
 
     def save_overload(self, sig: Any, result: Any) -> None:
-        """Keep what was just compiled, if that can be done."""
+        """Store a new result, if possible."""
         if not result.lifted and not result.library.has_dynamic_globals:
-            # what goes wrong, a full disk say, or an interrupt that kept numba from noting the machine code,
-            # costs compiling next time
+            # on failure (full disk, interrupt before numba had the machine code) compile again next time
             with contextlib.suppress(OSError, RuntimeError):
                 content = dumps(reduce(result))
                 write_whole(self._file(sig, result.codegen), [self._checksum(content), content], sync=False)
         give_back_code(_COMPILER)
 
     def _file(self, sig: Any, codegen: Any) -> Path:
-        """Where the result for these types is or will be. Raises OSError if there is no folder."""
+        """The path of the result for these types. Raises OSError if there is no folder."""
         place = folder()
         if place is None:
             raise OSError("there is no folder for compiled programs")
@@ -232,9 +218,9 @@ def _types(sig: Any) -> tuple[Any, ...]:
 
 
 def _names(kinds: tuple[Any, ...]) -> Iterator[str]:
-    """What tells types apart: their names; of named tuples, whose names are short, also the modules, and the
-    sources of those that are not this package's, where a weight format of somebody else has its type and its
-    kernels.
+    """Distinguish types: their names, and for named tuples also the module.
+
+    Outside this package, such as in another author's weight format, the module's source is included too.
     """
     for kind in kinds:
         yield str(kind)
@@ -253,15 +239,14 @@ def _origin(module: str) -> str:
 
 @functools.cache
 def _name_the_runtime() -> None:
-    """Tell the linker where numba's functions that allocate arrays are.
+    """Tell the linker the addresses of numba's functions that allocate arrays.
 
-    Numba does so too, but then compiles some of them anew, which brings 20 MB of the compiler into memory.
+    Numba does this too, but then recompiles some of them, which loads 20 MB of compiler code.
     """
     for name, address in c_helpers.items():
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 if _acquire is not None and hasattr(os, "register_at_fork"):
-    # a child that is forked while another thread compiles would wait for that thread, which it has not, at
-    # its first program
+    # a child forked while another thread compiles would wait forever for that thread's lock
     os.register_at_fork(before=_acquire, after_in_parent=_release, after_in_child=_release)

@@ -1,15 +1,15 @@
-"""The one place with compile flags; what is compiled is kept on disk by `kernels._cache`.
+"""All compile flags; `kernels._cache` stores compiled programs on disk.
 
-`kernel`   compiles a function for use inside other compiled code.
-`viewing`  the same for one that returns an array.
-`inlined`  the same for one that becomes a part of its callers.
-`ordered`  the same for formulas whose sums must not be reordered.
-`exact`    the same for roundings that must come out alike on every machine: nothing is fused either.
-`program`  `kernel` for the functions that Python calls; their machine code is kept on disk. `standalone`: not
-           kept, may make arrays.
+`kernel`      for functions called by other compiled code.
+`viewing`     the same, for functions that return an array.
+`inlined`     the same, for functions that become part of their callers.
+`ordered`     the same, for formulas whose sums must not be reordered.
+`exact`       the same, for rounding that must be equal on every machine: no fused operations either.
+`program`     `kernel` for functions that Python calls; their machine code is cached on disk.
+`standalone`  the same, but not cached, and may create arrays.
 
-All release the GIL, wrap no index and raise nothing. Floating-point sums may be reordered and contracted into
-fused multiply-adds; NaN and infinity keep their meaning, because masks and guards rely on them (so never
+All release the GIL, check no index and raise nothing. Floating-point sums may be reordered and contracted to
+fused multiply-adds; NaN and infinity keep their meaning, because masks and guards need them (so never
 `fastmath=True`).
 """
 
@@ -32,11 +32,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _flags(fastmath: set[str] | bool, inner: bool, counted: bool = False) -> dict[str, Any]:
-    """Options of numba; an `inner` function gets no entry for Python, whose code takes a fifth of the time to
-    compile.
+    """Options for numba.
 
-    counted  whether numba counts references to arrays: a call for every array that is handed over or cut,
-             though none is ever freed.
+    inner    no entry point for Python, which saves a fifth of the compile time.
+    counted  numba counts references to arrays: a call for every array passed or sliced, though none is freed.
     """
     return {
         "nopython": True,
@@ -50,13 +49,12 @@ def _flags(fastmath: set[str] | bool, inner: bool, counted: bool = False) -> dic
     }
 
 
-#: options of a `kernel`, for numba's `overload`: a kernel that is called with other ones in force is compiled
-#: once more
+#: options of a `kernel`, for numba's `overload`: with other options, kernels called in it compile again
 KERNEL = _flags(FASTMATH, inner=True)
 
 
 def _compiled(function: Function, fastmath: set[str] | bool, inner: bool, counted: bool = False) -> Any:
-    """`function` compiled, with `_flags` of the rest."""
+    """`function`, compiled with these `_flags`."""
     return numba.jit(**_flags(fastmath, inner, counted))(function)
 
 
@@ -66,43 +64,35 @@ def kernel(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """`kernel` that numba puts into its callers: for one that hands all arrays of a model on, a second to
-    compile as a function.
-    """
+    """`kernel` inlined in its callers: for one that passes on all arrays, a second to compile otherwise."""
     return numba.jit(**KERNEL, inline="always")(function)
 
 
 def viewing(function: Function) -> Function:
-    """`kernel` for functions that return arrays, which numba allows only where it counts references."""
+    """`kernel` for functions that return arrays, which numba requires to count references."""
     return _compiled(function, FASTMATH, inner=True, counted=True)
 
 
 def ordered(function: Function) -> Function:
-    """`kernel` for formulas whose sums must stay in the order in which they are written, because rounding
-    errors cancel in it.
-    """
+    """`kernel` for formulas whose sums must keep their written order: rounding errors cancel in it."""
     return _compiled(function, {"contract"}, inner=True)
 
 
 def exact(function: Function) -> Function:
-    """`kernel` without any freedom: each operation rounds on its own, as written.
+    """`kernel` in which each operation rounds on its own, as written.
 
-    The False must be said: a function that says nothing about it takes its caller's `fastmath`.
+    False must be given explicitly: otherwise a function inherits its caller's `fastmath`.
     """
     return _compiled(function, False, inner=True)
 
 
 def standalone(function: Function) -> Function:
-    """`kernel` that Python may call as well, that may make arrays, and that is not kept on disk: for tests
-    and benchmarks.
-    """
+    """`kernel` that Python may call too and that may create arrays, not cached: for tests and benchmarks."""
     return _compiled(function, FASTMATH, inner=False, counted=True)
 
 
 def program(function: Function) -> Function:
-    """Compile `function` for Python, on its first call with each set of argument types, and keep the result
-    on disk.
-    """
+    """Compile `function` for Python at its first call with each set of argument types; cache it on disk."""
     compiled = _compiled(function, FASTMATH, inner=False)
     keep(compiled, function)
     return compiled

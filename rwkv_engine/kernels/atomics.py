@@ -1,4 +1,4 @@
-"""Words of memory that several threads use at once, and what a core does while it waits for one."""
+"""Atomic operations on memory that several threads use, and waiting for it."""
 
 import sys
 from typing import Any
@@ -13,7 +13,7 @@ from rwkv_engine.system.cpu import ARCHITECTURE
 
 @intrinsic
 def add(typingctx: Any, address: Any, value: Any) -> Any:
-    """Add to the int64 at `address` in one atomic step; return what was there before."""
+    """Atomically add to the int64 at `address`; returns the old value."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -24,7 +24,7 @@ def add(typingctx: Any, address: Any, value: Any) -> Any:
 
 @intrinsic
 def change(typingctx: Any, address: Any, before: Any, after: Any) -> Any:
-    """Make the int64 at `address` `after` if it is `before`, in one atomic step; return what was there."""
+    """Atomically replace the int64 at `address` by `after` if it is `before`; returns the old value."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -77,7 +77,7 @@ def pause(typingctx: Any) -> Any:
 
 @intrinsic
 def offer_core(typingctx: Any) -> Any:
-    """Let another thread have this core (POSIX `sched_yield`; nothing elsewhere)."""
+    """Let another thread use this core (POSIX `sched_yield`; nothing elsewhere)."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         if sys.platform != "win32":

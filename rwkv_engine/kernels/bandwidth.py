@@ -1,6 +1,4 @@
-"""Reading memory and doing nothing with it: the bound of decoding, measured with the same reads and lanes as
-the matrices.
-"""
+"""Reads memory and does nothing else, with the reads and lanes of a matrix product: the limit of decoding."""
 
 import numpy as np
 
@@ -10,17 +8,17 @@ from rwkv_engine.kernels.lanes import Lane, share
 from rwkv_engine.kernels.matmul_float import SUMS
 from rwkv_engine.kernels.pointers import address_of
 
-#: as many sums as rows of floats have: with fewer, fewer reads are under way at once, and a core shows less
-#: than its memory gives
+#: as many accumulators as for rows of floats: with fewer, fewer reads overlap, and the result is too low
 _sum = simd.dot_row(simd.in_order(simd.load_f32, 4), 4, SUMS)
-#: bytes read by one call of the vector loop; a weight matrix's rows are of this order
+#: bytes read by one call of the vector loop, about one row of a weight matrix
 PIECE = 8192
 
 
 @program
 def read_all(lane: Lane, data: np.ndarray, ones: np.ndarray) -> None:
-    """Read this lane's share of data [n] float32, piece by piece (PIECE bytes, the rest is left out); ones
-    [PIECE / 4] are 1.
+    """Read this lane's share of data [n] float32 in pieces of PIECE bytes, without the rest.
+
+    ones  [PIECE / 4] ones.
     """
     pieces = data.shape[0] * 4 // PIECE
     start, stop = share(lane, pieces)

@@ -1,29 +1,28 @@
-"""How the caller's lane calls the others, without Python: to wake a thread takes longer than a stage of a
-small model.
+"""Calls the other lanes without Python: waking a thread takes longer than a stage of a small model.
 
-Each other lane has a desk, a word that says whether it sleeps, waits there for the next call, or was called.
-A compiled function that may be called again and again is a loop over `attend`; having run a call, a lane
-waits for the next one for about a millisecond, which is longer than choosing a token takes, and then goes
-back to Python, where it sleeps.
+Each other lane has a desk: a word that says whether it sleeps, waits for the next call, or was called. A
+compiled function that may be called repeatedly loops over `attend`. After a call, a lane waits for the next
+one for about a millisecond, which is longer than choosing a token takes; then it returns to Python, where it
+sleeps.
 """
 
 from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.atomics import change, load, offer_core, pause, store
 from rwkv_engine.kernels.lanes import PATIENCE, STRIDE, Lane
 
-#: what a desk says. A lane that sleeps is called by Python (`team.Team`), one that waits by `ring`
+#: values of a desk. A sleeping lane is called by Python (`team.Team`), a waiting one by `ring`
 ASLEEP, WAITING, CALLED, DISMISSED = 0, 1, 2, 3
-#: polls before a lane goes to sleep: about a millisecond, nearly all of it in offers of its core to others
+#: polls before a lane goes to sleep: about a millisecond, mostly spent in `offer_core`
 STAY = PATIENCE + 1500
 
 
 @program
 def ring(desks: int, count: int, again: bool) -> int:
-    """Call the lanes of `count` desks (address of the first, STRIDE bytes from one to the next); return how
-    many are asleep, uncalled.
+    """Call the lanes of some desks; returns how many are asleep and were not called.
 
-    again  whether they are to run what they ran last, on the same arguments; if not, wait until all are
-           asleep.
+    desks  address of the first one; they are STRIDE bytes apart.
+    count  number of desks.
+    again  True: they run the last function again, with the same arguments. False: wait until all are asleep.
     """
     asleep = 0
     for number in range(count):
@@ -34,7 +33,7 @@ def ring(desks: int, count: int, again: bool) -> int:
                 asleep += 1
             if found == ASLEEP or (again and found == WAITING):
                 break
-            polls += 1  # it is still on its way to its desk, or about to sleep
+            polls += 1  # it is still at work, or about to sleep
             if polls < PATIENCE:
                 pause()
             else:
@@ -44,10 +43,10 @@ def ring(desks: int, count: int, again: bool) -> int:
 
 @kernel
 def attend(lane: Lane, calls: int) -> bool:
-    """Whether there is a call to run for this lane, which has run `calls` since Python called it.
+    """Whether this lane has a call to run, having run `calls` since Python called it.
 
-    What loops over this ends each call with a barrier. The caller's own lane runs one call; the others stay
-    for more.
+    The body of a loop over this ends with a barrier. The caller's own lane runs one call; the others wait for
+    more.
     """
     if calls == 0:
         return True

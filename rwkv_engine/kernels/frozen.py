@@ -1,8 +1,8 @@
-"""`Frozen`: arguments of a compiled program, converted once and not for every call.
+"""`Frozen`: arguments of a compiled program, converted once instead of at every call.
 
-Numba takes a NamedTuple of arrays apart whenever it is handed over, and gives back what it then owns: a
-microsecond for each array of a model, twice, when its own code has left the caches, which is after every
-token. What is frozen lies in memory as compiled code sees it, and what is handed over is its address.
+Numba unpacks a NamedTuple of arrays at every call and releases it afterwards: a microsecond per array, twice,
+if its own code has left the caches, as after every token. A Frozen stores the values in memory as compiled
+code needs them, and passes only their address.
 """
 
 from typing import Any
@@ -26,18 +26,14 @@ class FrozenType(types.Type):
 
     @property
     def key(self) -> Any:
-        """What types are compared by: not the name, which is the same for NamedTuples of the same name and
-        fields.
-        """
+        """Identifies the type; the name would be the same for NamedTuples with the same name and fields."""
         return self.inner
 
 
 class Frozen:
-    """A tuple of arrays, numbers and NamedTuples of them, which it keeps.
+    """A tuple of arrays, numbers and NamedTuples of them, which it keeps alive.
 
-    Compiled code has it back from `thaw`.
-
-    The values cannot be exchanged; what lies in the arrays may change.
+    Compiled code gets it back from `thaw`. Values cannot be replaced; the content of arrays may change.
     """
 
     __slots__ = ("_block", "_numba_type_", "address", "values")
@@ -65,7 +61,7 @@ def _unbox_frozen(kind: FrozenType, frozen: Any, c: Any) -> NativeValue:
 
 
 def _disowned(context: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> ir.Value:
-    """`value` with arrays that own nothing: compiled code then counts no references of them."""
+    """`value` with arrays that own nothing, so compiled code counts no references to them."""
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value=value)
         array.meminfo, array.parent = (
@@ -82,7 +78,7 @@ def _disowned(context: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.V
 
 @intrinsic
 def _write(typingctx: Any, address: Any, values: Any) -> Any:
-    """Write `values` to `address`, unless that is 0; return how many bytes they take."""
+    """Write `values` to `address` (unless it is 0); returns their size in bytes."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         model = context.data_model_manager[values]

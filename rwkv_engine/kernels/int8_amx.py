@@ -1,20 +1,18 @@
-"""Tiles of integer products by AMX: 16 tokens at once, for reading prompts.
+"""Tiles of integer products with AMX: 16 tokens at once, for reading prompts; `int8_levels` does the rest.
 
-What is left over goes to `int8_levels`' tiles.
+One instruction multiplies a group of 32 inputs: A is 16 tokens x 32 bytes of their upper or lower plane, B is
+8 lines of packed weights as stored (4 inputs for 16 rows each), C is 16 tokens x 16 rows of integers. Both
+factors are signed, so the weights need no offset. Integers and the order of float32 sums are the same as for
+every other level.
 
-A group of 32 inputs is what one instruction multiplies: A is 16 tokens x 32 bytes of their upper or lower
-plane, B is 8 lines of packed weights as they lie (4 inputs for 16 rows each), C is 16 tokens x 16 rows of
-integers. Both factors are signed, so nothing is added to the weights and taken off again. Integers and the
-order of float32 sums are those of every other level.
-
-Bound: a group of a strip is 16 x 16 x 32 = 8192 products with inputs of 16 bits. Its two multiplications keep
-the tile unit busy for 16 cycles each (for 8 lines of weights as for the 16 that it could take: a scale for
-every 32 inputs costs half of it). Its 32 rows of results are stored at one in a cycle, and become sums in 64
-vector instructions at two in a cycle: 32 cycles for each of the three, side by side. Loads are the narrowest:
-32 rows of A, 8 of B, 32 of results and 9 prefetches, 40 cycles at two in a cycle. So at most 205 products in
-a cycle; AVX-512 VNNI does at most 64. Therefore one strip at a time, whose 16 x 16 float32 sums stay in
-registers: two strips would share A, but keep sums in memory, which costs in stores what it saves in loads.
-These are counts of instructions: the tile ran in an emulator, its speed has not been measured.
+Bound: a group of a strip is 16 x 16 x 32 = 8192 products with 16-bit inputs. Its two multiplications keep the
+tile unit busy for 16 cycles each (8 lines of weights take as long as the maximum of 16: a scale for every 32
+inputs costs half the speed). Its 32 rows of results are stored at one per cycle, and summed by 64 vector
+instructions at two per cycle: 32 cycles for each of the three, in parallel. Loads are the bottleneck: 32 rows
+of A, 8 of B, 32 of results and 9 prefetches, 40 cycles at two per cycle. So at most 205 products per cycle;
+AVX-512 VNNI does at most 64. Therefore it does one strip at a time, whose 16 x 16 float32 sums stay in
+registers: two strips would share A, but keep sums in memory, and the stores would cost what the loads save.
+These are counts of instructions: the tile ran in an emulator; its speed was not measured.
 """
 
 from typing import Any
@@ -29,17 +27,15 @@ from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, L
 
 #: tokens of a tile
 TOKENS = 16
-#: lines of weights, of 4 inputs each, that a group has; bytes of a tile of results
+#: lines of weights (4 inputs each) in a group; bytes of a tile of results
 _LINES, _RESULT = GROUP // 4, TOKENS * LINE
-#: registers of a group: upper and lower bytes of its inputs, its weights, results of either plane; groups
-#: after each other use different ones of those that they can have, so that the next need not wait
+#: registers of a group: upper and lower bytes of its inputs; its weights and results of both planes, which
+#: differ between successive groups, so that the next one need not wait
 _INPUTS, _WEIGHTS, _RESULTS = (0, 1), (2, 3), ((4, 5), (6, 7))
 
 
 def _shapes() -> list[int]:
-    """What the tile configuration holds (64 bytes): palette 1, then for each register bytes of a row (16
-    bits) and rows.
-    """
+    """The tile configuration (64 bytes): palette 1, then bytes per row (16 bits) and rows per register."""
     row_bytes = [GROUP] * 2 + [LINE] * 6
     rows = [TOKENS] * 2 + [_LINES] * 2 + [TOKENS] * 4
     shapes = [1] + [0] * 63
@@ -53,27 +49,25 @@ def _call(b: ir.IRBuilder, name: str, *arguments: ir.Value) -> None:
 
 
 def _move(b: ir.IRBuilder, name: str, register: int, address: ir.Value, pitch: ir.Value) -> None:
-    """A register's rows, `pitch` bytes apart, from or to memory."""
+    """Load or store a register's rows, which are `pitch` bytes apart in memory."""
     _call(b, name, I8(register), b.inttoptr(address, I8.as_pointer()), pitch)
 
 
 def emit_configure(b: ir.IRBuilder) -> None:
-    """Give this thread's tile registers their shapes."""
+    """Configure the shapes of this thread's tile registers."""
     shapes = cgutils.global_constant(b, "amx_shapes", ir.Constant(ir.ArrayType(I8, 64), _shapes()))
     _call(b, "ldtilecfg", b.bitcast(shapes, I8.as_pointer()))
 
 
 def emit_release(b: ir.IRBuilder) -> None:
-    """Leave no tile state in this thread: it would be saved with every switch to another one."""
+    """Release the tile state, which would be saved at every thread switch."""
     _call(b, "tilerelease")
 
 
 def emit_multiply(b: ir.IRBuilder, arguments: Any) -> None:
-    """The loop over blocks.
+    """The loop over blocks; arguments as in `int8_tiles.multiply`, without starts, as weights are signed.
 
-    The tile unit multiplies the next block while the vector units add up this one's results.
-
-    Arguments as `int8_tiles.multiply` has them: signed weights need no starts.
+    The tile unit multiplies the next block while the vector units add up the results of this one.
     """
     weights, _, x, plane, x_pitch, _, _, blocks, out, _ = arguments
     with b.goto_entry_block():
@@ -100,8 +94,9 @@ def emit_multiply(b: ir.IRBuilder, arguments: Any) -> None:
 def _multiply_block(
     b: ir.IRBuilder, strip: ir.Value, inputs: ir.Value, plane: ir.Value, pitch: ir.Value
 ) -> None:
-    """Both groups of a block: lines of weights at `strip`, inputs of the first token at `inputs`; integers to
-    the registers of results.
+    """Multiply both groups of a block: weights at `strip`, the first token's inputs at `inputs`.
+
+    The integers stay in the result registers.
     """
     for group in range(GROUPS):
         here = b.add(inputs, I64(group * GROUP))
@@ -115,13 +110,13 @@ def _multiply_block(
 
 
 def _store_results(b: ir.IRBuilder, room: ir.Value) -> None:
-    """room [GROUPS][upper, lower][TOKENS][16] int32 <- the registers of results."""
+    """room [GROUPS][upper, lower][TOKENS][16] int32 <- the result registers."""
     for number, result in enumerate(result for pair in _RESULTS for result in pair):
         _move(b, "tilestored64", result, b.add(room, I64(number * _RESULT)), I64(LINE))
 
 
 def _grown(b: ir.IRBuilder, sums: list[ir.Value], room: ir.Value, scale_line: ir.Value) -> list[ir.Value]:
-    """Each token's sums + first group's integers * scales, + second group's."""
+    """Each token's sums + first group's integers * scales + second group's."""
     grown, scale = list(sums), [scales(b, scale_line, group) for group in range(GROUPS)]
     for t in range(TOKENS):
         for group in range(GROUPS):

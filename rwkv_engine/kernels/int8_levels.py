@@ -1,15 +1,14 @@
-"""What each instruction set does with INT8: how it multiplies, and the tiles that its registers hold.
+"""INT8 on each instruction set: how it multiplies, and the tile sizes that its registers allow.
 
-amx        tiles of 16 tokens by `int8_amx`; what is left over of a chunk, and one token at a time, as vnni.
-vnni       AVX-512: one instruction multiplies 64 unsigned by signed bytes. Weights become unsigned by
-           flipping their sign bit (w + 128); what that adds, 128 times the sum of the inputs, is taken off
-           where the sum starts. Inputs are split into upper and lower bytes, n = 256 h + l, each with a sum
-           of its own.
+amx        tiles of 16 tokens by `int8_amx`; the rest of a chunk, and single tokens, as vnni.
+vnni       AVX-512: one instruction multiplies 64 unsigned by signed bytes. Flipping the sign bit makes
+           weights unsigned (w + 128); the surplus, 128 times the sum of the inputs, is subtracted at the
+           start of the sum. Inputs are split into upper and lower bytes, n = 256 h + l, with separate sums.
 avxvnni    the same with 256 bits.
 avx2       weights widened to 16 bits, `pmaddwd`.
 dotprod    AArch64 `sdot`, signed by signed, inputs split as for vnni.
-portable   plain multiplications of widened numbers, which LLVM turns into what there is (`smlal` on any
-           AArch64).
+portable   plain multiplications of widened numbers, which LLVM compiles to what the target has (`smlal` on
+           any AArch64).
 """
 
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from rwkv_engine.system import cpu
 
 
 def _joined(b: ir.IRBuilder, parts: Values) -> ir.Value:
-    """Vectors one after another, as one."""
+    """Concatenate vectors."""
     while len(parts) > 1:
         width = 2 * parts[0].type.count
         order = ir.Constant(ir.VectorType(I32, width), list(range(width)))
@@ -36,11 +35,10 @@ def _joined(b: ir.IRBuilder, parts: Values) -> ir.Value:
 
 
 def _kept(b: ir.IRBuilder, values: Values) -> Values:
-    """The same vectors of 128 bits, in registers now: LLVM may load nothing of what follows before it has
-    them.
+    """The same 128-bit vectors, forced into registers before LLVM may load anything that follows.
 
-    AArch64's scheduler would else read many lines ahead and put sums on the stack; the processor reads ahead
-    by itself.
+    Otherwise AArch64's scheduler would load many lines early and spill sums to the stack; the processor
+    itself reads ahead anyway.
     """
     kinds = [value.type for value in values]
     kind = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
@@ -50,11 +48,9 @@ def _kept(b: ir.IRBuilder, values: Values) -> Values:
 
 
 def _split_dot(rows: int, name: str, offset: int) -> Dot:
-    """Levels with an instruction that multiplies bytes: `rows` rows x 4 inputs at once; upper and lower bytes
-    have sums of their own.
+    """Levels with an instruction that multiplies bytes: `rows` rows x 4 inputs, separate sums per plane.
 
-    For x86 LLVM 20 takes words of 4 bytes, LLVM 22 bytes; but what is written for the older one it turns into
-    its own by itself.
+    On x86, LLVM 20 takes words of 4 bytes and LLVM 22 bytes, but it converts the older form itself.
     """
     parts = STRIP // rows
     words, four = ir.VectorType(I32, rows), ir.VectorType(I8, 4 * rows)
@@ -88,7 +84,7 @@ def _split_dot(rows: int, name: str, offset: int) -> Dot:
 
 
 def _pairs_added(b: ir.IRBuilder, parts: Values) -> ir.Value:
-    """Neighbours added until 16 numbers are left, in order."""
+    """Add neighbours until 16 numbers are left, in order."""
     vector = _joined(b, parts)
     while vector.type.count > STRIP:
         count = vector.type.count // 2
@@ -101,9 +97,7 @@ def _pairs_added(b: ir.IRBuilder, parts: Values) -> ir.Value:
 
 
 def _wide_dot(rows: int, sums_each: int, multiply: Callable[..., ir.Value]) -> Dot:
-    """Levels that multiply weights widened to 16 bits, `rows` rows x 4 inputs at once, into `sums_each` sums
-    of a row.
-    """
+    """Levels that multiply weights widened to 16 bits: `rows` rows x 4 inputs, `sums_each` sums per row."""
     parts = STRIP // rows
     four, wide = ir.VectorType(I8, 4 * rows), ir.VectorType(I16, 4 * rows)
     sums_kind = ir.VectorType(I32, sums_each * rows)
@@ -135,10 +129,12 @@ def _plain(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """has  whether this machine can run it.     dot  how it multiplies.
+    """One instruction set.
 
-    tiles  largest first; the last is of 1 strip and 1 token. A product is cut into the first ones that fit,
-           the rest into the next ones.
+    has    whether this machine supports it.
+    dot    how it multiplies.
+    tiles  largest first; the last is 1 strip x 1 token. A product is cut into the first ones that fit, the
+           rest into the next ones.
     """
 
     has: bool
@@ -147,23 +143,19 @@ class Level:
 
 
 def _level(has: bool, dot: Dot, *sizes: tuple[int, int], following: int = 0) -> Level:
-    """A level with vector tiles of some sizes (strips, tokens), the first of which fetches what follows; and
-    one of 1 x 1.
-    """
+    """A level with vector tiles of these sizes (strips, tokens) and 1 x 1; the first has `following`."""
     first, *others = [*sizes, (1, 1)] if (1, 1) not in sizes else sizes
     return Level(
         has, dot, (vector_tile(dot, *first, following), *(vector_tile(dot, *size) for size in others))
     )
 
 
-#: lines that a level's first tile fetches for each of its blocks, where the processor is left to read ahead
-#: by itself
+#: lines that a level's first tile prefetches per block, if other prefetches are left to the processor
 FOLLOWING = 2 if cpu.reads_ahead() else 0
 VPDPBUSD = "llvm.x86.avx512.vpdpbusd."
-#: 4 x 2 fills the registers as 2 x 4 does. On a Zen 4, products of 4 tokens take 25 % less time, of 8 19 %,
-#: of 16 14 %, of 32 10 %, of 64 the same; a whole pass of 4 to 16 tokens (0.4B) 3 to 7 % less with one lane,
-#: 0 to 5 % with two. 16 such tiles, which are 32 tokens, fetch 64 of a group's 68 lines; with half of that,
-#: 32 tokens take 5 % longer
+#: 4 x 2 uses as many registers as 2 x 4. On a Zen 4, products take 25 % less time for 4 tokens, 19 % for 8,
+#: 14 % for 16, 10 % for 32, the same for 64; passes of 4 to 16 tokens (0.4B) 3 to 7 % less with one lane,
+#: 0 to 5 % with two. 16 such tiles (32 tokens) prefetch 64 of a group's 68 lines; half of it takes 5 % longer
 _VNNI = _level(
     cpu.has_features("avx512f", "avx512vnni"),
     _split_dot(16, VPDPBUSD + "512", 128),
@@ -184,10 +176,7 @@ LEVELS = {
 
 
 def chosen() -> str:
-    """The level to compile for: the best that this machine has, or the one that RWKV_ENGINE_LEVEL names.
-
-    Raises OptionError.
-    """
+    """The level to compile for: the best one here, or the one in RWKV_ENGINE_LEVEL. Raises OptionError."""
     here = [name for name, level in LEVELS.items() if level.has]
     wanted = cpu.wanted_level() or here[0]
     if wanted not in here:

@@ -1,9 +1,9 @@
-"""Tiles: blocks of a product that are computed at once, and the loop of those that are made of vectors.
+"""Tiles: blocks of a product that are computed at once, and the loop over blocks for tiles of vectors.
 
 A tile multiplies strips of 16 rows of INT8 weights by a few tokens' 16-bit inputs. `Dot` says how an
 instruction set multiplies a line of 64 bytes, the weights of 4 inputs for 16 rows; the loop around it is the
-same everywhere. All sums inside a group of 32 inputs are exact integers, so every tile gives the same ones;
-between groups, they are float32. Twin: `int8_layout.unpacked`.
+same for all. Sums inside a group of 32 inputs are exact integers, so all tiles agree; between groups, sums
+are float32. Twin: `int8_layout.unpacked`.
 """
 
 from collections.abc import Callable
@@ -29,14 +29,15 @@ def _nothing(b: ir.IRBuilder) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A size of tile that an instruction set can do.
+    """A tile size that an instruction set supports.
 
-    strips, tokens  how many strips of 16 rows it multiplies by how many tokens.
+    strips     strips of 16 rows.
+    tokens     tokens that they are multiplied by.
     emit       (builder, arguments of `multiply`) -> None: writes the code of one tile.
-    begin      (builder) -> None: what a thread does before its first tile of this size.
-    end        (builder) -> None: what it does after the last one.
-    following  lines of the strips behind its own that it fetches for each block, so that memory is read while
-               others are multiplied.
+    begin      (builder) -> None: code for a thread before its first tile of this size.
+    end        (builder) -> None: code after the last one.
+    following  lines after its own strips to prefetch per block, so memory is read while others are
+               multiplied.
     """
 
     strips: int
@@ -51,11 +52,11 @@ class Tile:
 class Dot:
     """How one instruction set multiplies.
 
-    split    inputs as a plane of upper bytes and a plane of lower ones, or as 16-bit numbers.
-    offset   what was added to each weight: the sum starts at -offset * the sum of the group's inputs.
+    split    whether inputs are planes of upper and lower bytes, or else 16-bit numbers.
+    offset   number added to each weight: the sum starts at -offset * the sum of the group's inputs.
     begin    (builder, start [i32]) -> the sums of one strip and token.
-    weights  (builder, address) -> a line, made ready.
-    inputs   (builder, address of 4 inputs, bytes from the upper to the lower plane) -> them, made ready.
+    weights  (builder, address) -> a line, ready to multiply.
+    inputs   (builder, address of 4 inputs, bytes from the upper to the lower plane) -> the inputs, ready.
     dot      (builder, sums, line, inputs) -> sums.
     total    (builder, sums) -> the 16 rows' integers, <16 x i32>.
     """
@@ -70,12 +71,15 @@ class Dot:
 
 
 def multiply(tile: Tile) -> Any:
-    """Compile-time maker of an intrinsic that computes one tile.
+    """Make an intrinsic that computes one tile; its arguments are all int64.
 
-    Arguments, all int64: address of the first strip, bytes to the next; address of the first token's inputs,
-    bytes from its upper to its lower plane, bytes to the next token; address of its starts (int32 for each
-    group), bytes to the next token's; blocks of a strip; address of out [tokens][strips * 16] float32, which
-    is written; address from which on what follows is fetched into the second-level cache.
+    weights, strip_pitch  address of the first strip, bytes to the next.
+    x, plane, x_pitch     address of the first token's inputs, bytes to its lower plane, bytes to the next
+                          token.
+    start, start_pitch    address of its starts (int32 per group), bytes to the next token's.
+    blocks                blocks of a strip.
+    out                   address of [tokens][strips * 16] float32, which is written.
+    later                 address from which on lines are prefetched to the second-level cache.
     """
 
     @intrinsic
@@ -90,7 +94,7 @@ def multiply(tile: Tile) -> Any:
 
 
 def emitted(emit: Callable[[ir.IRBuilder], None]) -> Any:
-    """Compile-time maker of an intrinsic without arguments: a tile's `begin` or `end`."""
+    """Make an intrinsic without arguments: a tile's `begin` or `end`."""
 
     @intrinsic
     def run(typingctx):
@@ -109,7 +113,7 @@ def vector_tile(dot: Dot, strips: int, tokens: int, following: int = 0) -> Tile:
 
 
 def _emit(dot: Dot, strips: int, tokens: int, following: int, b: ir.IRBuilder, arguments: Any) -> None:
-    """The loop over blocks; a block's lines are read in order, each once for all tokens."""
+    """The loop over blocks; reads a block's lines in order, each once for all tokens."""
     weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later = arguments
     pairs = [(s, t) for s in range(strips) for t in range(tokens)]
     loop = Loop(b, blocks, [ZERO] * len(pairs))
@@ -151,9 +155,9 @@ def _emit(dot: Dot, strips: int, tokens: int, following: int, b: ir.IRBuilder, a
 
 @intrinsic
 def group_sum(typingctx, upper, lower):
-    """Sum of a group's inputs, int32, from the addresses (int64) of its upper and of its lower bytes.
+    """Sum of a group's inputs, int32, from the addresses (int64) of its upper and lower bytes.
 
-    Written as vectors: LLVM unrolls a loop over so few bytes into additions one after another, a cycle each.
+    Explicit vector code: LLVM unrolls such a short loop into a chain of additions, one per cycle.
     """
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
@@ -167,9 +171,7 @@ def group_sum(typingctx, upper, lower):
 
 
 def scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
-    """The 16 rows' scales of a group: BF16, the first group's in the lower halves of a line's words, the
-    second's in the upper ones.
-    """
+    """A group's scales for 16 rows: BF16, in the lower (first group) or upper halves of a line's words."""
     words = load(b, address, WORDS)
     bits = b.and_(words, WORDS([0xFFFF0000] * STRIP)) if group else b.shl(words, WORDS([16] * STRIP))
     return b.bitcast(bits, FLOATS)

@@ -1,8 +1,8 @@
 """How lanes run one program together: shares of work, tickets, and the barrier between stages.
 
 Every lane of a team executes the same compiled function (SPMD). A `Lane` says which one it is and where the
-words are that the lanes share. Work is split either into fixed contiguous shares (`share`) or by tickets
-(`take`), so that a lane that loses its core to another process holds up the others by one ticket at most.
+shared words are. Work is split into fixed contiguous shares (`share`) or by tickets (`take`), so that a lane
+that loses its core to another process delays the others by one ticket at most.
 """
 
 import sys
@@ -19,12 +19,12 @@ from rwkv_engine.kernels.atomics import add, load, offer_core, pause, store
 
 #: bytes between two shared words: two cache lines, because x86 prefetches lines in pairs
 STRIDE = 128
-#: shared lines: barrier generation, arrivals, and from COUNTERS on two lines of ticket counters for each lane
+#: shared lines: number of the barrier, arrivals, and from COUNTERS on two lines of ticket counters per lane
 TURN, ARRIVED, COUNTERS = 0, 1, 2
 SLOTS = STRIDE // 8
-#: what TURN says when a lane will not come: nobody waits any more
+#: value of TURN if a lane will not come: the others stop waiting
 BROKEN = -1
-#: polls of the barrier before a lane offers its core to somebody else (some 20 microseconds)
+#: polls of the barrier before a lane offers its core to others (about 20 microseconds)
 PATIENCE = 1000
 
 
@@ -34,11 +34,11 @@ class Lane(NamedTuple):
     number  0 <= number < lanes.
     lanes   how many take part in this call.
     shared  address of shared_bytes(lanes) zeroed bytes, the same for all lanes of the team.
-    room    float32 numbers of this lane alone, for what a stage keeps from one line to the next.
-    leave   0, or the address of int64 words: how many ranges of pages are given back after each stage, then
-            address and length of each, in pages of files that are mapped to be read only.
-    desk    0, or the address of the int64 word by which this lane is called (see `kernels.calling`).
-    stay    polls for which the lane waits at its desk for another call before it goes to sleep.
+    room    private float32 numbers for intermediate results.
+    leave   0, or the address of int64 words: number of page ranges to give back after each stage, then
+            address and length of each one, in files that are mapped read-only.
+    desk    0, or the address of the int64 word that calls this lane (see `kernels.calling`).
+    stay    polls that the lane waits at its desk for another call before it goes to sleep.
     """
 
     number: int
@@ -51,13 +51,13 @@ class Lane(NamedTuple):
 
 
 def shared_bytes(lanes: int) -> int:
-    """Bytes that a call of so many lanes shares."""
+    """Bytes shared by a call with this many lanes."""
     return STRIDE * (COUNTERS + 2 * lanes)
 
 
 @intrinsic
 def _give_back(typingctx: Any, address: Any, length: Any) -> Any:
-    """Let the system take pages of a mapped file away (Linux `madvise`, MADV_DONTNEED; nothing elsewhere)."""
+    """Let the system reclaim pages of a mapped file (Linux `madvise`, MADV_DONTNEED; nothing elsewhere)."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         if sys.platform == "linux":
@@ -73,7 +73,7 @@ def _give_back(typingctx: Any, address: Any, length: Any) -> Any:
 
 @kernel
 def leave(table: int) -> None:
-    """Give back the pages of all ranges of a table (see Lane); whoever reads them next has them mapped anew."""
+    """Give back the pages of all ranges in a table (see Lane); the next read maps them again."""
     for number in range(load(table)):
         at = table + 8 + 16 * number
         _give_back(load(at), load(at + 8))
@@ -81,20 +81,15 @@ def leave(table: int) -> None:
 
 @kernel
 def _counters(lane: Lane, turn: int, owner: int) -> int:
-    """Address of the SLOTS counters of lane `owner` in the stage that follows barrier `turn`; every other
-    stage uses the same.
-    """
+    """Address of lane `owner`'s SLOTS counters after barrier `turn`; alternate stages use the same ones."""
     return lane.shared + STRIDE * (COUNTERS + (turn & 1) * lane.lanes + owner)
 
 
 @kernel
 def barrier(lane: Lane) -> None:
-    """Wait until every lane of the call is here.
+    """Wait for all lanes of the call; earlier writes are then visible to all, and tickets restart.
 
-    What was written before is then visible to all, tickets start anew.
-
-    In a call that is BROKEN off nobody waits: every lane runs to the end of its function, on numbers that are
-    of no use.
+    In a BROKEN call no lane waits: each runs to the end of its function, on meaningless numbers.
     """
     if lane.lanes == 1:
         if lane.leave != 0:
@@ -103,7 +98,7 @@ def barrier(lane: Lane) -> None:
     turn = load(lane.shared + TURN * STRIDE)
     if turn == BROKEN:
         return
-    mine = _counters(lane, turn + 1, lane.number)  # last used before the barrier before this one
+    mine = _counters(lane, turn + 1, lane.number)  # last used before the previous barrier
     for slot in range(SLOTS):
         store(mine + 8 * slot, 0)
     if add(lane.shared + ARRIVED * STRIDE, 1) == lane.lanes - 1:
@@ -123,13 +118,12 @@ def barrier(lane: Lane) -> None:
 
 @kernel
 def take(lane: Lane, slot: int, total: int, before: int) -> int:
-    """This lane's next ticket of `total`, for counter `slot` (0 <= slot < SLOTS) of the stage; `total` when
-    none is left.
+    """This lane's next ticket of `total` for counter `slot` (0 <= slot < SLOTS); `total` if none is left.
 
-    before  the ticket that the lane took last, -1 at first.
-    Each lane has a contiguous share of the tickets and takes them in order, so that it reads one stream of
-    memory; when it is through, it takes from the others' shares, so that nobody waits for a lane that lost
-    its core. Two loops of one stage use two slots.
+    before  the ticket the lane took last, -1 at first.
+    Each lane has a contiguous share of the tickets and takes them in order, so it reads one stream of memory.
+    After its own, it takes tickets from the others' shares, so none waits for a lane that lost its core. Two
+    loops of one stage need two slots.
     """
     if lane.lanes == 1:
         return before + 1

@@ -1,6 +1,6 @@
-"""Greedy longest match of tokens in bytes: a trie whose edges lie in one hash table, walked byte by byte.
+"""Greedy longest match of tokens in bytes: a trie whose edges are in one hash table, walked byte by byte.
 
-An edge is the number node * 256 + byte; the table has open addressing with linear steps. Twin:
+An edge is the number node * 256 + byte; the table uses open addressing with linear probing. Twin:
 text.world.slow_encode.
 """
 
@@ -13,7 +13,7 @@ _FREE = -1
 
 @kernel
 def _slot(edge: int, mask: int) -> int:
-    """Where the search for an edge begins (Fibonacci hashing)."""
+    """First slot to probe for an edge (Fibonacci hashing)."""
     return np.int64((np.uint64(edge) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
 
 
@@ -31,12 +31,13 @@ def _find(edges: np.ndarray, edge: int) -> int:
 def build(
     data: np.ndarray, lengths: np.ndarray, edges: np.ndarray, nodes: np.ndarray, tokens: np.ndarray
 ) -> int:
-    """Fill the trie with tokens whose bytes follow one another in `data` [bytes] u8, `lengths` [count] u8;
-    ids count from 1.
+    """Fill the trie with tokens; returns the number of nodes. The root is 0, ids count from 1.
 
-    edges, nodes [power of two] int32: the edge in a slot and the node it leads to, edges filled with -1
-    before; tokens [nodes] int32, zeros before: the id that ends at a node. Returns the number of nodes, the
-    root being 0.
+    data     [bytes] uint8: the tokens' bytes, one token after another.
+    lengths  [count] uint8.
+    edges    [power of two] int32, filled with -1: the edge in a slot.
+    nodes    [power of two] int32: the node that the edge leads to.
+    tokens   [nodes] int32, zeros: the id of the token that ends at a node.
     """
     count, start = 1, 0
     for i in range(lengths.shape[0]):
@@ -58,10 +59,10 @@ def build(
 def encode(
     text: np.ndarray, edges: np.ndarray, nodes: np.ndarray, tokens: np.ndarray, ids: np.ndarray
 ) -> int:
-    """ids [at least as many as bytes] int32 <- the tokens of `text` [bytes] u8, always the longest that fits;
-    returns how many.
+    """ids int32 <- the tokens of `text` [bytes] uint8, always the longest match; returns their number.
 
-    Every single byte is a token, so there always is one. Cost: each byte is looked at about 1.5 times.
+    ids has at least one place per byte. Every single byte is a token, so one always matches. Cost: each byte
+    is read about 1.5 times.
     """
     count, start = 0, 0
     while start < text.shape[0]:

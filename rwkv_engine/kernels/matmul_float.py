@@ -1,9 +1,9 @@
-"""Matrix products over float weights: F32, BF16 and F16 rows, read where they lie.
+"""Matrix products over float weights: F32, BF16 and F16 rows, read where they are stored.
 
-Decode (one token) takes a row at a time, in the order of memory. A chunk of tokens is computed in tiles of
-rows x tokens, so a weight that was read is used for every token while it is in the first-level cache. For
-matrices of few rows, such as low-rank pairs, these tiles add in the order of a single token: what stands
-behind them in an INT8 model rounds, and would make a step of a rounding out of a last bit.
+Decoding (one token) reads one row at a time, in memory order. A chunk of tokens is computed in tiles of rows
+x tokens, so a weight is used for every token while it is in the first-level cache. For matrices of few rows,
+such as low-rank pairs, these tiles add in the same order as for a single token: an INT8 model rounds the
+result, and the rounding could turn a difference in the last bit into a full step.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from rwkv_engine.system.cpu import wide_vectors
 
 
 class F32Rows(NamedTuple):
-    """float32 matrices of one kind, a layer each: row-major [rows, cols] at at[layer] (addresses, int64 [L])."""
+    """float32 matrices, one per layer: row-major [rows, cols] at at[layer] (addresses, int64 [L])."""
 
     at: np.ndarray
     rows: int
@@ -30,7 +30,7 @@ class F32Rows(NamedTuple):
 
 
 class BF16Rows(NamedTuple):
-    """As F32Rows, of BF16 bits."""
+    """Like F32Rows, with BF16 bits."""
 
     at: np.ndarray
     rows: int
@@ -38,7 +38,7 @@ class BF16Rows(NamedTuple):
 
 
 class F16Rows(NamedTuple):
-    """As F32Rows, of F16 bits."""
+    """Like F32Rows, with F16 bits."""
 
     at: np.ndarray
     rows: int
@@ -46,10 +46,9 @@ class F16Rows(NamedTuple):
 
 
 class F32Heads(NamedTuple):
-    """float32 second halves of low-rank pairs, cut by heads: head h of a layer is [rank, N] at at[layer] + h
-    * pitch bytes.
+    """float32 second halves of low-rank pairs, by heads: head h is [rank, N] at at[layer] + h * pitch bytes.
 
-    What one head reads of several pairs lies in one piece, so that it is read as one stream of memory.
+    One head's parts of several pairs are contiguous, so they are read as one stream of memory.
     """
 
     at: np.ndarray
@@ -59,7 +58,7 @@ class F32Heads(NamedTuple):
 
 
 class BF16Heads(NamedTuple):
-    """As F32Heads, of BF16 bits."""
+    """Like F32Heads, with BF16 bits."""
 
     at: np.ndarray
     heads: int
@@ -68,7 +67,7 @@ class BF16Heads(NamedTuple):
 
 
 class F16Heads(NamedTuple):
-    """As F32Heads, of F16 bits."""
+    """Like F32Heads, with F16 bits."""
 
     at: np.ndarray
     heads: int
@@ -76,19 +75,18 @@ class F16Heads(NamedTuple):
     pitch: int
 
 
-#: sums of a product stay as written, so that a token's bits do not depend on the tile that it is in
+#: sums are not reordered, so a token's bits do not depend on the tile it is in
 IN_ORDER = {"contract"}
-#: most bytes of weights behind one ticket
+#: maximum bytes of weights per ticket
 TICKET_BYTES = 131072
-#: rows up to which a matrix is computed by the sums of a single token in a chunk too: low-rank pairs have 16
-#: to 480
+#: up to this many rows, chunks add in the order of a single token: low-rank pairs have 16 to 480
 FEW_ROWS = 512
-#: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
+#: rows x tokens of a tile: 16 accumulators of 512 bits if there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
-#: accumulators of a single token's product, and rows x tokens of a tile that adds in their order
+#: accumulators of a single token's product, and rows x tokens of a tile that adds in the same order
 SUMS = 4 if wide_vectors() else 2
 FEW_TILE, FEW_TOKENS = TILE // 2, 2
-#: strips of 16 channels x tokens of an expansion, by the same count of registers
+#: strips of 16 channels x tokens of an expansion, for the same registers
 _EXPAND_STRIPS, EXPAND_TOKENS = (4, 4) if wide_vectors() else (2, 2)
 
 
@@ -112,7 +110,7 @@ def f32_of_f16(bits: int) -> float:
 
 
 def room_for_floats(cols: int, tokens: int) -> int:
-    """float32 numbers of private scratch that a product of `tokens` inputs of `cols` numbers takes."""
+    """float32 numbers of private scratch for a product of `tokens` inputs of `cols` numbers."""
     return TILE * max(tokens, cols + FEW_TILE)
 
 
@@ -125,8 +123,10 @@ def _register(
 ) -> None:
     """Overload `matmul` and `read_row` for the `rows` of one float format, `expand` for its `heads`.
 
-    load, size  as in simd.dot_tile.      view    typed view of an address.
-    number      one stored element to float32.    paired  whether rows are read by `simd.bf16_pairs`.
+    load, size  as in simd.dot_tile.
+    view        typed view of an address.
+    number      one stored element to float32.
+    paired      whether rows are read by `simd.bf16_pairs`.
     """
     ordered, alike = simd.in_order(load, size), simd.bf16_pairs if paired else simd.in_order(load, size)
     dot = simd.dot_row(alike, size, SUMS)
@@ -137,7 +137,7 @@ def _register(
 
     @register_jitable(fastmath=FASTMATH)
     def tail(at: int, x: np.ndarray, start: int, cols: int) -> float:
-        """The part of a row's dot product that the vector loop leaves."""
+        """The rest of a row's dot product after the vector loop."""
         w = view(at, cols)
         total = np.float32(0)
         for k in range(start, cols):
@@ -155,10 +155,10 @@ def _register(
         fresh: np.ndarray,
         finish: int,
     ) -> None:
-        """y [T, rows] <- rows [first, last) of the matrix at address `at`: every sum in the same order,
-        whatever T is.
+        """y [T, rows] <- rows [first, last) of the matrix at `at`; sums have the same order for any T.
 
-        fresh  whether this is the lane's first ticket: few tokens' inputs then lie arranged for the others.
+        fresh  whether this is the lane's first ticket, which arranges the inputs (of few tokens) for the
+               others.
         """
         tokens, cols = x.shape[0], x.shape[1]
         pitch, body = cols * size, cols - cols % (SUMS * simd.LANES)
@@ -194,9 +194,7 @@ def _register(
     def many_tokens(
         lane: Lane, y: np.ndarray, at: int, first: int, last: int, x: np.ndarray, finish: int
     ) -> None:
-        """y [T, rows] <- rows [first, last) of the matrix at address `at`, for all tokens x [T, cols], tile
-        by tile.
-        """
+        """y [T, rows] <- rows [first, last) of the matrix at `at`, for all tokens x [T, cols], in tiles."""
         tokens, cols = x.shape[0], x.shape[1]
         pitch, body = cols * size, cols - cols % simd.STEP
         out = matrix(address_of(lane.room), tokens, TILE)
@@ -241,8 +239,7 @@ def _register(
             lane: Lane, slot: int, y: np.ndarray, W: Any, layer: int, x: np.ndarray, finish: int
         ) -> None:
             at, tokens = W.at[layer], x.shape[0]
-            # a small matrix gives every lane tickets too; only one where each ticket arranges the inputs of
-            # many tokens
+            # small matrices too give every lane tickets; just one if each ticket arranges many tokens' inputs
             most = min(TICKET_BYTES, W.rows * W.cols * size // (lane.lanes if tokens > 1 else 4 * lane.lanes))
             block = max(TILE, most // (W.cols * size) // TILE * TILE)
             tickets = (W.rows + block - 1) // block

@@ -1,9 +1,9 @@
 """Matrix products over INT8 weights: exact integers inside a group of 32 inputs, float32 between groups.
 
-Inputs become 16-bit integers on the fly, all numbers of a token by one scale: with 8 bits they would lose as
-much as the weights do, and in decoding the second byte costs nothing, because memory is what is waited for.
-Weights lie in strips of 16 rows and are read as one stream; see `int8_layout` for the layout, `int8_levels`
-for the instructions and the tiles into which a product is cut. How it is cut does not show in the result.
+Inputs are rounded to 16-bit integers during the product, with one scale per token: 8 bits would lose as much
+as the weights do, and in decoding the second byte is free, because memory is the bottleneck. Weights are
+stored in strips of 16 rows and read as one stream; see `int8_layout` for the layout, `int8_levels` for the
+instructions and the tiles that a product is cut into. The result does not depend on the tiles.
 Twin: `int8_layout.unpacked`.
 """
 
@@ -30,9 +30,9 @@ from rwkv_engine.kernels.pointers import (
 )
 from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
 
-#: largest input integer; its upper byte, rounded, still fits 8 bits
+#: largest input integer: its rounded upper byte still fits in 8 bits
 LARGEST = 127 * 256 + 127
-#: bytes of weights behind one ticket
+#: bytes of weights per ticket
 TICKET_BYTES = 65536
 _MAGIC = np.float32(1.5 * 2**23)
 LEVEL = chosen()
@@ -41,10 +41,10 @@ _SPLIT, _OFFSET = LEVELS[LEVEL].dot.split, LEVELS[LEVEL].dot.offset
 
 
 class Int8Rows(NamedTuple):
-    """INT8 matrices of one kind, a layer each.
+    """INT8 matrices, one per layer.
 
-    at     [L] addresses of strips [ceil(rows / 16)][blocks][BLOCK_BYTES], laid out as int8_layout says.
-    rows, cols  as the matrices are seen from outside.
+    at          [L] addresses of strips [ceil(rows / 16)][blocks][BLOCK_BYTES] in the layout of int8_layout.
+    rows, cols  of the matrices, without padding.
     """
 
     at: np.ndarray
@@ -54,23 +54,18 @@ class Int8Rows(NamedTuple):
 
 @exact
 def rounded(number, factor):
-    """number * factor, at most 2^21 in size, as int32: to nearest, ties to even; what adding 1.5 * 2^23
-    leaves in the low bits.
-    """
+    """number * factor (at most 2^21 in size) as int32, to nearest, ties to even, by adding 1.5 * 2^23."""
     return np.int32(bits_of_float32(number * factor + _MAGIC)) - np.int32(bits_of_float32(_MAGIC))
 
 
 @kernel
 def quantize_inputs(q, start, x):
-    """At address q <- x [cols] as integers of at most LARGEST; start [groups] int32 <- -offset * sum of a
-    group's.
+    """At address q <- x [cols] as integers of at most LARGEST; returns the scale: x = integer * scale.
 
-    Returns the scale.
-
-    q has room for blocks * BLOCK numbers of 2 bytes; what lies behind x is filled with zeros. Levels that
-    split read the upper bytes and, behind all of them, the lower bytes; the others 16-bit numbers. x =
-    integer * scale, rounded to nearest; a NaN or infinity among the inputs becomes the scale, so that it is
-    not lost.
+    q      room for blocks * BLOCK numbers of 2 bytes; filled with zeros after x. Split levels use upper
+           bytes, followed by all lower bytes; the others 16-bit numbers.
+    start  [groups] int32 <- -offset * sum of a group's integers.
+    Rounds to nearest. If an input is NaN or infinite, so is the scale, so that it is not lost.
     """
     cols, room = x.shape[0], start.shape[0] * GROUP
     bits = integers(address_of(x), cols)
@@ -103,25 +98,28 @@ def quantize_inputs(q, start, x):
 
 
 def _largest(tiles: Sequence[Tile]) -> int:
-    """Numbers of the largest tile."""
+    """Size of the largest tile in numbers."""
     return max(tile.strips * tile.tokens for tile in tiles) * STRIP
 
 
 def room_for(cols: int, tokens: int) -> int:
-    """float32 numbers of private scratch that a product of `tokens` inputs of `cols` numbers takes."""
+    """float32 numbers of private scratch for a product of `tokens` inputs of `cols` numbers."""
     groups = GROUPS * -(-cols // BLOCK)
     return _largest(TILES) + tokens * (1 + groups + groups * GROUP // 2)
 
 
 class Job(NamedTuple):
-    """What all tiles of a product share: addresses, distances in bytes, and sizes.
+    """Shared by all tiles of a product: addresses, distances in bytes, and sizes.
 
-    weights  of the first strip of the layer's matrix; strip_bytes  to the next.
-    q        of the first token's inputs; plane  from its upper bytes to its lower ones; q_pitch  to the next
-             token's.
-    start    of the first token's starts; start_pitch  to the next token's.
-    scale    of the tokens' scales, float32.
-    out      of place for the products of a tile.
+    weights      address of the first strip of the layer's matrix.
+    strip_bytes  to the next strip.
+    q            address of the first token's inputs.
+    plane        from its upper to its lower bytes.
+    q_pitch      to the next token's inputs.
+    start        address of the first token's starts.
+    start_pitch  to the next token's starts.
+    scale        address of the tokens' scales, float32.
+    out          address of space for the products of a tile.
     """
 
     weights: int
@@ -138,14 +136,12 @@ class Job(NamedTuple):
 
 
 def _cut(tiles: Sequence[Tile]) -> Any:
-    """Compile-time maker of a kernel that multiplies strips [strip, stop) by tokens from t on: by the first
-    of `tiles` as far as it fits, then by the next ones.
-    """
+    """Make a kernel: strips [strip, stop) by tokens from t on, with the first of `tiles`, then the others."""
     if not tiles:
 
         @kernel
         def nothing(y, rows, job, strip, stop, t, finish):
-            """All is done: the last tile fits everywhere."""
+            """Nothing is left: the last tile fits everywhere."""
 
         return nothing
 
@@ -182,9 +178,7 @@ def _cut(tiles: Sequence[Tile]) -> Any:
 
 
 def _around(tiles: Sequence[Tile], emits: Sequence[Callable[..., None]]) -> Any:
-    """Compile-time maker of a kernel that does, of each tile that is used for so many tokens, what `emits`
-    has for it.
-    """
+    """Make a kernel that runs, for each tile that is used for this many tokens, its entry in `emits`."""
     if not tiles:
 
         @kernel
@@ -205,13 +199,13 @@ def _around(tiles: Sequence[Tile], emits: Sequence[Callable[..., None]]) -> Any:
 
 
 def product(tiles: Sequence[Tile]) -> Any:
-    """Compile-time maker of the whole product, cut into `tiles`: of what `matmul` is for Int8Rows.
+    """Make the whole product for Int8Rows, cut into `tiles`: an implementation of `matmul`.
 
-    Every lane quantizes the inputs for itself: that is less work than a barrier costs.
+    Every lane quantizes the inputs itself: that is less work than a barrier.
     """
     multiply_strips, largest = _cut(tiles), _largest(tiles)
     begin, end = _around(tiles, [tile.begin for tile in tiles]), _around(tiles, [tile.end for tile in tiles])
-    #: strips that are multiplied by all tokens before the next ones; a multiple of every tile's
+    #: strips multiplied by all tokens before the next ones; a multiple of every tile's strips
     group = max(tile.strips for tile in tiles)
 
     def implementation(lane, slot, y, W, layer, x, finish):
@@ -256,10 +250,10 @@ def matmul_int8(lane, slot, y, W, layer, x, finish):
 
 @kernel
 def finish_tile(y, rows, strip, strips, first, tokens, out, scale, finish):
-    """y [T, rows] <- scale * out (+= for ADD), out [tokens][strips * 16] being a tile whose corner is row
-    strip * 16, token `first`.
+    """y [T, rows] <- scale * out (+= for ADD), for a tile that starts at row strip * 16 and token `first`.
 
-    out, scale  addresses, of the tile and of the first token's scale.
+    out    address of the tile, [tokens][strips * 16].
+    scale  address of the first token's scale.
     """
     lo = strip * STRIP
     count = min(strips * STRIP, rows - lo)

@@ -1,8 +1,8 @@
 """Norm and token shift: the first stage of every time mix and channel mix.
 
-Tokens of B sequences lie one after another; sequence b has tokens [now.spans[b], now.spans[b+1]). Its state
-is one block of float32 at address now.states[b], in which the layer's previous normed input [C] starts after
-`place` bytes.
+Tokens of B sequences are stored one after another; sequence b has tokens [now.spans[b], now.spans[b+1]). Its
+state is one block of float32 at address now.states[b], where the layer's previous normed input [C] starts
+after `place` bytes.
 """
 
 from typing import Any
@@ -17,9 +17,7 @@ from rwkv_engine.kernels.pointers import floats
 
 @viewing
 def previous(h: np.ndarray, t: int, first: int, state: int, place: int) -> np.ndarray:
-    """[C] normed input before token t: that of the token before, or what the state kept for a sequence's
-    first token.
-    """
+    """[C] normed input of the token before t; the state has it for a sequence's first token."""
     if t == first:
         return floats(state + place, h.shape[1])
     return h[t - 1]
@@ -36,12 +34,12 @@ def mixed_inputs(
     now: Any,
     place: int,
 ) -> int:
-    """The inputs of a mix: h <- layer_norm(x [T, C]) with norm [2, C] (weight, bias), mixed [K or more] <- h
-    shifted by mix [K, C].
+    """h <- layer_norm(x [T, C]); mixed [K or more] <- h shifted by mix [K, C]; returns this lane's first row.
 
-    Returns the row of h and of mixed[k] from which on this lane finds its T inputs. A single token is done by
-    every lane for itself, in the row of its number, so that none waits for another. The state is only read
-    here: `keep_last` writes it behind a barrier, when no lane reads it any more.
+    norm  [2, C] weight, bias.
+    The T inputs are in h and mixed[k] from the returned row on. For a single token, every lane computes its
+    own copy, in the row of its number, so that none waits. The state is only read here: `keep_last` writes it
+    after a barrier, when no lane reads it any more.
     """
     tokens = x.shape[0]
     alone = tokens == 1 and lane.lanes <= h.shape[0]
@@ -66,7 +64,7 @@ def mixed_inputs(
 def shift_token(mixed: np.ndarray, t: int, h: np.ndarray, prev: np.ndarray, mix: np.ndarray) -> None:
     """mixed [K or more, T or more, C] at t <- h[t] + (prev - h[t]) * mix [K, C].
 
-    v4 and v5 write x * m + prev * (1 - m): their weights are turned into 1 - m when they are loaded.
+    v4 and v5 use x * m + prev * (1 - m): their weights are converted to 1 - m on loading.
     """
     here = h[t]
     for m in range(mix.shape[0]):
@@ -77,7 +75,7 @@ def shift_token(mixed: np.ndarray, t: int, h: np.ndarray, prev: np.ndarray, mix:
 
 @kernel
 def keep_last(lane: Lane, h: np.ndarray, now: Any, place: int) -> None:
-    """Write each sequence's last normed input into its state; sequences are shared among the lanes."""
+    """Write each sequence's last normed input to its state; sequences are shared among the lanes."""
     start, stop = share(lane, now.states.shape[0])
     for b in range(start, stop):
         if now.spans[b + 1] > now.spans[b]:

@@ -1,10 +1,10 @@
-"""Layer norm and group norm, in float32, two passes: the mean first, then the variance around it."""
+"""Layer norm and group norm in float32, in two passes: first the mean, then the variance around it."""
 
 import numpy as np
 
 from rwkv_engine.kernels._jit import kernel
 
-#: epsilon of every norm but the group norm behind the recurrence (facts of BlinkDL's v5, v6 and v7)
+#: epsilon of all norms but the group norm after the recurrence (as in BlinkDL's v5, v6 and v7)
 EPSILON = np.float32(1e-5)
 GROUP_EPSILON = np.float32(64e-5)
 
@@ -23,6 +23,6 @@ def layer_norm(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndar
         variance += d * d
     scale = np.sqrt(
         np.float32(1) / (variance / np.float32(n) + epsilon)
-    )  # not 1 / sqrt: LLVM would divide every number by it
+    )  # not 1 / sqrt: LLVM would divide every number by the root
     for c in range(n):
         out[c] = (x[c] - mean) * scale * weight[c] + bias[c]

@@ -1,7 +1,7 @@
 """Typed views of raw addresses, and bit patterns, inside compiled code.
 
-Weights stay where the file is mapped and states where their owners keep them, so kernels receive addresses.
-An address is an int64; whoever passes it keeps the memory alive for the length of the call.
+Weights stay in the mapped file and states with their owners, so kernels receive addresses. An address is an
+int64; the caller keeps the memory alive during the call.
 """
 
 from typing import Any
@@ -47,23 +47,20 @@ def bits_of_float32(typingctx: Any, number: Any) -> Any:
     return types.uint32(types.float32), codegen
 
 
-#: bytes by which the reading of weights is ahead of their use (of 1.5, 4, 6 and 12 KiB, all within 5 %)
+#: prefetch distance for weights in bytes (1.5, 4, 6 and 12 KiB are all within 5 %)
 AHEAD = 0 if cpu.reads_ahead() else 4096
 
 
 def prefetch_ahead(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Emit llvm.prefetch of the line AHEAD of `address` in a stream that is read once; nothing where the
-    processor needs no help.
-    """
+    """Prefetch the line AHEAD of `address` in a stream that is read once; nothing if AHEAD is 0."""
     if AHEAD != 0:
         prefetch(builder, builder.add(address, ir.IntType(64)(AHEAD)), 3)
 
 
 def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int) -> None:
-    """Emit llvm.prefetch of a line that will be read: into the first-level cache (level 3), or the
-    second-level one (2).
+    """Emit llvm.prefetch of a line into the first-level cache (level 3) or the second-level one (level 2).
 
-    It may lie behind the end of what is mapped: a prefetch never faults.
+    The line may be outside mapped memory: a prefetch never faults.
     """
     i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
@@ -79,7 +76,7 @@ def floats(address: int, count: int) -> np.ndarray:
 
 @viewing
 def matrix(address: int, rows: int, cols: int) -> np.ndarray:
-    """[rows, cols] float32 at `address`; a reshape would compile numba's error texts along with it."""
+    """[rows, cols] float32 at `address`; a reshape would also compile numba's error messages."""
     return numba.carray(_pointer(address, np.float32), (rows, cols))
 
 

@@ -1,9 +1,9 @@
-"""Choosing a token among all of a vocabulary, without sorting it: a few straight passes over the logits.
+"""Chooses a token from a vocabulary without sorting, in a few passes over the logits.
 
-The cut of top-p or top-k is found by halving an interval of float32 bit patterns, which are in the order of
-the numbers they mean: each step adds up all numbers from its middle on, until few are left in the interval;
-the rest is done on those alone. Conditions are factors of 0 or 1, maxima are of integers, and inner loops run
-from 0 over a slice, because LLVM makes vector code of these. Twin: tests/reference/sampling.py.
+The cut of top-p or top-k is found by bisection over float32 bit patterns, which have the same order as the
+numbers: each step sums all numbers above the middle, until few are left in the interval; the rest uses only
+those. Conditions are factors of 0 or 1, maxima are of integers, and inner loops run from 0 over a slice,
+because LLVM can vectorise these. Twin: tests/reference/sampling.py.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from rwkv_engine.kernels._jit import kernel, program
 from rwkv_engine.kernels.activations import exp
 from rwkv_engine.kernels.pointers import address_of, bits_of_float32, float32_of_bits, integers
 
-#: lower temperatures mean the same as this one, whose inverse is still a float32
+#: the lowest temperature: its inverse is still a float32
 _COLDEST = 1e-6
-#: numbers summed in float32 before their sum goes into a float64
+#: numbers summed in float32 before the sum is added to a float64
 PIECE = 512
-#: so few numbers are picked out of the vocabulary to go on with
+#: the search continues on a copy of the remaining numbers once they are fewer than this
 FEW = 16384
-#: shares of the likeliest token's probability below this are nothing: `exp` ends at 1.6e-38
+#: shares (relative to the likeliest token) below this count as 0: `exp` ends at 1.6e-38
 NOTHING = np.float32(1e-37)
 _ONE = 0x3F800000  #: bits of 1.0, the largest share
 
@@ -32,7 +32,7 @@ def highest(logits: np.ndarray) -> float:
         b = bits[i]
         best = max(
             best, b ^ ((b >> np.int32(31)) & np.int32(0x7FFFFFFF))
-        )  # as integers, in the order of the numbers
+        )  # integers in the order of the numbers
     return float32_of_bits(np.uint32(best ^ ((best >> np.int32(31)) & np.int32(0x7FFFFFFF))))
 
 
@@ -40,9 +40,9 @@ def highest(logits: np.ndarray) -> float:
 def shares(
     p: np.ndarray, logits: np.ndarray, top: float, sharpness: float, edge: float, sums: np.ndarray
 ) -> float:
-    """p [V] <- e^((logits - top) * sharpness) where p was `edge` or more, else 0.
+    """p [V] <- e^((logits - top) * sharpness) where p was at least `edge`, else 0; returns the float64 sum.
 
-    Returns the sum, float64, and that of each PIECE.
+    sums  <- the sum of each PIECE.
     """
     total = np.float64(0)
     for number in range(sums.shape[0]):
@@ -59,7 +59,7 @@ def shares(
 
 @kernel
 def reach(p: np.ndarray, edge: float) -> tuple[float, int]:
-    """(sum, how many) of the numbers p [n] that are `edge` or more."""
+    """(sum, count) of the numbers in p [n] that are at least `edge`."""
     mass, count = np.float64(0), np.int64(0)
     for start in range(0, p.shape[0], PIECE):
         q = p[start : start + PIECE]
@@ -74,10 +74,9 @@ def reach(p: np.ndarray, edge: float) -> tuple[float, int]:
 
 @kernel
 def between(out: np.ndarray, p: np.ndarray, low: float, high: float) -> int:
-    """out [n] <- the numbers of p [...] whose bits are from `low` to below `high`; n, which is returned, must
-    be less than out's length.
+    """out [n] <- the numbers of p whose bits are in [low, high); returns n, at most out's length - 1.
 
-    `out` may be what p is a part of: what is written has been read.
+    `out` may be the array that p is a part of: each number is read before its place is overwritten.
     """
     least, most, n = float32_of_bits(np.uint32(low)), float32_of_bits(np.uint32(high)), 0
     for i in range(p.shape[0]):
@@ -89,8 +88,7 @@ def between(out: np.ndarray, p: np.ndarray, low: float, high: float) -> int:
 
 @kernel
 def cut(p: np.ndarray, floor: float, mass: float, rank: int, few: np.ndarray) -> float:
-    """The largest value of which, and above, numbers of p [V] add up to `mass` or are `rank` many; `floor` if
-    none is.
+    """The largest v such that the numbers of p [V] from v on sum to `mass` or are `rank` many; else `floor`.
 
     p is from 0 to 1, and the cut is known to be at least `floor` > 0. few [FEW] float32 is work space.
     """
@@ -99,7 +97,7 @@ def cut(p: np.ndarray, floor: float, mass: float, rank: int, few: np.ndarray) ->
     if low_mass < mass and low_count < rank:
         return floor
     high_mass, high_count = np.float64(0), np.int64(0)
-    while low_count - high_count >= FEW and high - low > 1:  # `between` needs a place more than it finds
+    while low_count - high_count >= FEW and high - low > 1:  # `between` needs one place more
         middle = (low + high) >> 1
         above, count = reach(p, float32_of_bits(np.uint32(middle)))
         if (above >= mass and count > 0) or count >= rank:
@@ -120,7 +118,7 @@ def cut(p: np.ndarray, floor: float, mass: float, rank: int, few: np.ndarray) ->
 
 @kernel
 def drop_last(p: np.ndarray, edge: float, spare: float) -> None:
-    """p [V] <- 0 for all but the first `spare` of the numbers that equal `edge`."""
+    """p [V] <- 0 for all numbers equal to `edge` but the first `spare`."""
     for i in range(p.shape[0]):
         if p[i] == edge:
             spare -= 1
@@ -140,13 +138,13 @@ def choose(
     few: np.ndarray,
     sums: np.ndarray,
 ) -> int:
-    """The token that a number u in [0, 1) picks from logits [V] float32; -1 if none has any probability.
+    """The token that a number u in [0, 1) selects from logits [V] float32; -1 if all probabilities are 0.
 
-    top_p, top_k, min_p each look at the same probabilities and remove tokens; what is left is raised to the
+    top_p, top_k and min_p each remove tokens, based on the same probabilities; the rest is raised to the
     power 1 / temperature (above 0). Of equal tokens at the edge of top-k the first ones stay; 0 means no
     top-k, 1 no top-p. Work space: p [V] float32, few [FEW] float32, sums [ceil(V / PIECE)] float64.
-    Cost: straight passes over V, two of them with an exponential; the cut takes one for each halving until
-    few are left.
+    Cost: passes over V, two of them with an exponential; the cut takes one per bisection step until few are
+    left.
     """
     top = highest(logits)
     if not np.isfinite(top):
@@ -155,7 +153,7 @@ def choose(
     total = shares(p, logits, top, np.float32(1), np.float32(0), sums)
     edge = NOTHING
     if top_p < 1.0:
-        # all tokens below this together have less than 1 - top_p: the cut lies above
+        # all tokens below this have less than 1 - top_p together: the cut is above
         floor = max(edge, np.float32((1.0 - top_p) * total / logits.shape[0] * 0.999))
         edge = cut(p, floor, top_p * total, logits.shape[0] + 1, few)
     if 0 < top_k < logits.shape[0]:
@@ -167,7 +165,7 @@ def choose(
         edge = last
     edge = max(edge, np.float32(min_p))
     total = shares(p, logits, top, np.float32(1.0 / max(temperature, _COLDEST)), edge, sums)
-    if not total > 0:  # a NaN among the logits: there is nothing to draw from
+    if not total > 0:  # a logit is NaN: no distribution
         return np.int64(-1)
     left, piece = u * total, 0
     while piece < sums.shape[0] - 1 and left >= sums[piece]:
@@ -180,7 +178,7 @@ def choose(
             left -= np.float64(p[i])
             if left < 0:
                 return chosen
-    # rounding left a crumb: the last one with any probability
+    # rounding left a remainder: take the last token with a probability
     while chosen < 0 and piece > 0:
         piece -= 1
         for i in range(piece * PIECE, (piece + 1) * PIECE):

@@ -1,10 +1,10 @@
 """Dot products over stored weights, as explicit vector code.
 
-Numba vectorises such loops too, but it reads several rows at once and cannot prefetch; one sequential stream,
-with a software prefetch some KiB ahead, reads memory at 14 GB/s on a core where the plain loop reaches 9
-(`cpu.reads_ahead` says where the prefetch is left out). The code is LLVM IR over vectors of 16 floats, which
+Numba vectorises such loops too, but it reads several rows at once and cannot prefetch. One sequential stream
+with a software prefetch some KiB ahead reads 14 GB/s on a core where the plain loop reaches 9
+(`cpu.reads_ahead` says where the prefetch is omitted). The code is LLVM IR over vectors of 16 floats, which
 LLVM splits to whatever the target has (one AVX-512 register, two of AVX2, four of NEON).
-Twins in plain numpy: `formats.*.unpack` and `@`.
+Twins in plain NumPy: `formats.*.unpack` and `@`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from numba.extending import intrinsic
 from rwkv_engine.kernels.pointers import prefetch_ahead
 from rwkv_engine.kernels.vectors import F32, FLOATS, I16, I32, I64, LANES, WORDS, ZERO, Loop, fma, load, store
 
-#: vectors of a row read at once; a row's tail shorter than STEP is left to the caller
+#: vectors of a row read at once; the caller handles a row's tail shorter than STEP
 UNROLL = 2
 STEP = LANES * UNROLL
 
 HALVES = ir.VectorType(I16, LANES)
-#: emit code that reads 16 numbers, or STEP numbers as vectors of 16, at an address
+#: emits code that reads 16 numbers, or STEP numbers as vectors of 16, at an address
 Load = Callable[[ir.IRBuilder, ir.Value], ir.Value]
 LoadStep = Callable[[ir.IRBuilder, ir.Value], list[ir.Value]]
 
@@ -41,7 +41,7 @@ def load_bf16(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
 def load_f16(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     """16 F16 numbers, by moving the fields and rescaling the exponent: exact for all finite numbers.
 
-    Not `fpext half`: without F16C that becomes a call of a routine that a JIT-compiled function may not find.
+    Not `fpext half`: without F16C it becomes a call to a routine that JIT-compiled code may not find.
     """
     bits = builder.zext(load(builder, address, HALVES, 2), WORDS)
     moved = builder.shl(builder.and_(bits, WORDS([0x7FFF] * LANES)), WORDS([13] * LANES))
@@ -51,17 +51,16 @@ def load_f16(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
 
 
 def in_order(read: Load, size: int) -> LoadStep:
-    """STEP numbers in their order, from two loads of `load`; `size` is the bytes of one."""
+    """STEP numbers in order, from two loads by `read`; `size` is the bytes of one number."""
     return lambda builder, address: [
         read(builder, builder.add(address, I64(u * LANES * size))) for u in range(UNROLL)
     ]
 
 
 def bf16_pairs(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
-    """STEP BF16 numbers, those at even places and then those at odd ones, from one load of a whole cache
-    line.
+    """STEP BF16 numbers, first those at even places, then those at odd ones, from one load of a cache line.
 
-    Reads memory 8 % faster than two loads of half a line; the inputs must be arranged alike (`apart`).
+    Reads memory 8 % faster than two loads of half a line; the inputs need the same order (`apart`).
     """
     pairs = load(builder, address, WORDS, 2)
     even, odd = builder.shl(pairs, WORDS([16] * LANES)), builder.and_(pairs, WORDS([0xFFFF0000] * LANES))
@@ -70,11 +69,9 @@ def bf16_pairs(builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
 
 @intrinsic
 def apart(typingctx, out, x, n):
-    """out [n] <- x [n], both at int64 addresses: in each whole STEP first the numbers at even places, then
-    those at odd ones.
+    """out [n] <- x [n] (int64 addresses): in each whole STEP first the even places, then the odd ones.
 
-    n is a positive multiple of STEP. What `bf16_pairs` multiplies; numba's own loop takes one number after
-    another.
+    n is a positive multiple of STEP. `bf16_pairs` needs this order; numba's own loop would not vectorise.
     """
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
@@ -94,11 +91,11 @@ def apart(typingctx, out, x, n):
 
 
 def dot_row(read: LoadStep, size: int, sums: int) -> Any:
-    """Compile-time maker of an intrinsic that computes one dot product: (weights, x, n) -> float32.
+    """Make an intrinsic that computes one dot product: (weights, x, n) -> float32.
 
+    size  bytes of one weight.
     sums  accumulators, a multiple of UNROLL.
-    weights and x are int64 addresses, n is a positive multiple of sums * LANES; `size` is the bytes of one
-    weight.
+    weights and x are int64 addresses, n is a positive multiple of sums * LANES.
     """
 
     @intrinsic
@@ -127,11 +124,12 @@ def dot_row(read: LoadStep, size: int, sums: int) -> Any:
 
 
 def dot_tile(read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> Any:
-    """Compile-time maker of an intrinsic that computes `rows` x `tokens` dot products at once.
+    """Make an intrinsic that computes `rows` x `tokens` dot products at once.
 
-    read    how STEP weights are read; size  bytes of one weight.
-    sums    accumulators of each product: 1, which is enough independent work for rows x tokens > 3, or as
-            many as `dot_row` has, in whose order it then adds.
+    read  how STEP weights are read.
+    size  bytes of one weight.
+    sums  accumulators per product: 1, which is enough independent work for rows x tokens > 3, or as many as
+          `dot_row` has, to add in the same order.
     The intrinsic's arguments, all int64: weights, row pitch [bytes], x, token pitch [bytes], n (a positive
     multiple of STEP, and of sums * LANES), out, out's token pitch [bytes]. It writes out[token][row] float32.
     Weights are read once per call, in order.
@@ -151,7 +149,7 @@ def dot_tile(read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> An
 def _emit_tile(
     builder: ir.IRBuilder, arguments: Any, read: LoadStep, size: int, rows: int, tokens: int, sums: int
 ) -> None:
-    """The loop of `dot_tile`; the accumulators of row r and token t stand from (r * tokens + t) * sums on."""
+    """The loop of `dot_tile`; accumulators of row r and token t start at (r * tokens + t) * sums."""
     weights, row_pitch, x, token_pitch, n, out, out_pitch = arguments
     row_at = [builder.add(weights, builder.mul(row_pitch, I64(r))) for r in range(rows)]
     token_at = [builder.add(x, builder.mul(token_pitch, I64(t))) for t in range(tokens)]
@@ -163,12 +161,12 @@ def _emit_tile(
         inputs = [load_f32(builder, builder.add(at, builder.mul(place, I64(4)))) for at in token_at]
         for r, at in enumerate(row_at):
             here = builder.add(at, builder.mul(loop.number, I64(size)))
-            if u * LANES * size % 64 == 0:  # once for every cache line
+            if u * LANES * size % 64 == 0:  # once per cache line
                 prefetch_ahead(builder, builder.add(here, I64(u * LANES * size)))
             step, half = divmod(u, UNROLL)
             w = read(builder, builder.add(here, I64(step * STEP * size)))[
                 half
-            ]  # what the other rounds use is read there
+            ]  # the other half is read in its own round
             for t in range(tokens):
                 number = (r * tokens + t) * sums + u % sums
                 running[number] = fma(builder, w, inputs[t], running[number])
@@ -180,11 +178,11 @@ def _emit_tile(
 
 
 def _total(builder: ir.IRBuilder, vectors: Sequence[ir.Value]) -> ir.Value:
-    """Sum of all numbers of some vectors of 16 floats, of 1, 2 or 4 vectors.
+    """Sum of all numbers of 1, 2 or 4 vectors of 16 floats.
 
-    Added as written, half by half, where the function around this may not reorder sums
-    (`matmul_float.IN_ORDER`): LLVM would else choose an order for each tile, and a token's bits would depend
-    on how many others share its pass.
+    It adds half by half, as written, if the surrounding function may not reorder sums
+    (`matmul_float.IN_ORDER`). Otherwise LLVM would choose an order for each tile, and a token's bits would
+    depend on the number of tokens in its pass.
     """
     while len(vectors) > 1:
         vectors = [builder.fadd(*vectors[n : n + 2]) for n in range(0, len(vectors), 2)]

@@ -1,5 +1,4 @@
-"""Sums along channels, as explicit vector code: strips of channels stay in registers while a loop runs over
-what is summed.
+"""Sums along channels, as explicit vector code: strips of channels stay in registers during the loop.
 
 Numba's own loops keep such sums in memory, because it cannot know that the arrays do not overlap.
 """
@@ -15,11 +14,11 @@ from rwkv_engine.kernels.vectors import F32, FLOATS, I64, LANES, WORDS, ZERO, Lo
 
 
 def expand_tile(read: LoadStep, size: int, strips: int, tokens: int, paired: bool) -> Any:
-    """Compile-time maker of an intrinsic: out [tokens][strips * 16] <- hidden [tokens][rank] @ w
-    [rank][strips * 16].
+    """Make an intrinsic: out [tokens][strips * 16] <- hidden [tokens][rank] @ w [rank][strips * 16].
 
-    read    how STEP weights are read; size  bytes of one weight; paired  whether `read` gives those of even
-            places first.
+    read    how STEP weights are read.
+    size    bytes of one weight.
+    paired  whether `read` returns the even places first.
     strips  a multiple of UNROLL.
     Arguments, all int64: weights, bytes to the next row; rank (1 or more); hidden, bytes to the next token;
     out, bytes to the next token. Weights are read once for all tokens.
@@ -57,7 +56,7 @@ def expand_tile(read: LoadStep, size: int, strips: int, tokens: int, paired: boo
 
 
 def _woven(b: ir.IRBuilder, even: ir.Value, odd: ir.Value) -> list[ir.Value]:
-    """Two vectors of numbers at even and at odd places, in order."""
+    """Two vectors of the numbers at even and odd places, put in order."""
     places = [n // 2 + LANES * (n % 2) for n in range(STEP)]
     return [
         b.shuffle_vector(even, odd, ir.Constant(WORDS, part)) for part in (places[:LANES], places[LANES:])
@@ -65,11 +64,11 @@ def _woven(b: ir.IRBuilder, even: ir.Value, odd: ir.Value) -> list[ir.Value]:
 
 
 def wkv7_strips(strips: int) -> Any:
-    """Compile-time maker of an intrinsic: `kernels.wkv.wkv7_head` for strips * 16 value channels.
+    """Make an intrinsic: `kernels.wkv.wkv7_head` for strips * 16 value channels.
 
     Arguments, all int64: the state's first row at these channels, bytes to the next row; N; r, w, k, a, b
-    [N]; v, y at these channels. Two passes over the state's N rows, which lie in the first-level cache by
-    then: what is removed, then the update.
+    [N]; v, y at these channels. It makes two passes over the state's N rows: first the sum that is removed,
+    then the update, with the rows in the first-level cache.
     """
 
     @intrinsic

@@ -1,5 +1,4 @@
-"""LLVM IR over vectors of 16 float32: the words that the kernels which are written as explicit vector code
-share.
+"""LLVM IR over vectors of 16 float32: the vocabulary shared by kernels in explicit vector code.
 
 LLVM splits such a vector into what the target has: one AVX-512 register, two of AVX2, four of NEON.
 """
@@ -28,7 +27,7 @@ def store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
 
 
 def splat(b: ir.IRBuilder, number: ir.Value, count: int = LANES) -> ir.Value:
-    """A vector of `count` times the same number."""
+    """A vector with `count` copies of a number."""
     kind = ir.VectorType(number.type, count)
     one = b.insert_element(ir.Constant(kind, ir.Undefined), number, I32(0))
     return b.shuffle_vector(
@@ -37,7 +36,7 @@ def splat(b: ir.IRBuilder, number: ir.Value, count: int = LANES) -> ir.Value:
 
 
 def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-    """x * y + z of 16 float32 each, fused where the target can."""
+    """x * y + z of 16 float32 each, fused if the target supports it."""
     kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
     return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.fmuladd.v16f32"), [x, y, z])
 
@@ -45,8 +44,8 @@ def fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
 class Loop:
     """A loop under construction: `number` = 0, step, 2 step ... below `limit` (1 or more), with vector sums.
 
-    starts   what the sums are at first.
-    Emit the body, then `close` it with the sums' new values; `close` returns the last ones, behind the loop.
+    starts  initial values of the sums.
+    Emit the body, then call `close` with the new values of the sums; `close` returns the final ones.
     """
 
     def __init__(self, b: ir.IRBuilder, limit: ir.Value, starts: Sequence[ir.Value], step: int = 1) -> None:
@@ -58,7 +57,7 @@ class Loop:
         self.sums = [b.phi(start.type) for start in starts]
 
     def close(self, running: Sequence[ir.Value]) -> Sequence[ir.Value]:
-        """End the body, `running` being the sums after it."""
+        """End the body; `running` are the sums after it."""
         b, end = self._b, self._b.block
         following = b.add(self.number, I64(self._step))
         phis, firsts = [self.number, *self.sums], [I64(0), *self._starts]

@@ -1,4 +1,4 @@
-"""The recurrences: what each family does to its constant-size state for one token."""
+"""The recurrences: how each family updates its constant-size state for one token."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from rwkv_engine.kernels.simd_channels import wkv7_strips
 from rwkv_engine.kernels.vectors import LANES
 from rwkv_engine.system.cpu import wide_vectors
 
-#: value channels that the registers hold at once; head sizes are mostly 64
+#: value channels that fit in registers; most heads have 64
 _STRIPS = 4 if wide_vectors() else 2
 CHANNELS = _STRIPS * LANES
 _strips = wkv7_strips(_STRIPS)
@@ -26,13 +26,11 @@ def wkv4(
     pp: np.ndarray,
     y: np.ndarray,
 ) -> None:
-    """One token of the RWKV-4 recurrence, channel by channel: updates aa, bb, pp in place, writes y.
+    """One token of the RWKV-4 recurrence, per channel: updates aa, bb, pp, writes y; all [C] float32.
 
-    All [C] float32.
-
-    The sums  aa/bb = (sum e^(k_i - decay) v_i) / (sum e^(k_i - decay))  are kept relative to their running
-              maximum pp, so
-    nothing overflows. w = -exp(time_decay) <= 0, u = time_first.
+        aa / bb = (sum e^(k_i - decay) v_i) / (sum e^(k_i - decay))
+    Both sums are kept relative to their running maximum pp, so that nothing overflows.
+    w = -exp(time_decay) <= 0, u = time_first.
     Source: BlinkDL/ChatRWKV@965e40b, att_one; the maximum is first taken with u + k (output), then with w
     (update).
     """
@@ -55,9 +53,9 @@ def wkv6_head(
 ) -> None:
     """One head, one token of the RWKV-5 and RWKV-6 recurrence: updates S in place, writes y.
 
-    S [N, N] f32, a row per key channel;  r k v u w y [N] f32;  w is the factor itself, 0 < w < 1.
+    S [N, N] f32, one row per key channel;  r k v u w y [N] f32;  w is the factor itself, 0 < w < 1.
         y <- r (S + u * k v')          S <- diag(w) S + k v'
-    Cost: S moves through the core once. Source: BlinkDL/ChatRWKV@965e40b, att_one_v5 and att_one_v6.
+    Cost: S is read and written once. Source: BlinkDL/ChatRWKV@965e40b, att_one_v5 and att_one_v6.
     """
     n = y.shape[0]
     for j in range(n):
@@ -84,8 +82,8 @@ def wkv7_head(
 ) -> None:
     """One head, one token of the RWKV-7 recurrence: updates S in place, writes y.
 
-    S [N, N] f32, a row per key channel (BlinkDL's matrix transposed, so that nothing is summed across a
-    vector); r w k v a b y [N] f32.
+    S [N, N] f32, one row per key channel (BlinkDL's matrix transposed, so that no sum runs across a vector);
+    r w k v a b y [N] f32.
         S <- diag(w) S + b (a' S) + k v'          y <- r' S
     Cost: S moves in and out of memory once. Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7_numpy.py, a =
     -kk, b = kk * iclr.

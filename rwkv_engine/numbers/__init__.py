@@ -1,1 +1,1 @@
-"""Sizes, tensors, and the byte layouts of numbers; plain numpy."""
+"""Sizes, tensors, and the byte layouts of numbers, in plain NumPy."""

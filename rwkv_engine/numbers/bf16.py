@@ -1,4 +1,4 @@
-"""BF16, the upper half of a float32, which numpy has no type for: its bits are uint16."""
+"""BF16, the upper half of a float32. NumPy has no type for it: its bits are stored as uint16."""
 
 import numpy as np
 

@@ -1,12 +1,12 @@
-"""The container of safetensors: its header read and checked, and its bytes one after another to be written.
+"""The safetensors container: reads and checks its header, and produces its bytes for writing.
 
     bytes 0-7     length of the header, unsigned, little-endian
     then          the header, JSON: name -> {"dtype", "shape", "data_offsets": [start, end]}, and
                   "__metadata__"
-    then          the data; offsets count from here, tensors neither overlap nor leave holes
+    then          the data; offsets start here, tensors neither overlap nor leave holes
 
-The package `safetensors` is neither used to read nor to write: its numpy side (0.8.0) knows no BF16, and it
-does not say where tensors lie, which must be known to map them; tests compare what both make of a file.
+The package `safetensors` is not used: its NumPy side (0.8.0) does not support BF16, and it does not say where
+tensors are in the file, which mapping needs. Tests compare both.
 Source of the format: github.com/huggingface/safetensors, README, section "Format".
 """
 
@@ -22,24 +22,22 @@ import numpy as np
 from rwkv_engine.errors import CheckpointError, shown
 from rwkv_engine.numbers.tensor import Tensor
 
-#: element type -> bytes an element
+#: element type -> bytes per element
 SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
 
-#: bytes of a header without its notes: a real one takes about 150 a tensor, and parsing costs up to 25 times
-#: its length
+#: bytes of a header without metadata: about 150 per tensor are normal; parsing costs up to 25 times its size
 HEADER_LIMIT = 2 << 20
-#: bytes of a header with the notes that trainers put in front, and how many notes: these cost up to 8 times
-#: their length
+#: bytes of a header with leading metadata, and number of entries in it: they cost up to 8 times their size
 NOTED_LIMIT, NOTES_LIMIT = 24 << 20, 10_000
 AXES_LIMIT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one tensor lies: `dtype` a key of SIZES, `start` and `end` are bytes of the file."""
+    """Place of one tensor: `dtype` is a key of SIZES, `start` and `end` are bytes in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,9 +46,7 @@ class Entry:
 
 
 def read_header(path: Path, data: np.ndarray) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Parse and check the header of a mapped file; returns (name -> Entry, metadata).
-
-    Any element type passes.
+    """Parse and check the header of a mapped file of any element types: (name -> Entry, metadata).
 
     data  uint8 [size], the whole file.
     """
@@ -63,7 +59,7 @@ def read_header(path: Path, data: np.ndarray) -> tuple[dict[str, Entry], dict[st
 
 
 def _parse(path: Path, data: np.ndarray) -> tuple[int, dict[str, object]]:
-    """The byte at which the data begins, and the header as JSON gives it."""
+    """The byte at which the data starts, and the header as parsed JSON."""
     if len(data) < 10:
         raise CheckpointError(f"{path} has {len(data)} bytes, too few for a safetensors file; copy it again.")
     length = int(data[:8].view("<u8")[0])
@@ -92,9 +88,7 @@ _COLON, _NEXT, _AFTER = re.compile(r'\s*:\s*(?=")'), re.compile(r'\s*,\s*(?=")')
 
 
 def _notes_in_front(text: str) -> tuple[int, dict[str, str]]:
-    """(characters of a header that `__metadata__` takes where it comes first, the notes); (0, {}) where it
-    does not, or is no plain text.
-    """
+    """(characters of a leading `__metadata__`, its entries); (0, {}) if it is not first or not plain text."""
     notes: dict[str, str] = {}
     start, read = _NOTES.match(text), json.JSONDecoder().raw_decode
     while start and len(notes) < NOTES_LIMIT:
@@ -128,12 +122,12 @@ def _metadata(path: Path, notes: object) -> dict[str, str]:
 
 
 def is_text(value: object) -> bool:
-    """Text without lone surrogates, which JSON can spell and nothing can print."""
+    """Whether a value is text without lone surrogates, which JSON can encode but nothing can print."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry:
-    """Check one header row against the file's size; offsets become bytes of the file."""
+    """Check one header row against the file's size; converts offsets to bytes in the file."""
     what = f"{path}: tensor {shown(name)}"
     if not isinstance(fields, Mapping) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(
@@ -164,14 +158,14 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
 
 
 def _is_sizes(numbers: object) -> bool:
-    """A list of ints, none a bool, none negative, all of 62 bits or less."""
+    """Whether it is a list of non-negative ints below 2^62, without bools."""
     return isinstance(numbers, list) and all(
         type(number) is int and 0 <= number < 1 << 62 for number in numbers
     )
 
 
 def _require_tiling(path: Path, entries: Mapping[str, Entry], base: int, size: int) -> None:
-    """The format's rule that the data is covered by the tensors, each byte once."""
+    """Check the format's rule that the tensors cover each byte of the data exactly once."""
     reached, before = base, "the header"
     for name, entry in sorted(entries.items(), key=lambda item: item[1].start):
         if entry.start != reached:
@@ -183,9 +177,9 @@ def _require_tiling(path: Path, entries: Mapping[str, Entry], base: int, size: i
 
 
 def stored(name: str, dtype: str, array: np.ndarray) -> Tensor:
-    """A Tensor over an array in memory, to be written.
+    """A Tensor over an array in memory, for writing.
 
-    dtype  a key of `safetensors_file.SIZES`; BF16 takes its bits as uint16.
+    dtype  a key of SIZES; BF16 takes its bits as uint16.
     """
     return Tensor(name, array.shape, dtype, lambda: array)
 
@@ -193,9 +187,7 @@ def stored(name: str, dtype: str, array: np.ndarray) -> Tensor:
 def safetensors_parts(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, align: int = 64
 ) -> Iterator[bytes | memoryview]:
-    """The bytes of such a file one after another, for `system.files.write_whole`; arguments as of
-    `write_safetensors`.
-    """
+    """The bytes of a safetensors file in order, for `write_whole`; arguments as for `write_safetensors`."""
     lengths = {name: prod(tensor.shape) * SIZES[tensor.dtype] for name, tensor in tensors.items()}
     order = sorted(tensors, key=lambda name: (lengths[name] % align != 0, -SIZES[tensors[name].dtype], name))
     return _parts(_header(tensors, lengths, order, dict(metadata or {}), align), tensors, order)

@@ -1,4 +1,4 @@
-"""`Format`: what a weight format has to tell the engine."""
+"""`Format`: what the engine must know about a weight format."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-#: a `numbers.tensor.Tensor`, which knows formats and so cannot be imported here
+#: a `numbers.tensor.Tensor`; it imports this module, so it cannot be imported here
 Tensor = Any
 
 
@@ -16,20 +16,20 @@ Tensor = Any
 class Format:
     """One row of `formats.FORMATS`: how a matrix [rows, cols] is stored, as one array.
 
-    name        as options and packed files say it.
-    tag         `Tensor.dtype` of what is stored in it.
-    quantized   whether it loses precision: `quantize` writes it into packed files, and only matrices take it.
+    name        as in options and packed files.
+    tag         `Tensor.dtype` of a tensor stored in it.
+    quantized   whether it loses precision: `quantize` writes it to packed files, and only matrices use it.
     element     NumPy type of the stored array; bytes (uint8) for a quantized format.
     shape_of    (rows, cols) -> shape of the stored array.
-    stored      tensor -> the stored array, C-contiguous: a view of the file where it lies there so.
+    stored      tensor -> the stored array, C-contiguous; a view of the file if the file has it like this.
     to_float32  (stored array, rows, cols) -> float32 [rows, cols].
-    pack        (tensors of one kind, a layer each) -> (the NamedTuple that chooses the kernels, the arrays
-                whose addresses it holds). It has `at` (an address for each layer), `rows` and `cols`, and
+    pack        (tensors of one kind, one per layer) -> (the NamedTuple that selects the kernels, the arrays
+                that hold its memory). It has `at` (an address per layer), `rows` and `cols`, and
                 `kernels.matmul.matmul` is overloaded for it.
-    room        (cols, tokens) -> float32 numbers of `Lane.room` that a product takes.
+    room        (cols, tokens) -> float32 numbers of `Lane.room` that a product needs.
     pack_heads  (layers, heads) -> as `pack`, for the second halves of low-rank pairs; see
-                `formats.rows.packed_heads`. None: only matrices can be in this format. Else `read_row` and
-                `expand` are overloaded too.
+                `formats.rows.packed_heads`. None: only matrices can have this format. Otherwise `read_row`
+                and `expand` are overloaded too.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Format:
         return prod(self.shape_of(rows, cols)) * self.element.itemsize
 
     def unpack(self, packed: Any, layer: int) -> np.ndarray:
-        """One layer's matrix of what `pack` made, as float32 [rows, cols]; for tests and tools."""
+        """One layer's matrix from the result of `pack`, as float32 [rows, cols]; for tests and tools."""
         size = self.bytes_of(packed.rows, packed.cols)
         buffer = memoryview((ctypes.c_char * size).from_address(int(packed.at[layer])))
         stored = np.frombuffer(buffer, self.element).reshape(self.shape_of(packed.rows, packed.cols))

@@ -1,11 +1,10 @@
-"""The byte layout of packed INT8 matrices, in plain numpy: integers from -127 to 127 with a BF16 scale for
-every 32 of a row.
+"""The byte layout of packed INT8 matrices, in plain NumPy: integers from -127 to 127, a BF16 scale per 32.
 
-A matrix [rows, cols], padded with zeros to a multiple of 16 rows and of 64 cols, lies in strips of 16 rows;
-in a strip, blocks of 64 inputs; in a block 17 lines of 64 bytes: 16 of integers [16 quads of inputs][16
+A matrix [rows, cols], padded with zeros to a multiple of 16 rows and 64 cols, is stored in strips of 16 rows;
+a strip in blocks of 64 inputs; a block in 17 lines of 64 bytes: 16 of integers [16 quads of inputs][16
 rows][4 inputs], then one of scales [16 rows][2 groups of 32 inputs]. weight = integer * scale, scale =
-largest of the row's group / 127, rounded up to BF16. 8.5 bits a weight. A strip is read as one stream, and a
-line is what one vector instruction multiplies (`kernels.int8_levels`).
+largest of the row's group / 127, rounded up to BF16. 8.5 bits per weight. A strip is read as one stream, and
+a line is what one vector instruction multiplies (`kernels.int8_levels`).
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ STRIP, GROUP, GROUPS = 16, 32, 2
 BLOCK = GROUP * GROUPS
 LINE = 4 * STRIP
 BLOCK_BYTES = BLOCK // 4 * LINE + LINE
-#: strips that are quantized at once: little memory beside the result
+#: strips quantized at a time, to need little memory besides the result
 _PIECE = 64
 
 
@@ -30,10 +29,9 @@ def shape_of(rows: int, cols: int) -> tuple[int, int, int]:
 
 
 def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(integers [..., 32] int8, scales [...] as BF16 bits) of float32 values [..., 32]: rounded to nearest,
-    at most half a scale off.
+    """(integers [..., 32] int8, scales [...] as BF16 bits) of float32 values [..., 32], rounded to nearest.
 
-    A NaN or infinity makes the scale NaN, so that it is not lost.
+    The error is at most half a scale. A NaN or infinity makes the scale NaN, so that it is not lost.
     """
     largest = np.maximum(values.max(axis=-1), -values.min(axis=-1))
     bits = (largest / np.float32(127)).view(np.uint32)
@@ -48,7 +46,7 @@ def quantized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def packed(rows: int, cols: int, read: Callable[[int, int], np.ndarray]) -> np.ndarray:
-    """A matrix as [strips, blocks, BLOCK_BYTES] uint8; read(first, last) gives some of its rows as float32."""
+    """A matrix as [strips, blocks, BLOCK_BYTES] uint8; read(first, last) returns rows of it as float32."""
     count, blocks, _ = shape_of(rows, cols)
     out = np.empty((count, blocks, BLOCK_BYTES), np.uint8)
     for first in range(0, count, _PIECE):

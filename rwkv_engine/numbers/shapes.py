@@ -9,16 +9,15 @@ The letters used in every shape comment of the project:
 
 from dataclasses import dataclass
 
-#: tokens of the longest pass over the weights: long enough to use each weight many times, short enough for
-#: the caches
+#: most tokens of a pass over the weights: enough to use each weight many times, few enough for the caches
 CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Sizes of one model, all read off its tensors' shapes.
+    """Sizes of one model, all taken from its tensors' shapes.
 
-    family      the record in `families` that runs it: "v4", "v5", "v6" or "v7".
+    family      its record in `families`: "v4", "v5", "v6" or "v7".
     version     the exact recurrence: "4", "5.0", "5.1", "5.2", "6" or "7".
     layers      L.
     width       C.

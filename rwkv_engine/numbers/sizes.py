@@ -1,4 +1,4 @@
-"""Bytes in words: told to people, and read from options."""
+"""Byte counts as text: shown to users, and read from options."""
 
 import re
 
@@ -8,7 +8,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 
 
 def size(count: int) -> str:
-    """Bytes for people, three digits of them: 512 bytes, 3.1 MB, 382 MB, 14.4 GB."""
+    """A byte count for users, with three digits: 512 bytes, 3.1 MB, 382 MB, 14.4 GB."""
     amount = float(count)
     for unit in ("bytes", "KB", "MB"):
         if amount < 1000:
@@ -18,15 +18,14 @@ def size(count: int) -> str:
 
 
 def mb(count: int) -> str:
-    """Bytes as megabytes of 10^6, rounded up: for sums, whose parts must be in one unit."""
+    """A byte count in megabytes of 10^6, rounded up: for sums, whose parts need the same unit."""
     return f"{-(-count // 10**6)} MB"
 
 
 def bytes_of(text: str | int) -> int:
-    """A size such as "900M", "1.5G", "2GiB" or a number of bytes; K, M, G are powers of 1000, Ki, Mi, Gi of
-    1024.
+    """A size such as "900M", "1.5G", "2GiB", or a number of bytes. Raises OptionError.
 
-    Raises OptionError.
+    K, M, G are powers of 1000; Ki, Mi, Gi of 1024.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", str(text).upper())
     if not found or found[2] not in _UNITS or float(found[1]) == 0:

@@ -1,6 +1,6 @@
-"""`Tensor`: one stored tensor of a checkpoint, read only when asked.
+"""`Tensor`: one stored tensor of a checkpoint, read only when needed.
 
-Readers (`checkpoints`) make them, families and formats consume them; neither needs to know the other.
+Readers (`checkpoints`) make them, families and formats use them; neither needs to know the other.
 """
 
 import dataclasses
@@ -15,8 +15,7 @@ from rwkv_engine.numbers.bf16 import bf16_to_float32
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.system.pages import give_back, is_mapped, prefer_small
 
-#: element type in a file -> numpy dtype of its bits (BF16 has none of its own: its upper 16 bits of a
-#: float32)
+#: element type in a file -> NumPy dtype of its bits (BF16 has no type: the upper 16 bits of a float32)
 BITS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -26,10 +25,10 @@ class Tensor:
 
     name    its name in the file, for error messages.
     shape   axis lengths.
-    dtype   "F32", "F16", "BF16", or the tag of the format of a packed matrix.
-    bits    returns the elements as float32, float16, or uint16 (the bits of BF16), of that shape; a packed
-            matrix as its format stores it. Where the file stores exactly these it is a view of the mapped
-            file (possibly strided), so it costs no memory.
+    dtype   "F32", "F16", "BF16", or the tag of a packed matrix's format.
+    bits    returns the elements in this shape as float32, float16, or uint16 (the bits of BF16), or a packed
+            matrix as its format stores it. If the file has exactly these, it is a (possibly strided) view of
+            the mapped file and needs no memory.
     format  of a packed matrix.
     """
 
@@ -41,15 +40,13 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the elements take as they are stored."""
+        """Bytes of the stored elements."""
         if self.format is not None:
             return self.format.bytes_of(*self.shape)
         return prod(self.shape) * BITS[self.dtype].itemsize
 
     def rows(self) -> Callable[[int, int], np.ndarray]:
-        """read(first, last): some of a float matrix's rows as float32, so that a large one need never be
-        widened as a whole.
-        """
+        """read(first, last): rows of a float matrix as float32; avoids converting a large one as a whole."""
         bits = self.bits()
         return lambda first, last: (
             bf16_to_float32(bits[first:last])
@@ -70,11 +67,10 @@ class Tensor:
 
 
 def one_at_a_time(tensors: Mapping[str, Tensor], stay: bool) -> dict[str, Tensor]:
-    """The same tensors; when one is read, the file's pages of the one before are given back: converting a
-    model holds one tensor of it.
+    """The same tensors; reading one gives back the pages of the one before, so only one is in memory.
 
-    stay  whether most are used where the file is mapped, and only some converted; else they are read in small
-          pages, because of what is given back in large ones, the next read of a neighbour brings all back.
+    stay  whether most are used in the mapped file, and only some converted. If not, they are read in small
+          pages: after giving back part of a large page, the next read near it would bring all of it back.
     """
     last: list[np.ndarray] = []
 

@@ -1,1 +1,1 @@
-"""What runs a forward pass: threads, work arrays, the embedding in its file, compiling."""
+"""Runs forward passes: threads, work arrays, embedding rows from the file, compiling."""

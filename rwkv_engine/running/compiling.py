@@ -1,8 +1,7 @@
-"""What is compiled, and what that is like to wait for: progress of numba's compiler, and the programs that a
-model needs.
+"""Progress of numba's compiler, and the programs that a model needs.
 
-A program is compiled when it is first called and then kept on disk (`kernels._cache`). LLVM takes a minute or
-more for one on a small computer; how much is left cannot be known, but how many functions are done can.
+A program is compiled at its first call and then cached on disk (`kernels._cache`). LLVM takes a minute or
+more for it on a small computer; the time left is unknown, but the number of compiled functions is known.
 """
 
 import threading
@@ -16,22 +15,17 @@ from rwkv_engine.kernels.calling import ring
 
 #: tell(functions compiled so far, seconds since the first, whether all is done)
 Tell = Callable[[int, float, bool], None]
-#: seconds of compiling before anything is told (what comes from the cache takes less), and then between two
-#: times
+#: seconds of compiling before the first report (the cache takes less), and between reports
 PATIENCE, INTERVAL = 0.3, 1.0
 
 
 def watch(tell: Tell) -> None:
-    """From now on, for the life of the process, call `tell` while numba compiles and when it has; never for
-    what the cache has.
-    """
+    """From now on, call `tell` while numba compiles and when it is done; not for programs from the cache."""
     listen(Watcher(tell))
 
 
 class Watcher(Listener):
-    """Numba's listener: it counts functions, and tells from a thread of its own, because a compiler at work
-    calls nobody.
-    """
+    """Numba's listener: counts functions; a thread of its own reports, as a busy compiler makes no calls."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -42,7 +36,7 @@ class Watcher(Listener):
         self._done = threading.Event()
 
     def on_start(self, event: Any) -> None:
-        """A function is begun; those that it calls come inside it."""
+        """A function is started; the functions it calls come inside it."""
         with self._changing:
             self._depth += 1
             if self._depth > 1:
@@ -78,7 +72,8 @@ class Watcher(Listener):
 class Program:
     """Something that a model needs compiled.
 
-    name  for people.     run  the least work that makes numba compile it, or take it from the cache.
+    name  shown to users.
+    run   the least work that makes numba compile it, or load it from the cache.
     """
 
     name: str
@@ -86,13 +81,11 @@ class Program:
 
 
 def programs(model: Any) -> tuple[Program, ...]:
-    """What a `Model` needs before its first word: its forward pass, choosing a token, and long texts' way
-    into tokens.
-    """
+    """What a `Model` needs for its first word: a forward pass, choosing a token, tokenizing long text."""
     text = "word " * 2000
 
     def forward() -> None:
-        ring(0, 0, True)  # calls the other lanes, which a pass of two tokens may not be worth
+        ring(0, 0, True)  # wakes the other threads, which a pass of two tokens may not do
         model.feed([0, 0], model.new_state())
 
     return (

@@ -1,8 +1,7 @@
-"""`Rows`: rows of an embedding that stays in its file, read as tokens need them.
+"""`Rows`: rows of an embedding that stays in its file, read when tokens need them.
 
-Not where the file is mapped: a row that is touched there brings in all pages around it that the page cache
-holds as one, 2 MiB at most, so that a few hundred tokens would have the whole embedding counted as memory of
-this process.
+They are not read through the memory map: touching a row there maps the whole large page around it in the page
+cache, up to 2 MiB, so a few hundred tokens would make the entire embedding count as memory of this process.
 """
 
 import os
@@ -14,15 +13,16 @@ from rwkv_engine.errors import CheckpointError
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.system.pages import MappedFile, mapped_file
 
-#: bytes of an embedding below which it may as well be in memory
+#: smaller embeddings (bytes) are kept in memory
 WORTH_READING = 8_000_000
 
 
 class Rows:
-    """source  [V, C], C-contiguous, a view of a mapped file.      near  [CHUNK, C] of its type, into which
-    rows are read.
+    """Reads rows of an embedding.
 
-    path  for what is said of the file.
+    source  [V, C], C-contiguous, a view of a mapped file.
+    near    [CHUNK, C] of the same type, where rows are put.
+    path    for error messages.
     """
 
     def __init__(self, source: np.ndarray, file: MappedFile, path: Path) -> None:
@@ -32,9 +32,7 @@ class Rows:
 
     @classmethod
     def of(cls, source: np.ndarray, path: Path) -> "Rows | None":
-        """Those of `source`; None where it is small, is in memory already, or files cannot be read at a place
-        (Windows).
-        """
+        """The Rows of `source`; None if it is small, in memory already, or there is no preadv (Windows)."""
         file = mapped_file(source)
         if (
             file is None
@@ -46,9 +44,9 @@ class Rows:
         return cls(source, file, path)
 
     def read(self, tokens: np.ndarray) -> np.ndarray:
-        """near[t] <- row tokens[t], for at most CHUNK tokens, all below V; return the t.
+        """near[t] <- row tokens[t], for at most CHUNK tokens, all below V; returns the rows of `near` to use.
 
-        Raises CheckpointError where that fails.
+        Raises CheckpointError if reading fails.
         """
         for place, token in zip(self._places, tokens.tolist(), strict=False):
             try:

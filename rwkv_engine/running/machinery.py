@@ -1,6 +1,4 @@
-"""`Machinery`: a checkpoint's weights made ready, and one pass over them; the threads, work arrays and words
-that this takes.
-"""
+"""`Machinery`: a checkpoint's weights, prepared, and one pass over them with its threads and work arrays."""
 
 from collections.abc import Sequence
 
@@ -24,19 +22,20 @@ from rwkv_engine.state import State, touch
 from rwkv_engine.system import cpu
 from rwkv_engine.system.pages import prefer_large, prefer_small, ranges
 
-#: bytes of weights x tokens of a pass below which one lane runs it: two decode the embedded model in 136 us
-#: instead of 194, but keep less than a fifth of that while another process has one of two cores
+#: bytes of weights x tokens below which one thread runs a pass: two decode the embedded model in 136 us
+#: instead of 194, but get over five times slower while another process has one of two cores
 WORTH_LANES = 16_000_000
 
 
 class Machinery:
-    """What runs a checkpoint. Several threads may use it: passes queue up.
+    """Runs a checkpoint. Several threads may use it: passes are queued.
 
     weights, threads, ram  as in `model.load`.
-    family, config         what the checkpoint is.      format  name of the matrices' weight format.
-    team                   the lanes.                   owners  arrays whose addresses the weights hold; the
-                           first is the embedding.
-    weight_bytes           read once in every pass: all but the embedding.
+    family, config         of the checkpoint.
+    format                 name of the matrices' weight format.
+    team                   the threads.
+    owners                 arrays that hold the weights' memory; the first is the embedding.
+    weight_bytes           bytes read in every pass: all but the embedding.
     Raises                 CheckpointError, OptionError.
     """
 
@@ -49,7 +48,7 @@ class Machinery:
         if bounded is not None and ram is not None:
             memory.require(bounded, ram)
         early = ram is None and _lies_ready(checkpoint, weights)
-        if early:  # before anything is read: what is once in small pages stays so
+        if early:  # before anything is read: small pages, once used, stay small
             prefer_large(tensor.bits() for tensor in matrices(checkpoint.tensors))
         loader = Loader(one_at_a_time(checkpoint.tensors, stay=early), self.config.layers, weights)
         prepared = self.family.prepare(loader, self.config)
@@ -77,10 +76,10 @@ class Machinery:
         self._frozen: Frozen | None = None
 
     def _ready(self) -> Frozen:
-        """What the program is called with.
+        """The arguments of the program, made by the first pass.
 
-        Made by the first pass, which is the first that needs compiled code, and outside of its turn:
-        compiling may be interrupted, and takes half as long to find on disk as all of loading.
+        It compiles outside of the team's turn, because that may be interrupted, and not on loading, because
+        finding the program on disk takes half as long as loading.
         """
         if self._frozen is None:
             frozen = arguments(self.family.planes(self.config), self._prepared, self._scratch, self._words)
@@ -97,15 +96,15 @@ class Machinery:
         out: np.ndarray,
         hidden: np.ndarray | None = None,
     ) -> bool:
-        """One run of the family's program over one or more sequences, whose states' numbers it moves; return
-        whether all logits are finite.
+        """One run of the family's program on one or more sequences; updates their states.
 
-        tokens  [T] int64, at most CHUNK, of B sequences one after another.   spans   [B + 1]: sequence b has
-                [spans[b], spans[b + 1]).
-        batch   [B] states of this model.                                     wanted  [W]: the tokens whose
-                logits are computed.
-        out     [W, V] float32 <- logits.                                     hidden  [W, C] float32 <- what
-                the head read.
+        tokens   [T] int64, at most CHUNK, of B sequences one after another.
+        spans    [B + 1]: sequence b has tokens [spans[b], spans[b + 1]).
+        batch    [B] states of this model.
+        wanted   [W]: the tokens whose logits are computed.
+        out      [W, V] float32 <- logits.
+        hidden   [W, C] float32 <- the input of the head.
+        Returns  whether all logits are finite.
         """
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         frozen = self._ready()
@@ -117,23 +116,21 @@ class Machinery:
             touch(batch)
             self.team.run(step, frozen, lanes=lanes)
             if hidden is not None:
-                hidden[:] = self._scratch.h[: len(wanted)]  # left there by `families.ends.project`
+                hidden[:] = self._scratch.h[: len(wanted)]  # written by `families.ends.project`
             return bool(self._words[FINITE])
 
         return self.team.turn(one_pass)
 
 
 def room_for_model(config: ModelConfig) -> int:
-    """float32 numbers of private scratch that a lane of this model needs: for a product's inputs, or for one
-    head's vectors.
-    """
+    """float32 numbers of private scratch per thread, for a product's inputs or one head's vectors."""
     widest = max(config.width, config.ffn)
     rooms = [format.room(widest, CHUNK) for format in FORMATS.values()]
     return max(*rooms, HEAD_VECTORS * config.head_size)
 
 
 def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
-    """Whether matrices are run as they lie in the file, so that to look for them reads and converts nothing."""
+    """Whether matrices are used exactly as stored in the file, so finding them reads and converts nothing."""
     return (
         weights in (None, own_format(matrices(checkpoint.tensors)).name)
         and checkpoint.merge is None

@@ -1,13 +1,13 @@
-"""`Team`: threads that run one compiled function together and sleep in between.
+"""`Team`: threads that run one compiled function together and sleep between calls.
 
-Lane 0 is the caller's own thread. The others are daemon threads that sleep on a lock, which costs nothing.
-They are woken for a call, meet inside compiled code at `kernels.lanes.barrier`, and stay there for a moment
-in case they are called again (`kernels.calling`). A team runs one call at a time.
+Lane 0 is the caller's own thread. The others are daemon threads that sleep on a lock, at no cost. They are
+woken for a call, synchronise inside compiled code at `kernels.lanes.barrier`, and wait there for a moment in
+case of another call (`kernels.calling`). A team runs one call at a time.
 
-An interrupt (ctrl-C) may come between any two lines of Python here, but never inside compiled code. So
-whatever a call needs is compiled before anybody is called; and when the caller's lane does not come, the call
-is broken off: the helpers no longer wait for it, run to their end, and have left before the exception is
-raised. No helper is ever left behind with memory of a call that is over.
+An interrupt (ctrl-C) may come between any two lines of Python here, but never inside compiled code. Therefore
+everything a call needs is compiled before any helper is called. If the caller's lane does not come, the call
+is broken off: the helpers stop waiting for it and run to their end before the exception is raised. So no
+helper still uses the memory of a call that is over.
 """
 
 import functools
@@ -28,19 +28,17 @@ from rwkv_engine.kernels.calling import ASLEEP, CALLED, STAY, WAITING, ring
 from rwkv_engine.kernels.lanes import BROKEN, STRIDE, TURN, Lane, shared_bytes
 from rwkv_engine.system import cpu
 
-#: more lanes than this is a typing error, not a machine
+#: more threads than this must be a typing error
 MOST_LANES = 1024
 _WORDS = STRIDE // 8
 _TURN = TURN * _WORDS
-#: what is to be done when a turn is over
+#: functions to call when a turn is over
 Later = deque[Callable[[], None]]
 Result = TypeVar("Result")
 
 
 class _Here(threading.local):
-    """What this thread is inside of: `later` of the team whose turn it has, or that it helps; None: of
-    nothing.
-    """
+    """State of the current thread: `later` of the team whose turn it has or that it helps, or None."""
 
     later: Later | None = None
 
@@ -50,17 +48,17 @@ _teams: "weakref.WeakSet[Team]" = weakref.WeakSet()
 
 
 def behind_this_turn() -> Later | None:
-    """If this thread is inside a team's turn: what is done when that is over, to which more can be added."""
+    """If this thread is inside a team's turn: the functions to call after it, to which more can be added."""
     return _here.later
 
 
 @dataclass(slots=True)
 class _Desk:
-    """What one helper thread and the team leave for each other.
+    """Shared by one helper thread and the team.
 
     says   the desk's words; the first is ASLEEP, WAITING or CALLED.
     alarm  ends the thread's sleep.
-    guard  held while `work` and what the desk says are changed together.
+    guard  held while `work` and `says` are changed together.
     """
 
     says: memoryview
@@ -70,17 +68,15 @@ class _Desk:
     failure: BaseException | None = None
 
     def wake(self, work: Callable[[], None]) -> None:
-        """Have the thread, which is asleep or about to be, do `work`."""
+        """Make the thread, which is asleep or about to be, do `work`."""
         with self.guard:
             self.work, self.failure = work, None
             self.says[0] = CALLED
-            self.alarm.release()  # no call stands between these two, where an interrupt could come
+            self.alarm.release()  # no call between these two lines, so no interrupt
 
 
 def _serve(desk: _Desk, shared: np.ndarray, later: Later, kept: tuple[object, ...]) -> None:
-    """A helper thread's life: sleep, work; without work it ends. kept: what it may still look at when its
-    team is gone.
-    """
+    """A helper thread: sleep, work; ends without work. kept: arrays it may use after its team is gone."""
     _here.later = later
     while True:
         desk.alarm.acquire()
@@ -89,21 +85,20 @@ def _serve(desk: _Desk, shared: np.ndarray, later: Later, kept: tuple[object, ..
             return
         try:
             work()
-        except BaseException as failure:  # whatever it is, it belongs to the caller, who raises it
+        except BaseException as failure:  # the caller raises it
             desk.failure = failure
             shared[_TURN] = BROKEN  # the others need not wait for this lane
         with desk.guard:
-            if desk.work is work:  # else it has been woken again, having said itself that it is asleep
+            if desk.work is work:  # else it was woken again after saying that it sleeps
                 desk.work = None
                 desk.says[0] = ASLEEP
         del work
 
 
 def _dismiss(desks: list[_Desk], owner: int) -> None:
-    """End the helper threads of a team that nobody holds any more, or whose interpreter is about to end: none
-    is left polling.
+    """End the helper threads of a team that is no longer used, or at exit, so that none is left polling.
 
-    What a generator still runs when the interpreter ends, it runs alone: `desks` is then empty.
+    A generator that still runs at exit runs alone: `desks` is then empty.
     """
     while desks and os.getpid() == owner:
         desk = desks.pop()
@@ -115,7 +110,7 @@ def _dismiss(desks: list[_Desk], owner: int) -> None:
 
 
 def _forked() -> None:
-    """In a forked child: the thread that was in a team's turn stayed behind."""
+    """In a forked child: the thread that had a team's turn does not exist here."""
     for team in list(_teams):
         team.renew()
 
@@ -127,20 +122,20 @@ if hasattr(os, "register_at_fork"):
 class Team:
     """Up to `lanes` threads for SPMD functions `function(lane, *arguments)`.
 
-    lanes   1 or more; more than the machine has cores works, slower. Fewer after the first call if the system
-            starts no more threads.
-    room    float32 numbers of private scratch for each lane.
-    leave   ranges of pages [n, 2] int64 (address, length) that are given back after every stage (see Lane);
-            None: none.
-    Raises  OptionError for a lane count that cannot be meant.
-    Safe to use from several threads (calls queue up) and after os.fork (the child starts threads of its own).
+    lanes   1 or more. More than there are cores works, but is slower. Fewer after the first call if the
+            system refuses to start threads.
+    room    float32 numbers of private scratch per lane.
+    leave   ranges of pages [n, 2] int64 (address, length) to give back after every stage (see Lane), or None.
+    Raises  OptionError for an invalid number of lanes.
+    It may be used from several threads (calls are queued) and after os.fork (the child starts its own
+    threads).
     """
 
     def __init__(self, lanes: int, room: int = 4096, leave: np.ndarray | None = None) -> None:
         if not isinstance(lanes, int) or not 1 <= lanes <= MOST_LANES:
             raise OptionError.of("threads", lanes, f"a whole number from 1 to {MOST_LANES}")
         self.lanes = lanes
-        # words that all lanes share, and each one's private scratch
+        # words shared by all lanes, and their private scratch
         self._shared, self._words = _aligned(shared_bytes(lanes)), _aligned(lanes * STRIDE)
         self._at = self._words.ctypes.data
         self._rooms = [np.zeros(room, np.float32) for _ in range(lanes)]
@@ -155,15 +150,14 @@ class Team:
         _teams.add(self)
 
     def renew(self) -> None:
-        """Forget who had a turn."""
+        """Forget which thread has the turn."""
         self._one = threading.RLock()
 
     def turn(self, work: Callable[[], Result]) -> Result:
-        """Call `work` while nobody else uses this team, then what was put off meanwhile; return what `work`
-        returns.
+        """Call `work` while no other thread uses this team, then the postponed functions; return its result.
 
-        Raises EngineError in a thread that has a turn, of any team, or is a lane of one: the garbage
-        collector and handlers of signals may call anything anywhere, and would wait for themselves.
+        Raises EngineError in a thread that already has a turn of any team, or is a helper: the garbage
+        collector and signal handlers can call anything anywhere, and would wait for themselves.
         """
         if _here.later is not None:
             raise EngineError(
@@ -181,19 +175,18 @@ class Team:
             while self._later:
                 try:
                     put_off = self._later.popleft()
-                except IndexError:  # another thread was faster
+                except IndexError:  # another thread took it
                     break
                 put_off()
         return result
 
     def run(self, function: Callable[..., None], *arguments: Any, lanes: int | None = None) -> None:
-        """Call `function(lane, *arguments)` once on each of the first `lanes` lanes (default: all); return
-        when all have.
+        """Call `function(lane, *arguments)` once on each of the first `lanes` lanes (default: all), and wait.
 
         Raises what a lane raised. `function` must be compiled code that releases the GIL and, with more than
-        one lane, raises nothing after its first barrier. One that loops over `kernels.calling.attend` is
-        called again without waking anybody if the arguments are the same objects; what lies in arrays may
-        have changed.
+        one lane, raises nothing after its first barrier. A function that loops over `kernels.calling.attend`
+        is called again without waking threads if the arguments are the same objects; the content of arrays
+        may have changed.
         """
         with self._one:
             count = min(lanes or self.lanes, self.lanes)
@@ -213,35 +206,31 @@ class Team:
                 function(self._lane(0, count), *arguments)
                 self._join(self._desks[: count - 1])
             except BaseException:
-                # no call comes before `ring` has returned, so no second interrupt either
+                # nothing is called until `ring` returns, so no second interrupt either
                 self._last, self._shared[_TURN] = (), BROKEN
                 ring(self._at, count - 1, False)
                 raise
 
     def prepare(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Have `function` compiled for these arguments, or taken from the disk, so that `run` does nothing of
-        that.
-        """
+        """Compile `function` for these arguments, or load it from disk, so that `run` need not."""
         dispatcher: Any = function
-        if hasattr(dispatcher, "signatures"):  # else it is a plain function
+        if hasattr(dispatcher, "signatures"):  # else a plain function
             kinds = tuple(map(numba.typeof, (self._lane(0, 1), *arguments)))
             if kinds not in dispatcher.signatures:
                 dispatcher.compile(kinds)
 
     def _join(self, desks: list[_Desk]) -> None:
-        """Wait until nobody is at work; raise what a helper raised."""
+        """Wait until all helpers have finished; raise what one raised."""
         wait = 0.0
         for desk in desks:
-            while desk.says[0] == CALLED:  # hardly ever after a function that ends with a barrier
+            while desk.says[0] == CALLED:  # rare after a function that ends with a barrier
                 time.sleep(wait)
                 wait = min(wait + 1e-5, 1e-3)
             if desk.failure is not None:
                 raise desk.failure
 
     def _call(self, work: tuple[Any, ...], again: bool) -> None:
-        """Have the helpers run `work`: a function, how many lanes run it, and its arguments. again: it is
-        what they ran last.
-        """
+        """Make the helpers run `work` (function, lane count, arguments). again: it is what they ran last."""
         function, count, *arguments = work
         self._last = ()
         asleep = ring(self._at, count - 1, again)
@@ -254,7 +243,7 @@ class Team:
         self._last = work
 
     def _lane(self, index: int, count: int) -> Lane:
-        """The compiled code's view of one of `count` lanes."""
+        """The `Lane` of one of `count` lanes."""
         if (index, count) not in self._views:
             leave = 0 if self._leave is None else self._leave.ctypes.data
             desk = self._words.ctypes.data + (index - 1) * STRIDE if index else 0
@@ -264,14 +253,13 @@ class Team:
         return self._views[index, count]
 
     def _hire(self) -> int:
-        """Start the helper threads, if this process has none yet: the first call, or the first one after a
-        fork.
+        """Start the helper threads on the first call, or on the first one after a fork; return their number.
 
-        Returns how many there are, which are fewer than asked for where the system refuses a thread.
+        There are fewer than asked for if the system refuses a thread.
         """
         if self._owner == os.getpid():
             return len(self._desks)
-        ring(self._at, 0, False)  # compiled, before it is needed
+        ring(self._at, 0, False)  # compiles it before it is needed
         self._last, desks, process = (), [], os.getpid()
         self._words[:] = ASLEEP
         try:
@@ -287,7 +275,7 @@ class Team:
                 except (
                     RuntimeError,
                     MemoryError,
-                ):  # a limit on threads or memory; those that are there will do
+                ):  # a limit on threads or memory: use those we have
                     desks.pop()
                     break
             weakref.finalize(self, _dismiss, desks, process)
@@ -300,7 +288,7 @@ class Team:
 
 
 def _aligned(size: int) -> np.ndarray:
-    """`size` zeroed bytes as int64 words that start on a boundary of STRIDE."""
+    """`size` zero bytes as int64 words, aligned to STRIDE."""
     block = np.zeros(size // 8 + _WORDS, np.int64)
     first = -block.ctypes.data % STRIDE // 8
     return block[first : first + size // 8]

@@ -1,1 +1,1 @@
-"""The machine underneath: processor, memory pages, files and folders, what is supported."""
+"""The machine: processor, memory pages, files and folders, supported systems."""

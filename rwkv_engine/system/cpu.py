@@ -1,4 +1,4 @@
-"""Facts about this machine: cores and the instruction set that kernels are compiled for."""
+"""Facts about this machine: cores, and the instruction set that kernels are compiled for."""
 
 import functools
 import os
@@ -7,15 +7,14 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-#: where Linux tells about processors
+#: Linux's information about processors
 SYSTEM = Path("/sys/devices/system/cpu")
-#: what tells how fast a core is, best first, and the share of the fastest one's from which on it is a
-#: performance core: small cores have under 0.6 of a big one's capacity but up to 0.8 of its clock, and
-#: "favoured" cores have a few per cent more of both
+#: measures of a core's speed, best first, and the share of the fastest core's that a performance core has at
+#: least: small cores have under 0.6 of a big core's capacity but up to 0.8 of its clock, and "favoured" cores
+#: have a few per cent more of both
 SPEEDS = (("cpu_capacity", 0.7), ("cpufreq/cpuinfo_max_freq", 0.85))
 
-#: what LLVM does not tell of processors that are named, by NUMBA_CPU_NAME or by a system that lists no
-#: features
+#: features that LLVM does not list for a processor given by name (NUMBA_CPU_NAME, or a system without a list)
 _X86_2, _X86_VNNI = frozenset({"avx2"}), frozenset({"avx2", "avxvnni"})
 NAMED = {
     **dict.fromkeys(("haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "x86-64-v3"), _X86_2),
@@ -25,38 +24,35 @@ NAMED = {
     ),
 }
 
-#: machine architecture as kernels distinguish it: "x86", "arm" or "other"
+#: machine architecture for kernels: "x86", "arm" or "other"
 ARCHITECTURE = {"x86_64": "x86", "AMD64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}.get(
     platform.machine(), "other"
 )
 
 
 def usable_cpus() -> int:
-    """Logical processors whose time this process may use (at least 1)."""
+    """Logical processors that this process may use (at least 1)."""
     return _bounded(len(_usable()), quota())
 
 
 def lanes() -> int:
-    """As many lanes as are worth having: physical performance cores, and no more than a container's quota of
-    processor time.
-    """
+    """Best number of threads: physical performance cores, at most a container's quota of processor time."""
     return _bounded(physical_cores(), quota())
 
 
 def _bounded(count: int, share: float | None) -> int:
-    """As many as have whole processors in `share` of their time: lanes wait for each other, and where all are
-    stopped for a while in turns, more are slower (0.1B in 8 bits with 1.5 processors: 98 tokens/s with two
-    lanes, 103 with one; with 1.2, 74 and 106).
+    """At most as many as there are whole processors in `share`: a thread that is stopped holds up the others.
+
+    0.1B in 8 bits, tokens/s with two threads and with one: 98 and 103 for 1.5 processors, 74 and 106 for 1.2.
     """
     return count if share is None else max(1, min(count, int(share)))
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """Processors' worth of time that Linux's control groups leave this process (containers: `--cpus`); None:
-    no limit is known.
+    """Processor time, in processors, that Linux's control groups allow this process (containers: `--cpus`).
 
-    A group's limit holds for the groups inside it: the least one counts. root  where /proc and /sys/fs/cgroup
-    are looked for.
+    root     folder with /proc and /sys/fs/cgroup.
+    Returns  None if no limit is known. A group's limit applies to the groups inside it: the lowest counts.
     """
     found = []
     for line in _read(root / "proc/self/cgroup").splitlines():
@@ -64,12 +60,9 @@ def quota(root: Path = Path("/")) -> float | None:
         controllers, _, place = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # version 2 has one tree, which beside version 1 is at `unified`; version 1 has one for each set of
-        # controllers
+        # version 2 has one tree (`unified` if mixed with version 1); version 1 has one per controller set
         for tree in {controllers, "cpu"} if controllers else {"", "unified"}:
-            top = (
-                root / "sys/fs/cgroup" / tree
-            )  # a container may see its own group there, whatever `place` says
+            top = root / "sys/fs/cgroup" / tree  # in a container, its own group may be here
             group = top / place.strip("/")
             for each in {top, group, *group.parents} - set(top.parents):
                 found += _limit(each)
@@ -83,17 +76,17 @@ def _limit(group: Path) -> list[float]:
         _read(group / "cpu.cfs_period_us"),
     ]
     if len(told) != 2 or not all(map(str.isdecimal, told)) or int(told[1]) == 0:
-        return []  # "max", -1, or nothing there
+        return []  # "max", -1, or no file
     return [int(told[0]) / int(told[1])]
 
 
 def physical_cores(folder: Path = SYSTEM, cpus: Collection[int] | None = None) -> int:
     """Physical performance cores among `cpus` (default: those this process may run on); at least 1.
 
-    Hyper-thread siblings count once: they share load ports and memory requests, so two do not decode faster
-    than one. Cores far
-    slower than the fastest (the small ones of big.LITTLE) do not count: a stage would wait for them. folder
-    Linux's facts about processors; where there is none, every logical processor counts.
+    Hyper-thread siblings count once: they share load ports and memory requests, so two decode no faster than
+    one. Much slower cores (the small ones of big.LITTLE) do not count: every stage would wait for them.
+
+    folder  Linux's information about processors; without it, every logical processor counts.
     """
     cores: dict[str, int] = {}
     for cpu in _usable() if cpus is None else cpus:
@@ -109,7 +102,7 @@ def physical_cores(folder: Path = SYSTEM, cpus: Collection[int] | None = None) -
 def _usable() -> Collection[int]:
     try:
         return os.sched_getaffinity(0)
-    except AttributeError:  # Linux alone has it
+    except AttributeError:  # only on Linux
         return range(os.cpu_count() or 1)
 
 
@@ -122,20 +115,20 @@ def _read(path: Path) -> str:
 
 
 def name() -> str:
-    """The processor's name as the system tells it, for reports."""
+    """The processor's name, for reports."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("model name", "Model")):
                 return line.split(":", 1)[1].strip()
     except OSError:
-        pass  # no Linux: fall through to what Python knows
+        pass  # not Linux
     return platform.processor() or platform.machine()
 
 
 def has_features(*wanted: str) -> bool:
     """Whether kernels may use all these instruction sets, by LLVM's names ("avx2", "avx512vnni", "dotprod").
 
-    Asked is the processor that numba compiles for: this one, or the one that NUMBA_CPU_NAME names.
+    This is about the processor that numba compiles for: this one, or the one in NUMBA_CPU_NAME.
     """
     return all(name in _features() for name in wanted)
 
@@ -155,7 +148,7 @@ def _features() -> frozenset[str]:
     return frozenset(found)
 
 
-#: a sum of products of bytes, which LLVM turns into `sdot` where it may
+#: a sum of products of bytes, which LLVM compiles to `sdot` if it is allowed
 _BYTES_PRODUCT = """
 declare i32 @llvm.vector.reduce.add.v16i32(<16 x i32>)
 define i32 @product(<16 x i8> %a, <16 x i8> %b) {
@@ -168,10 +161,9 @@ define i32 @product(<16 x i8> %a, <16 x i8> %b) {
 
 
 def _llvm_uses_sdot(name: str) -> bool:
-    """Whether LLVM, compiling as numba does for the processor `name` ("host": this one), has AArch64's dot
-    products of bytes.
+    """Whether LLVM may use AArch64's dot products of bytes for the processor `name` ("host": this one).
 
-    Asked by compiling one: the lists of features that systems and LLVM give for ARM processors leave it out.
+    It compiles one to find out: the feature lists of systems and LLVM omit it for ARM processors.
     """
     import llvmlite.binding as llvm
 
@@ -186,18 +178,15 @@ def _llvm_uses_sdot(name: str) -> bool:
     return "sdot" in machine.emit_assembly(llvm.parse_assembly(_BYTES_PRODUCT))
 
 
-#: Linux's system call `arch_prctl` on x86-64, what it is asked, and the number of the state that AMX's tile
-#: registers are
+#: Linux's system call `arch_prctl` on x86-64, the request, and the number of AMX's tile registers
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
 
 
 @functools.cache
 def has_tiles() -> bool:
-    """Whether kernels may use AMX on bytes: the processor has it, and the system grants this process the tile
-    registers.
+    """Whether kernels may use AMX on bytes: the processor has it, and the system permits the tile registers.
 
-    Linux wants to be asked for them, once, for all threads of a process and for what it forks; other systems
-    are not asked.
+    Linux must be asked once, for all threads of a process and its forks; other systems are not asked.
     """
     if not (
         has_features("amx-tile", "amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"
@@ -207,25 +196,22 @@ def has_tiles() -> bool:
 
 
 def _system_call(*numbers: int) -> int:
-    """Linux's answer to a system call; -1 if it is refused or unknown."""
+    """The result of a Linux system call; -1 if it is refused or unknown."""
     import ctypes
 
     return ctypes.CDLL(None).syscall(*map(ctypes.c_long, numbers))
 
 
 def wide_vectors() -> bool:
-    """Whether kernels are compiled for 32 vector registers of 512 bits (AVX-512): their tiles may then be
-    larger.
-    """
+    """Whether kernels have 32 vector registers of 512 bits (AVX-512), which allows larger tiles."""
     return has_features("avx512f")
 
 
 def reads_ahead() -> bool:
-    """Whether the processor that kernels are compiled for keeps up with a stream of weights by itself, so
-    that prefetches only cost.
+    """Whether the target processor prefetches streams of weights well, so software prefetches only cost.
 
-    AMD's Zen does: on a Zen 4, BF16 is read by one core 1.2 to 1.8 times as fast without them, 8-bit weights
-    1.1 times. Intel's cores gain by them (14 instead of 9 GB/s for a core of a Xeon).
+    AMD's Zen does: on a Zen 4, one core reads BF16 1.2 to 1.8 times as fast without them, 8-bit weights 1.1
+    times. Intel's cores gain from them (14 instead of 9 GB/s for one core of a Xeon).
     """
     import llvmlite.binding
 
@@ -234,10 +220,10 @@ def reads_ahead() -> bool:
 
 
 def _named() -> str:
-    """The processor that numba compiles for, as NUMBA_CPU_NAME has it; "host" for this one."""
+    """The processor that numba compiles for: NUMBA_CPU_NAME, or "host" for this one."""
     return os.environ.get("NUMBA_CPU_NAME") or "host"
 
 
 def wanted_level() -> str | None:
-    """The level of integer kernels that RWKV_ENGINE_LEVEL asks for, if any; see `kernels.int8_levels`."""
+    """The level of integer kernels set by RWKV_ENGINE_LEVEL, if any; see `kernels.int8_levels`."""
     return os.environ.get("RWKV_ENGINE_LEVEL")

@@ -1,6 +1,4 @@
-"""What is said when a package is missing that a feature needs: a command that installs it into this very
-Python.
-"""
+"""The error for a missing package, with a command that installs it for this Python."""
 
 import importlib.util
 import re
@@ -14,11 +12,11 @@ from rwkv_engine.errors import MissingExtra
 
 
 def missing(feature: str, extra: str, package: str) -> MissingExtra:
-    """The error for a feature whose package is not installed; its sentence ends with the command that
-    installs it.
+    """The error for a feature whose package is not installed; its message ends with the install command.
 
-    feature  what needs it, as the beginning of the sentence.    extra  this package's extra that asks for it.
-    package  its name, for an installation that does not know the extra.
+    feature  start of the sentence: what needs the package.
+    extra    this package's extra that includes it.
+    package  its name, if the installation does not know the extra.
     """
     wanted = " ".join(shlex.quote(one) for one in requirements(extra) or [package])
     return MissingExtra(
@@ -27,9 +25,7 @@ def missing(feature: str, extra: str, package: str) -> MissingExtra:
 
 
 def requirements(extra: str) -> list[str]:
-    """What an extra asks for, such as "jinja2>=3.1": those themselves can be installed wherever this package
-    came from.
-    """
+    """The requirements of an extra, such as "jinja2>=3.1"; they work wherever this package came from."""
     try:
         lines = metadata.requires("rwkv-engine") or []
     except metadata.PackageNotFoundError:
@@ -39,9 +35,7 @@ def requirements(extra: str) -> list[str]:
 
 
 def installer() -> str:
-    """The command that installs packages for the Python that runs this: its own `pip` by name if a shell
-    finds that one first.
-    """
+    """The command that installs packages for this Python: plain `pip` if that is the first in PATH."""
     beside = Path(sys.executable or "python3").parent
     found = shutil.which("pip")
     if found and Path(found).parent == beside:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and unfinished ones, whose writers hold a lock on them."""
+"""Files that are written completely or not at all, and unfinished ones, which their writers lock."""
 
 import contextlib
 import errno
@@ -15,28 +15,27 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows: there only their age tells unfinished files from those at work
+except ImportError:  # Windows: only age tells abandoned files from those being written
     fcntl = None  # type: ignore[assignment]
 
 Parts = Iterable[bytes | memoryview]
 
-#: seconds after which an unfinished file is nobody's any more where there are no locks
+#: without locks, an unfinished file of this age (seconds) is abandoned
 ABANDONED = 86_400
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 _LOOK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | _FLAGS
-#: bytes of a file's name up to which its temporary file has the same name in it
+#: longer names (bytes) are hashed in the name of the temporary file
 _LONG_NAME = 200
 
 
 def write_whole(path: str | Path, parts: Parts, sync: bool = True, private: bool = False) -> None:
-    """Write `parts` one after another to a temporary file beside `path`, sync it, then rename it into place.
+    """Write `parts` to a temporary file beside `path`, sync it, then rename it into place. Raises OSError.
 
-    A symbolic link is followed. Character devices and FIFOs are written to as they are; everything else that
-    is no ordinary file is refused. A file that is replaced keeps its permissions; a new one is as the umask
-    says, or `private`: the user's alone. Without `sync` a power cut may leave a damaged file: for what can be
-    made again and is checked when it is read. Whatever goes wrong, `path` holds either its old content or all
-    of the new. Raises OSError; nothing stays behind, except by a process that is killed: then the next
-    `remove_leftovers` clears up.
+    A symbolic link is followed. Character devices and FIFOs are written directly; other special files are
+    refused. A replaced file keeps its permissions; a new one follows the umask, or is `private`: only for the
+    user. Without `sync`, a power failure may leave a damaged file: use it only for files that are checked and
+    can be made again. Whatever happens, `path` has its old content or all of the new. Only a killed process
+    leaves a temporary file, which the next `remove_leftovers` deletes.
     """
     path = Path(path)
     about = _about(path)
@@ -56,7 +55,7 @@ def write_whole(path: str | Path, parts: Parts, sync: bool = True, private: bool
             if sync:
                 os.fsync(file.fileno())
             if fcntl is None:
-                file.close()  # Windows renames no open file; elsewhere it stays locked until it has its name
+                file.close()  # Windows cannot rename an open file; elsewhere it stays locked until renamed
             os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -66,9 +65,7 @@ def write_whole(path: str | Path, parts: Parts, sync: bool = True, private: bool
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Delete the temporary files that writers of `path` left behind when they were killed; those at work are
-    left alone.
-    """
+    """Delete temporary files that killed writers of `path` left; files still being written are kept."""
     path = Path(os.path.realpath(path))
     pattern = re.compile(rf"\.{re.escape(_stem(path.name))}\.[0-9a-f]{{8}}\.part")
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
@@ -77,15 +74,14 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Delete an unfinished file or folder, unless a process is at work on it: that one holds its lock.
+    """Delete an unfinished file or folder, unless a process is still writing it and holds its lock.
 
-    Where there are no locks (some network file systems), it is left alone until nobody has touched it for a
-    day.
+    Without locks (some network file systems), it is deleted after a day without changes.
     """
     try:
         handle = os.open(path, os.O_RDONLY | _LOOK)
     except OSError:
-        return  # it is gone, or not ours
+        return  # gone, or not ours
     try:
         about = os.fstat(handle)
         if _taken(handle, about) or not _same(path, about):
@@ -95,21 +91,20 @@ def remove_abandoned(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError:
-        pass  # it may be read and not deleted
+        pass  # readable, but we may not delete it
     finally:
         os.close(handle)
 
 
 def hold(path: Path) -> int | None:
-    """Lock a folder that is being filled, so that `remove_abandoned` leaves it alone; the handle to
-    `os.close` when it is done.
+    """Lock a folder that is being filled against `remove_abandoned`; returns a handle for `os.close`.
 
-    None where folders cannot be locked. Raises FileNotFoundError if it was deleted before it could be locked.
+    None if folders cannot be locked. Raises FileNotFoundError if it was deleted before the lock.
     """
     try:
         handle = os.open(path, os.O_RDONLY | _FLAGS)
     except PermissionError:
-        return None  # Windows opens no folder
+        return None  # Windows cannot open a folder
     if _lock(handle, path):
         return handle
     os.close(handle)
@@ -117,11 +112,11 @@ def hold(path: Path) -> int | None:
 
 
 def _about(path: Path) -> os.stat_result | None:
-    """What is at a path, links followed; None: nothing. Raises OSError for what must not be written to."""
+    """What is at a path (links followed), or None. Raises OSError for what must not be written to."""
     try:
         about = os.stat(path)
     except FileNotFoundError:
-        return None  # or a link to what does not exist yet
+        return None  # or a dangling link
     if stat.S_ISDIR(about.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder; give the path of a file", str(path))
     if not (stat.S_ISREG(about.st_mode) or stat.S_ISCHR(about.st_mode) or stat.S_ISFIFO(about.st_mode)):
@@ -135,10 +130,7 @@ def _write(stream: BinaryIO, parts: Parts) -> None:
 
 
 def _temporary(target: Path, mode: int) -> tuple[int, Path]:
-    """A new file beside `target`, locked: (handle, path).
-
-    The system takes from `mode` what the umask says.
-    """
+    """A new locked file beside `target`: (handle, path). The umask applies to `mode`."""
     while True:
         path = target.parent / f".{_stem(target.name)}.{secrets.token_hex(4)}.part"
         with contextlib.suppress(FileExistsError):
@@ -149,15 +141,13 @@ def _temporary(target: Path, mode: int) -> tuple[int, Path]:
 
 
 def _stem(name: str) -> str:
-    """What a temporary file's name has of its target's: there must be room for the rest."""
+    """The target's part of a temporary file's name, short enough to leave room for the rest."""
     raw = os.fsencode(name)
     return name if len(raw) <= _LONG_NAME else hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
 def _lock(handle: int, path: Path) -> bool:
-    """Lock an open file or folder; False if it was deleted meanwhile, by a process that took it for a
-    leftover.
-    """
+    """Lock an open file or folder; False if it was deleted meanwhile as a leftover."""
     if fcntl is not None:
         with contextlib.suppress(OSError):  # no locks here
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -165,9 +155,9 @@ def _lock(handle: int, path: Path) -> bool:
 
 
 def _taken(handle: int, about: os.stat_result) -> bool:
-    """Whether another process holds the lock; it is this one's if not.
+    """Whether another process holds the lock; if not, this process takes it.
 
-    Without locks: whether it was touched within a day.
+    Without locks: whether it was changed within a day.
     """
     try:
         if fcntl is not None:
@@ -188,7 +178,7 @@ def _same(path: Path, about: os.stat_result) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut, where the system can."""
+    """Make a rename in `folder` survive a power failure, if the system can."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,5 +1,4 @@
-"""The user's folders: the one place that says where the cache, the data and the models lie, and that keeps
-private data private.
+"""The user's folders for the cache, data and models; keeps private data private.
 
 A relative XDG_CACHE_HOME or XDG_DATA_HOME is ignored, as the XDG Base Directory Specification says.
 """
@@ -12,8 +11,7 @@ NAME = "rwkv_engine"
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again: $XDG_CACHE_HOME/rwkv_engine, by default
-    ~/.cache/rwkv_engine on Linux.
+    """For files that can be made again: $XDG_CACHE_HOME/rwkv_engine, ~/.cache/rwkv_engine on Linux.
 
     Raises OSError for a user without a home.
     """
@@ -21,8 +19,7 @@ def cache_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """Where conversations and models are kept: $XDG_DATA_HOME/rwkv_engine, by default
-    ~/.local/share/rwkv_engine on Linux.
+    """For conversations and models: $XDG_DATA_HOME/rwkv_engine, ~/.local/share/rwkv_engine on Linux.
 
     Raises OSError for a user without a home.
     """
@@ -30,10 +27,10 @@ def data_folder() -> Path:
 
 
 def private_folder(path: Path, close: bool = True) -> Path:
-    """Make a folder that nobody but the user may look into. Raises OSError.
+    """Make a folder that only the user can read. Raises OSError.
 
-    close  do the same to one that is there and belongs to the user: not to one that was chosen by hand and
-           may hold other things.
+    close  also restrict an existing folder of the user; not for one that the user chose, which may hold other
+           things.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if close:
@@ -42,17 +39,14 @@ def private_folder(path: Path, close: bool = True) -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """Make an empty file that nobody but the user may read; close one that is there and belongs to the user.
-
-    Raises OSError.
-    """
+    """Make an empty file only the user can read; restrict an existing one of the user. Raises OSError."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600))
     _close(path)
     return path
 
 
 def _close(path: Path) -> None:
-    """Take away what others may do with a file or folder of the user's own."""
+    """Remove other users' permissions from the user's own file or folder."""
     about = path.stat()
     if os.name == "posix" and about.st_uid == os.geteuid() and about.st_mode & 0o077:
         path.chmod(stat.S_IMODE(about.st_mode) & 0o700)
@@ -62,11 +56,11 @@ def _folder(variable: str, default: str) -> Path:
     given = os.environ.get(variable, "")
     if os.path.isabs(given):
         return Path(given) / NAME
-    import platformdirs  # 10 ms, which those who set the variable save
+    import platformdirs  # takes 10 ms: import it only if needed
 
     known = {"XDG_CACHE_HOME": platformdirs.user_cache_path, "XDG_DATA_HOME": platformdirs.user_data_path}
     path = known[variable](NAME, appauthor=False)
-    if not path.is_absolute() and given:  # what platformdirs before 4.11 makes of a relative one
+    if not path.is_absolute() and given:  # platformdirs before 4.11 accepts a relative one
         path = Path(os.path.expanduser("~")) / default / NAME
     if not path.is_absolute():
         raise OSError(f"there is no home folder; set {variable} to an absolute path")

@@ -1,8 +1,7 @@
-"""Pages of memory: how many this process holds, how large they are, and giving back those of mapped files
-(Linux; elsewhere nothing).
+"""Pages of memory: their number and size, and giving back those of mapped files (Linux only).
 
-A page of a read-only mapped file can always be given back: the system reads it again when it is touched, at
-once if its page cache still has it.
+A page of a read-only mapped file can always be given back: the system reads it again when it is touched,
+immediately if its page cache still has it.
 """
 
 import ctypes
@@ -21,14 +20,12 @@ import numpy as np
 HERE = sys.platform.startswith("linux")
 _DONTNEED, _HUGEPAGE, _NOHUGEPAGE = 4, 14, 15
 _PAGE = mmap.PAGESIZE
-#: bytes between two matrices, vectors mostly, that large pages may span
+#: largest gap (bytes) between two matrices, mostly vectors, that large pages may span
 _BETWEEN = 1 << 20
 
 
 def resident() -> int:
-    """Bytes of physical memory that this process holds now, mapped files included; 0 where the system does
-    not tell.
-    """
+    """Bytes of physical memory that this process holds now, mapped files included; 0 if unknown."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     except OSError:
@@ -36,45 +33,39 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes of physical memory that this process has held; 0 where the system does not tell."""
-    return _told(
-        "/proc/self/status", "VmHWM"
-    )  # not getrusage's figure, which may be that of the process that started this one
+    """The most bytes of physical memory that this process has held; 0 if unknown."""
+    return _told("/proc/self/status", "VmHWM")  # getrusage's figure may be that of the parent process
 
 
 def private() -> int:
-    """Bytes of physical memory that this process holds now and that are no file's; 0 where the system does
-    not tell.
-    """
+    """Bytes of physical memory that this process holds now, without those of files; 0 if unknown."""
     return _told("/proc/self/status", "RssAnon")
 
 
 def available() -> int:
-    """Bytes of memory that can be had without swapping; 0 where the system does not tell."""
+    """Bytes of memory available without swapping; 0 if unknown."""
     return _told("/proc/meminfo", "MemAvailable")
 
 
 def _told(file: str, name: str) -> int:
-    """The bytes in a line such as `VmHWM:  1234 kB`; 0 where there is none."""
+    """The bytes in a line such as `VmHWM:  1234 kB`; 0 if there is none."""
     try:
         for line in Path(file).read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     except OSError:
-        pass  # no Linux
+        pass  # not Linux
     return 0
 
 
 class MappedFile(mmap.mmap):
-    """A whole file mapped to be read only. descriptor: of the same file, for reading it otherwise; open for
-    as long as the map.
-    """
+    """A whole file, mapped read-only. descriptor: the same file for other reads, open as long as the map."""
 
     descriptor: int
 
     @classmethod
     def of(cls, descriptor: int) -> "MappedFile":
-        """The file that is open as `descriptor`, which may be closed then.
+        """Map the file that is open as `descriptor`, which may be closed afterwards.
 
         Raises OSError; ValueError for an empty file.
         """
@@ -84,12 +75,12 @@ class MappedFile(mmap.mmap):
         return mapped
 
     def place(self, array: np.ndarray) -> int:
-        """The byte of the file at which a view of it begins."""
+        """The byte offset in the file at which a view of it starts."""
         return int(array.ctypes.data - np.frombuffer(self, np.uint8).ctypes.data)
 
 
 def mapped_file(array: np.ndarray) -> MappedFile | None:
-    """The file that an array is a view of; None if it is a copy."""
+    """The file that an array views; None if it is a copy."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -99,26 +90,22 @@ def mapped_file(array: np.ndarray) -> MappedFile | None:
 
 
 def is_mapped(array: np.ndarray) -> bool:
-    """Whether an array is a view of a mapped file, and no copy."""
+    """Whether an array is a view of a mapped file, not a copy."""
     return mapped_file(array) is not None
 
 
 def give_back(array: np.ndarray) -> None:
-    """Give back the pages that lie wholly inside a contiguous view of a mapped file; what is no such view is
-    left alone.
-    """
+    """Give back the pages completely inside a contiguous view of a mapped file; ignores other arrays."""
     if not HERE or not array.flags.c_contiguous or not is_mapped(array):
         return
     _advise([array], _DONTNEED)
 
 
 def prefer_large(arrays: Iterable[np.ndarray]) -> None:
-    """Ask for pages of 2 MiB where contiguous views of mapped files are read for the first time, and for what
-    lies between them.
+    """Ask for 2 MiB pages for contiguous views of mapped files, and gaps between them, before the first read.
 
-    Seen to work on Linux 6.18 with ext4: 255 MB in its page cache were touched in 4 ms instead of 25, and
-    address translation no longer slows the reading of weights. What the page cache already holds in small
-    pages stays so.
+    Measured on Linux 6.18 with ext4: touching 255 MB in the page cache took 4 ms instead of 25, and address
+    translation no longer slows the reading of weights. Small pages in the page cache stay small.
     """
     if HERE:
         _advise(
@@ -127,21 +114,19 @@ def prefer_large(arrays: Iterable[np.ndarray]) -> None:
 
 
 def prefer_small(arrays: Iterable[np.ndarray]) -> None:
-    """Ask for pages of the usual size: for what is read in places, or given back a little at a time.
+    """Ask for pages of normal size: for data that is read in parts, or given back a little at a time.
 
-    A row of an embedding would else count 2 MiB where the page cache holds the file in large pages, and so
-    would a vector between matrices that were given back.
+    Otherwise one row of an embedding counts 2 MiB if the page cache holds the file in large pages, and so
+    does a vector between matrices that were given back.
     """
     if HERE:
         _advise([array for array in arrays if array.flags.c_contiguous and is_mapped(array)], _NOHUGEPAGE)
 
 
 def give_back_code(library: str) -> None:
-    """Give back the pages of a loaded library's machine code, which is as it lies in its file; library: the
-    file's name.
+    """Give back the pages of a loaded library's machine code. library: its file name.
 
-    What is called again is mapped again, sixteen pages at a time, from the page cache if they are still
-    there.
+    Code that is called again is mapped again, sixteen pages at a time, from the page cache if still there.
     """
     if not HERE:
         return
@@ -158,20 +143,18 @@ def give_back_code(library: str) -> None:
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
-    """The C library; made once: one for every call took 14 of the 55 ms in which a 0.4B model was loaded."""
+    """The C library, loaded once: loading it at every call took 14 of the 55 ms to load a 0.4B model."""
     return ctypes.CDLL(None)
 
 
 def _advise(arrays: Iterable[np.ndarray], advice: int, gap: int = 0) -> None:
-    """madvise for whole pages; a system that does not know the advice says so and changes nothing."""
+    """madvise for whole pages; a system that does not know the advice changes nothing."""
     for address, length in ranges(arrays, gap).tolist():
         _libc().madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
 
 
 def ranges(arrays: Iterable[np.ndarray], gap: int = 0) -> np.ndarray:
-    """[n, 2] int64: address and length of the whole pages inside contiguous views of mapped files; neighbours
-    that are at most `gap` bytes apart are joined.
-    """
+    """[n, 2] int64: address, length of whole pages in contiguous views; joins gaps of up to `gap` bytes."""
     spans = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays)
     joined: list[list[int]] = []
     for first, last in spans:

@@ -1,6 +1,4 @@
-"""The border to libraries written in Rust: whatever goes wrong behind it is one of the engine's errors on
-this side.
-"""
+"""Turns errors and panics of libraries written in Rust into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +8,9 @@ from rwkv_engine.errors import EngineError, brief
 
 @contextmanager
 def refusing(kind: type[EngineError], what: str) -> Iterator[None]:
-    """Raise `kind`, with `what` and the library's reason, for an error or a panic of the library inside the
-    block.
+    """Raise `kind`, with `what` and the library's reason, for any error or panic of the library in the block.
 
-    A panic is no `Exception`: it would pass every handler of the caller's and end the program.
+    A panic is not an `Exception`: it would pass all handlers of the caller and end the program.
     """
     try:
         yield

@@ -1,6 +1,4 @@
-"""What the engine cannot run on, said before anything heavy is imported: numba would fail there with pages of
-its own.
-"""
+"""Refuses unsupported systems before anything heavy is imported; numba would fail with long tracebacks."""
 
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -11,8 +9,8 @@ from rwkv_engine.errors import UnsupportedSystem
 def refusal(bits: int, suffix: str, byteorder: str) -> str | None:
     """One sentence that says why a Python cannot run the engine, or None.
 
-    bits       of its addresses.     suffix  of its extension modules, such as
-               ".cpython-311-x86_64-linux-musl.so".
+    bits       of its addresses.
+    suffix     of its extension modules, such as ".cpython-311-x86_64-linux-musl.so".
     byteorder  "little" or "big".
     """
     if bits != 64:
@@ -25,7 +23,7 @@ def refusal(bits: int, suffix: str, byteorder: str) -> str | None:
 
 
 def check() -> None:
-    """Raise UnsupportedSystem where the engine cannot run."""
+    """Raise UnsupportedSystem if the engine cannot run here."""
     reason = refusal(sys.maxsize.bit_length() + 1, EXTENSION_SUFFIXES[0], sys.byteorder)
     if reason:
         raise UnsupportedSystem(reason)
