@@ -1,4 +1,4 @@
-"""`Rows`: rows of an embedding that stays in its file, read as tokens need them.
+"""`Rows`: rows of an embedding, or of another table of tokens, that stays in its file, read as tokens need them.
 
 Not where the file is mapped: a row that is touched there brings in all pages around it that the page cache
 holds as one, 2 MiB at most, so that a few hundred tokens would have the whole embedding counted as memory of
@@ -6,16 +6,34 @@ this process.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rwkv_engine.errors import CheckpointError
+from rwkv_engine.families.loader import Table
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.system.pages import MappedFile, mapped_file
 
 #: bytes of an embedding below which it may as well be in memory
 WORTH_READING = 8_000_000
+
+
+def rows_of(tables: Sequence[Table], path: Path) -> "list[Rows]":
+    """Rows of a model's tables, whose addresses become those of what is read.
+
+    None where the largest is small, or not all stay in a file.
+    """
+    if max(table.owner.nbytes for table in tables) < WORTH_READING:
+        return []
+    found = [Rows.of(table.owner, path) for table in tables]
+    rows = [one for one in found if one is not None]
+    if len(rows) < len(tables):
+        return []
+    for table, one in zip(tables, rows, strict=True):
+        table.at[table.layer] = one.near.ctypes.data
+    return rows
 
 
 class Rows:
@@ -32,16 +50,9 @@ class Rows:
 
     @classmethod
     def of(cls, source: np.ndarray, path: Path) -> "Rows | None":
-        """Those of `source`; None where it is small, is in memory already, or files cannot be read at a place
-        (Windows).
-        """
+        """Those of `source`; None where it is in memory already, or files cannot be read at a place (Windows)."""
         file = mapped_file(source)
-        if (
-            file is None
-            or not source.flags.c_contiguous
-            or source.nbytes < WORTH_READING
-            or not hasattr(os, "preadv")
-        ):
+        if file is None or not source.flags.c_contiguous or not hasattr(os, "preadv"):
             return None
         return cls(source, file, path)
 
