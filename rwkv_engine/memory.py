@@ -18,6 +18,7 @@ from rwkv_engine.checkpoints.names import (
     is_matrix,
     is_quantized,
     is_second_half,
+    is_table,
     matrices,
 )
 from rwkv_engine.errors import OptionError
@@ -40,9 +41,11 @@ class Estimate:
     format     of the matrices.
     base       Python, libraries and compiled programs, including the tokenizer.
     private    weights that had to be converted or rearranged.
-    mapped     weights used from the mapped file, without the embedding; their pages can be given back.
-    embedding  mapped bytes, of which a text touches its tokens' rows; not part of the total.
-    window     the most mapped weights that one stage of a pass reads; needed even if pages are given back.
+    mapped     weights read where the file is mapped, without the embedding; pages of these can be given back.
+    embedding  of the mapped file, with other tables, of which a text touches its tokens' rows; not part of
+               the total.
+    window     the most mapped weights that one stage of a pass reads: where not all stay resident, these do
+               for that long.
     state      of one conversation, twice: a copy is kept to go back to.
     scratch    work arrays.
     """
@@ -107,19 +110,24 @@ def estimate(
     made = checkpoint.merge.made if checkpoint.merge else frozenset()
     for key, tensor in tensors.items():
         size, stays = _one(key, tensor, format, packed, in_file and key not in made)
-        if key == EMBEDDING and stays:
+        if is_table(key) and stays:
             continue
         private, mapped = (private, mapped + size) if stays else (private + size, mapped)
         if stays:
             block = ".".join(key.split(".")[:3])  # one layer's time mix or channel mix; the head
             stages[block] = stages.get(block, 0) + size
     state = sum(prod(plane.shape) * 4 for plane in families.family_of(config).planes(config))
-    embedding = tensors[EMBEDDING].nbytes if in_file else 0
+    tables = [tensor for key, tensor in tensors.items() if is_table(key)]
+    embedding = sum(tensor.nbytes for tensor in tables) if in_file else 0
+    deep = [tensor for tensor in tables if tensor is not tensors[EMBEDDING]]
+    read = chunk * sum(tensor.nbytes // max(1, tensor.shape[0]) for tensor in deep)
     base = (
         BASE + (TOKENIZER if config.vocab > 60_000 else 0) + (0 if HERE else LINKING)
     )  # other systems do not give it back
     window = max(stages.values(), default=0)
-    return Estimate(format.name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk))
+    return Estimate(
+        format.name, base, private, mapped, embedding, window, 2 * state, _scratch(config, chunk) + read
+    )
 
 
 def estimates(checkpoint: Checkpoint) -> dict[str, Estimate]:
@@ -133,7 +141,7 @@ def _one(name: str, tensor: Tensor, format: Format, packed: bool, in_file: bool)
     if is_quantized(name, tensor) or (is_matrix(name, tensor) and not format.quantized):
         stays = packed if format.quantized else in_file and tensor.dtype == format.tag
         return format.bytes_of(*tensor.shape), stays
-    if name == EMBEDDING or is_matrix(name, tensor):
+    if is_table(name) or is_matrix(name, tensor):
         return tensor.nbytes, in_file
     if is_first_half(name):  # transposed on loading; packed files store it transposed
         return tensor.nbytes, packed

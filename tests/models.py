@@ -68,7 +68,7 @@ class _Maker:
             {"4": self.v4, "5": self.v5, "6": self.v6, "7": self.v7}[self.version[0]](f"blocks.{i}.", i)
             self.matrix(f"blocks.{i}.ffn.key.weight", self.f, self.c)
             self.matrix(f"blocks.{i}.ffn.value.weight", self.c, self.f)
-            if self.version != "7":
+            if self.version[0] != "7":
                 self.matrix(f"blocks.{i}.ffn.receptance.weight", self.c, self.c)
         self.norm("ln_out", self.c)
         self.matrix("head.weight", self.vocab, self.c)
@@ -130,6 +130,15 @@ class _Maker:
         self.uniform(p + "att.k_a", 1, 1, self.c, low=0.5, high=1.5)
         self.normal(p + "att.r_k", self.heads, self.size, std=0.3)
         self.uniform(p + "ffn.x_k", 1, 1, self.c)
+        if self.version == "7a":
+            self.deep_embed(p + "ffn.")
+
+    def deep_embed(self, p, rank=4):
+        self.normal(p + "s_emb.weight", self.vocab, rank * rank, std=0.5)
+        self.normal(p + "s_emb_x.weight", rank * rank, self.c, std=0.5 * self.c**-0.5)
+        self.normal(p + "s1", self.c, rank, std=self.c**-0.5)
+        self.normal(p + "s2", rank, self.f, std=rank**-0.5)
+        self.normal(p + "s0", 1, 1, self.f, mean=1.0, std=0.3)
 
 
 def bf16_bits(array):

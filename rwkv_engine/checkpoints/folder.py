@@ -31,7 +31,7 @@ def files_of(path: Path) -> tuple[list[Path], frozenset[str]]:
             raise CheckpointError(f"{path} is no ordinary file; give the path of a model file or folder.")
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be looked at: {error}; check the path and its permissions."
+            f"{path} cannot be looked at: {error.strerror or error}; check the path and its permissions."
         ) from error
     part = SHARD.fullmatch(path.name)
     if part and int(part[3]) > 1:
@@ -117,7 +117,13 @@ def _shards(index: Path) -> tuple[list[Path], frozenset[str]]:
         )
     files = sorted(set(names.values()))
     for file in files:
-        if file in ("", ".", "..") or Path(file).name != file or "\\" in file or "\0" in file:
+        if (
+            len(file.encode("utf-8", "surrogatepass")) > 255
+            or file in ("", ".", "..")
+            or Path(file).name != file
+            or "\\" in file
+            or "\0" in file
+        ):
             raise CheckpointError(
                 f"{index}: shard {shown(file)} is no plain file name; download the index again."
             )

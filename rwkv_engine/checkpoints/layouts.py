@@ -46,12 +46,13 @@ NAME_LIMIT = 200  #: characters; names appear in one-line messages
 #: names that only occur in models this engine does not run -> what it is
 REFUSED = (
     (
-        re.compile(r"ffn\.s_emb"),
-        "an RWKV-7a model (its channel mix looks up embeddings of tokens, `ffn.s_emb`)",
-    ),
-    (
         re.compile(r"\bqkv\."),
         "an RWKV-7b model (it keeps attention, `qkv.`, whose memory grows with the text)",
+    ),
+    (re.compile(r"\brosa"), "an RWKV-8 model (ROSA, whose memory grows with the text)"),
+    (
+        re.compile(r"\bself_attn\.(receptance|time_|x_[rwkvag]\b|[rwkvag]_lora|r_k|w0)"),
+        "RWKV's time mix in another model's layers (ARWKV7, RWKV6Qwen2)",
     ),
 )
 
@@ -95,7 +96,7 @@ def bare(path: Path, tensors: Tensors) -> dict[str, Tensor]:
 
 def _refuse_relatives(path: Path, tensors: Tensors) -> None:
     for pattern, what in REFUSED:
-        if "emb.weight" in tensors and any(pattern.search(name) for name in tensors):
+        if any(pattern.search(name) for name in tensors):
             raise UnknownLayout(f"{path} is {what}; this engine runs RWKV-4, 5, 6 and 7.")
     if tensors and all(map(is_time_state, tensors)):
         raise UnknownLayout(

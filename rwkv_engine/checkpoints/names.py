@@ -29,8 +29,15 @@ def layer_of(name: str) -> int | None:
 
 
 def is_matrix(name: str, tensor: Tensor) -> bool:
-    """Whether the weight format applies to a tensor: all matrices but the embedding and low-rank pairs."""
-    return name.endswith(".weight") and len(tensor.shape) == 2 and name != EMBEDDING
+    """Whether a tensor is one of the matrices that a model's weight format is about: all but tables and
+    low-rank pairs.
+    """
+    return name.endswith(".weight") and len(tensor.shape) == 2 and not is_table(name)
+
+
+def is_table(name: str) -> bool:
+    """Whether a token reads one row of a tensor: the embedding, and a layer's DeepEmbed of RWKV-7a."""
+    return name == EMBEDDING or (layer_of(name) is not None and name.endswith(".ffn.s_emb.weight"))
 
 
 def matrices(tensors: Mapping[str, Tensor]) -> list[Tensor]:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.names import ENDS, is_time_state, is_unread, layer_of
 from rwkv_engine.errors import UnknownLayout, about, shown
-from rwkv_engine.families import v4, v5, v6, v7
+from rwkv_engine.families import v4, v5, v6, v7, v7a
 from rwkv_engine.families.family import Family
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
 
-FAMILIES: tuple[Family, ...] = (v7.FAMILY, v6.FAMILY, v5.FAMILY, v4.FAMILY)
+FAMILIES: tuple[Family, ...] = (v7a.FAMILY, v7.FAMILY, v6.FAMILY, v5.FAMILY, v4.FAMILY)
 
 
 def detect(tensors: Mapping[str, Tensor]) -> Family:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,14 +36,25 @@ def matrix_shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
+class Table(NamedTuple):
+    """A matrix [V, ...] of which a token reads one row. owner  holds it at the address at[layer]."""
+
+    owner: np.ndarray
+    at: np.ndarray
+    layer: int
+
+
 class Loader:
     """Reads the tensors of one checkpoint into stacked vectors and packed matrices.
 
-    tensors       by BlinkDL's names.
-    layers        L.
-    weights       name of the matrices' format, or None for the checkpoint's own; `format` is the result.
-    owners        arrays that hold the matrices' memory: keep them as long as the weights are used.
-    unread_bytes  bytes of `owners` that a token does not read: embeddings (it reads one row) and padding.
+    tensors  BlinkDL's names.
+    layers   L.
+    weights  name of the matrices' format, or None for the checkpoint's own; `format` is the one that it comes
+             to.
+    owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
+    tables   what a token reads one row of: the embedding first.
+    unread_bytes  of the owners, how many a token does not read: tables, of which it reads one row, and
+                  empty places.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], layers: int, weights: str | None) -> None:
@@ -51,6 +62,7 @@ class Loader:
         self.layers = layers
         self.format = format_for(matrices(tensors), weights)
         self.owners: list[np.ndarray] = []
+        self.tables: list[Table] = []
         self.unread_bytes = 0
 
     def vector(self, name: str, *shape: int) -> np.ndarray:
@@ -82,9 +94,18 @@ class Loader:
         return np.float32(1) - stacked if complement else stacked
 
     def embedding(self, rows: int, cols: int) -> Any:
-        """The embedding [V, C] in the checkpoint's own format; it is read row by row."""
-        packed = self.small([self._checked(EMBEDDING, rows, cols)])
-        self.unread_bytes += self.owners[-1].nbytes
+        """The embedding [V, C], read row by row as the checkpoint has it."""
+        return self._table([self._checked(EMBEDDING, rows, cols)])
+
+    def rows(self, suffix: str, rows: int, cols: int) -> Any:
+        """Tables `blocks.N.<suffix>` [V, cols] of every layer, read row by row as the embedding is."""
+        return self._table([self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)])
+
+    def _table(self, tensors: Sequence[Tensor]) -> Any:
+        packed = self.small(tensors)
+        owners = self.owners[-len(tensors) :]
+        self.tables += [Table(owner, packed.at, layer) for layer, owner in enumerate(owners)]
+        self.unread_bytes += sum(owner.nbytes for owner in owners)
         return packed
 
     def head(self, rows: int, cols: int) -> Any:

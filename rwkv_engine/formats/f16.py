@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from rwkv_engine.errors import CheckpointError, shown
 from rwkv_engine.formats.rows import aligned, converted, packed, packed_heads, row_major
 from rwkv_engine.kernels.matmul_float import F16Heads, F16Rows, room_for_floats
 from rwkv_engine.numbers.format import Format
@@ -13,7 +14,20 @@ from rwkv_engine.numbers.tensor import Tensor
 def _stored(tensor: Tensor) -> np.ndarray:
     if tensor.dtype == "F16":
         return aligned(tensor.bits()).view(np.uint16)
-    return converted(tensor, np.float16, lambda rows: rows.astype(np.float16)).view(np.uint16)
+    return converted(tensor, np.float16, partial(_halved, tensor.name)).view(np.uint16)
+
+
+def _halved(name: str, rows: np.ndarray) -> np.ndarray:
+    """float32 to float16. Raises CheckpointError for numbers that this has no place for."""
+    with np.errstate(over="ignore"):
+        halves = rows.astype(np.float16)
+    if not np.isfinite(halves).all():
+        largest = float(np.abs(rows).max())
+        raise CheckpointError(
+            f"tensor {shown(name)}: got numbers up to {largest:.5g}, F16 holds none over 65,504; choose weights bf16 or f32",
+            name=name,
+        )
+    return halves
 
 
 def _to_float32(stored: np.ndarray, rows: int, cols: int) -> np.ndarray:

@@ -104,8 +104,11 @@ def f32_of_bf16(bits: int) -> float:
 
 @kernel
 def f32_of_f16(bits: int) -> float:
-    """F16 bits (uint16) to float32; exact for finite numbers."""
-    size = float32_of_bits(np.uint32(bits & 0x7FFF) << np.uint32(13)) * np.float32(2.0**112)
+    """F16 bits (uint16) to float32; exact."""
+    moved = np.uint32(bits & 0x7FFF) << np.uint32(13)
+    size = float32_of_bits(moved) * np.float32(2.0**112)
+    if bits & 0x7C00 == 0x7C00:  # infinite, or no number
+        size = float32_of_bits(moved | np.uint32(0x7F800000))
     return -size if bits & 0x8000 else size
 
 

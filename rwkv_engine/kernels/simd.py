@@ -39,7 +39,8 @@ def load_bf16(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
 
 
 def load_f16(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    """16 F16 numbers, by moving the fields and rescaling the exponent: exact for all finite numbers.
+    """16 F16 numbers, by moving the fields and rescaling the exponent, whose largest stands for infinity and
+    NaN here as there.
 
     Not `fpext half`: without F16C it becomes a call to a routine that JIT-compiled code may not find.
     """
@@ -47,7 +48,10 @@ def load_f16(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     moved = builder.shl(builder.and_(bits, WORDS([0x7FFF] * LANES)), WORDS([13] * LANES))
     size = builder.fmul(builder.bitcast(moved, FLOATS), FLOATS([2.0**112] * LANES))
     sign = builder.shl(builder.and_(bits, WORDS([0x8000] * LANES)), WORDS([16] * LANES))
-    return builder.bitcast(builder.or_(builder.bitcast(size, WORDS), sign), FLOATS)
+    beyond = builder.icmp_unsigned(">=", moved, WORDS([0x7C00 << 13] * LANES))
+    largest = builder.select(beyond, WORDS([0x7F800000] * LANES), WORDS([0] * LANES))
+    whole = builder.or_(builder.or_(builder.bitcast(size, WORDS), sign), largest)
+    return builder.bitcast(whole, FLOATS)
 
 
 def in_order(read: Load, size: int) -> LoadStep:

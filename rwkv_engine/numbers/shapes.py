@@ -17,8 +17,8 @@ CHUNK = 64
 class ModelConfig:
     """Sizes of one model, all taken from its tensors' shapes.
 
-    family      its record in `families`: "v4", "v5", "v6" or "v7".
-    version     the exact recurrence: "4", "5.0", "5.1", "5.2", "6" or "7".
+    family      the record in `families` that runs it: "v4", "v5", "v6", "v7" or "v7a".
+    version     the exact recurrence: "4", "5.0", "5.1", "5.2", "6", "7" or "7a".
     layers      L.
     width       C.
     heads       H; 1 for v4, which has no heads.

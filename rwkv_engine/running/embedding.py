@@ -1,20 +1,39 @@
-"""`Rows`: rows of an embedding that stays in its file, read when tokens need them.
+"""`Rows`: rows of an embedding, or of another table of tokens, that stays in its file, read as tokens need
+them.
 
 They are not read through the memory map: touching a row there maps the whole large page around it in the page
 cache, up to 2 MiB, so a few hundred tokens would make the entire embedding count as memory of this process.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rwkv_engine.errors import CheckpointError
+from rwkv_engine.families.loader import Table
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.system.pages import MappedFile, mapped_file
 
 #: smaller embeddings (bytes) are kept in memory
 WORTH_READING = 8_000_000
+
+
+def rows_of(tables: Sequence[Table], path: Path) -> "list[Rows]":
+    """Rows of a model's tables, whose addresses become those of what is read.
+
+    None where the largest is small, or not all stay in a file.
+    """
+    if max(table.owner.nbytes for table in tables) < WORTH_READING:
+        return []
+    found = [Rows.of(table.owner, path) for table in tables]
+    rows = [one for one in found if one is not None]
+    if len(rows) < len(tables):
+        return []
+    for table, one in zip(tables, rows, strict=True):
+        table.at[table.layer] = one.near.ctypes.data
+    return rows
 
 
 class Rows:
@@ -32,14 +51,11 @@ class Rows:
 
     @classmethod
     def of(cls, source: np.ndarray, path: Path) -> "Rows | None":
-        """The Rows of `source`; None if it is small, in memory already, or there is no preadv (Windows)."""
+        """Those of `source`; None where it is in memory already, or files cannot be read at a place
+        (Windows).
+        """
         file = mapped_file(source)
-        if (
-            file is None
-            or not source.flags.c_contiguous
-            or source.nbytes < WORTH_READING
-            or not hasattr(os, "preadv")
-        ):
+        if file is None or not source.flags.c_contiguous or not hasattr(os, "preadv"):
             return None
         return cls(source, file, path)
 

@@ -8,6 +8,7 @@ from rwkv_engine import families, memory
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
 from rwkv_engine.checkpoints.names import matrices
+from rwkv_engine.errors import CheckpointError
 from rwkv_engine.families.heads import HEAD_VECTORS
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import FINITE, new_words, tell
@@ -16,11 +17,11 @@ from rwkv_engine.formats import FORMATS, own_format
 from rwkv_engine.kernels.frozen import Frozen
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.numbers.tensor import one_at_a_time
-from rwkv_engine.running.embedding import Rows
+from rwkv_engine.running.embedding import rows_of
 from rwkv_engine.running.team import Team
 from rwkv_engine.state import State, touch
 from rwkv_engine.system import cpu
-from rwkv_engine.system.pages import prefer_large, prefer_small, ranges
+from rwkv_engine.system.pages import mapped_file, prefer_large, prefer_small, ranges
 
 #: bytes of weights x tokens below which one thread runs a pass: two decode the embedded model in 136 us
 #: instead of 194, but get over five times slower while another process has one of two cores
@@ -53,14 +54,16 @@ class Machinery:
         loader = Loader(one_at_a_time(checkpoint.tensors, stay=early), self.config.layers, weights)
         prepared = self.family.prepare(loader, self.config)
         self.owners, self.format = tuple(loader.owners), loader.format.name
+        tables = [table.owner for table in loader.tables]
+        others = [owner for owner in self.owners if all(owner is not table for table in tables)]
         if ram is None and not early:
-            prefer_large(self.owners[1:])
-        prefer_small(self.owners[:1])
-        self._embedding = Rows.of(self.owners[0], checkpoint.path)
-        if self._embedding is not None:
-            prepared.ends.emb.at[0] = self._embedding.near.ctypes.data
+            prefer_large(others)
+        prefer_small(tables)
+        self._tables = rows_of(loader.tables, checkpoint.path)
+        self._files = list({id(file): file for file in map(mapped_file, self.owners) if file}.values())
+        self._path = checkpoint.path
         left = (
-            memory.left_to_the_page_cache(self.owners, bounded, ram)
+            memory.left_to_the_page_cache([*tables[:1], *others], bounded, ram)
             if bounded is not None and ram is not None
             else []
         )
@@ -110,7 +113,13 @@ class Machinery:
         frozen = self._ready()
 
         def one_pass() -> bool:
-            rows = tokens if self._embedding is None else self._embedding.read(tokens)
+            if any(file.changed() for file in self._files):
+                raise CheckpointError(
+                    f"{self._path} has been changed since it was loaded; load it again, and replace model files by renaming"
+                )
+            rows = tokens
+            for table in self._tables:
+                rows = table.read(tokens)
             states = [state.address for state in batch]
             tell(self._words, tokens, rows, spans, states, wanted, out)
             touch(batch)

@@ -58,10 +58,20 @@ def _told(file: str, name: str) -> int:
     return 0
 
 
+def _stamp(descriptor: int) -> tuple[int, int]:
+    about = os.fstat(descriptor)
+    return about.st_size, about.st_mtime_ns
+
+
 class MappedFile(mmap.mmap):
-    """A whole file, mapped read-only. descriptor: the same file for other reads, open as long as the map."""
+    """A whole file mapped to be read only. descriptor: of the same file, for reading it otherwise; open for
+    as long as the map.
+
+    stamp  bytes and time of the last change, as they were.
+    """
 
     descriptor: int
+    stamp: tuple[int, int]
 
     @classmethod
     def of(cls, descriptor: int) -> "MappedFile":
@@ -71,8 +81,15 @@ class MappedFile(mmap.mmap):
         """
         mapped = cls(descriptor, 0, access=mmap.ACCESS_READ)
         mapped.descriptor = os.dup(descriptor)
+        mapped.stamp = _stamp(mapped.descriptor)
         weakref.finalize(mapped, os.close, mapped.descriptor)
         return mapped
+
+    def changed(self) -> bool:
+        """Whether somebody has written to the file since, or cut it off: then reading it where it is mapped
+        may end the process.
+        """
+        return _stamp(self.descriptor) != self.stamp
 
     def place(self, array: np.ndarray) -> int:
         """The byte offset in the file at which a view of it starts."""

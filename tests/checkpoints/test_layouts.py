@@ -207,8 +207,16 @@ def test_a_fused_tensor_of_the_wrong_height_is_refused(tmp_path):
 
 
 REFUSED = {
-    "RWKV-7a": canonical("7") | {"blocks.0.ffn.s_emb.weight": np.zeros((2, 2), np.float32)},
     "RWKV-7b": canonical("7") | {"blocks.0.qkv.q.weight": np.zeros((2, 2), np.float32)},
+    "RWKV-8": canonical("7") | {"blocks.0.rosa.emb": np.zeros((2, 2), np.float32)},
+    "ARWKV7, RWKV6Qwen2": {
+        f"model.{name}": np.zeros((2, 2), np.float32)
+        for name in (
+            "embed_tokens.weight",
+            "layers.0.self_attn.receptance.weight",
+            "layers.0.mlp.up_proj.weight",
+        )
+    },
     "tuned initial state of 2 layers": {
         f"blocks.{n}.att.time_state": np.zeros((H, N, N), np.float32) for n in range(2)
     },

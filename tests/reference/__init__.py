@@ -4,7 +4,7 @@ formulas.
 
 import numpy as np
 
-from . import v4, v5, v6, v7
+from . import v4, v5, v6, v7, v7a
 
 _FORWARD = {
     "4": v4.forward,
@@ -13,8 +13,10 @@ _FORWARD = {
     "5.2": v5.forward,
     "6": v6.forward,
     "7": v7.forward,
+    "7a": v7a.forward,
 }
-VERSIONS = tuple(_FORWARD)
+#: tests of everything go through these; 7a, whose time mix is 7's, has its own
+VERSIONS = tuple(version for version in _FORWARD if version != "7a")
 
 
 def forward(version, weights, tokens, state=None, group_norm_eps=64e-5):

@@ -33,15 +33,17 @@ def sizes(z):
 
 
 def run(z, tokens, state, time_mix, channel_mix):
-    """Every family's outer loop; the mixes take (z, layer, normed x, state) and change the state."""
+    """Every family's outer loop; the mixes take (z, layer, normed x, state, what the layers of this token
+    share).
+    """
     layers, _ = sizes(z)
     logits = []
     for token in tokens:
         x = layer_norm(z, "blocks.0.ln0", z["emb.weight"][token])
-        carried = {}
+        carried = {"token": token, "embedded": x}
         for i in range(layers):
             x = x + time_mix(z, i, layer_norm(z, f"blocks.{i}.ln1", x), state, carried)
-            x = x + channel_mix(z, i, layer_norm(z, f"blocks.{i}.ln2", x), state)
+            x = x + channel_mix(z, i, layer_norm(z, f"blocks.{i}.ln2", x), state, carried)
         logits.append(z["head.weight"] @ layer_norm(z, "ln_out", x))
     return np.array(logits), state
 
@@ -49,7 +51,7 @@ def run(z, tokens, state, time_mix, channel_mix):
 def receptance_ffn(mixed):
     """The channel mix of v4, v5, v6; `mixed(name, x, previous)` is the token shift."""
 
-    def channel_mix(z, i, x, state):
+    def channel_mix(z, i, x, state, carried):
         p, previous = f"blocks.{i}.ffn.", state["ffn_prev"][i].copy()
         state["ffn_prev"][i] = x
         k = z[p + "key.weight"] @ mixed(z, p, "k", x, previous)

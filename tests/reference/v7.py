@@ -5,8 +5,8 @@ import numpy as np
 from .common import group_norm, head_state, run, sigmoid
 
 
-def _time_mix(eps):
-    def time_mix(z, i, x, state, carried):
+def time_mix(eps):
+    def mix(z, i, x, state, carried):
         p, previous = f"blocks.{i}.att.", state["att_prev"][i].copy()
         state["att_prev"][i] = x
         S = state["wkv"][i].transpose(0, 2, 1)  # [H, value, key], as BlinkDL writes it
@@ -36,10 +36,10 @@ def _time_mix(eps):
         bonus = (r * k * z[p + "r_k"].reshape(heads, n)).sum(1, keepdims=True) * v
         return z[p + "output.weight"] @ ((y + bonus.reshape(-1)) * g)
 
-    return time_mix
+    return mix
 
 
-def _channel_mix(z, i, x, state):
+def _channel_mix(z, i, x, state, carried):
     p, previous = f"blocks.{i}.ffn.", state["ffn_prev"][i].copy()
     state["ffn_prev"][i] = x
     k = z[p + "key.weight"] @ (x + (previous - x) * z[p + "x_k"].reshape(-1))
@@ -48,4 +48,4 @@ def _channel_mix(z, i, x, state):
 
 def forward(z, tokens, state, group_norm_eps):
     state = state or head_state(z, len(z["blocks.0.att.r_k"]))
-    return run(z, tokens, state, _time_mix(group_norm_eps), _channel_mix)
+    return run(z, tokens, state, time_mix(group_norm_eps), _channel_mix)

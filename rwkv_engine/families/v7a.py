@@ -1,0 +1,177 @@
+"""RWKV-7a: RWKV-7 with DeepEmbed, whose channel mix is scaled by what a table of the token says.
+
+Source: BlinkDL/RWKV-LM@524481d, RWKV-v7/rwkv_v7a_demo.py; ChatRWKV@965e40b,
+rwkv_pip_package/src/rwkv/model.py. With x = ln2(residual) and e the token's embedding after ln0:
+
+    S = s_emb[token] + e s_emb_x'  as [R, R], row-major         u = relu(K shift(x))^2
+    u *= ((x s1) S) s2 + s0                                     out = V u
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rwkv_engine.families import program, v7
+from rwkv_engine.families.ends import Ends, embed
+from rwkv_engine.families.family import FFN_PREV, Family, zeros
+from rwkv_engine.families.heads import heads_planes, one_head
+from rwkv_engine.families.loader import Loader, find, matrix_shape
+from rwkv_engine.families.passes import plane
+from rwkv_engine.families.program import of
+from rwkv_engine.kernels._jit import kernel
+from rwkv_engine.kernels.lanes import barrier, share
+from rwkv_engine.kernels.matmul import ADD, RELU2, STORE, matmul, read_row
+from rwkv_engine.kernels.mix import keep_last, mixed_inputs
+from rwkv_engine.numbers.shapes import ModelConfig
+from rwkv_engine.numbers.tensor import Tensor
+
+
+class Weights(NamedTuple):
+    """Read only: as `v7.Weights`; s_emb is a table [V, R * R] of every layer, s0 [L, F]."""
+
+    ends: Ends
+    ln1: np.ndarray
+    ln2: np.ndarray
+    ln_x: np.ndarray
+    att_mix: np.ndarray
+    ffn_mix: np.ndarray
+    w0: np.ndarray
+    a0: np.ndarray
+    v0: np.ndarray
+    k_k: np.ndarray
+    k_a: np.ndarray
+    r_k: np.ndarray
+    heads: int
+    w1: Any
+    w2: Any
+    a1: Any
+    a2: Any
+    v1: Any
+    v2: Any
+    g1: Any
+    g2: Any
+    receptance: Any
+    key: Any
+    value: Any
+    output: Any
+    ffn_key: Any
+    ffn_value: Any
+    s_emb: Any
+    s_emb_x: Any
+    s1: Any
+    s2: Any
+    s0: np.ndarray
+
+
+class Scratch(NamedTuple):
+    """As `v7.Scratch`, and: the embedded tokens [T, C]; low, mid [T, R]; S and the table's rows [T, R * R];
+    scale [T, F].
+    """
+
+    x: np.ndarray
+    h: np.ndarray
+    mixed: np.ndarray
+    r: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    v_first: np.ndarray
+    w: np.ndarray
+    a: np.ndarray
+    vv: np.ndarray
+    g: np.ndarray
+    out: np.ndarray
+    f: np.ndarray
+    embedded: np.ndarray
+    low: np.ndarray
+    mid: np.ndarray
+    square: np.ndarray
+    row: np.ndarray
+    scale: np.ndarray
+
+
+def marks(tensors: Mapping[str, Tensor]) -> bool:
+    """RWKV-7a alone has DeepEmbed."""
+    return v7.marks(tensors) and "blocks.0.ffn.s_emb.weight" in tensors
+
+
+def infer(tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """Sizes as of RWKV-7."""
+    return replace(v7.infer(tensors), family="v7a", version="7a")
+
+
+def prepare(load: Loader, config: ModelConfig) -> Weights:
+    """Stack, check and format the tensors."""
+    _, rank = matrix_shape(load.tensors, "blocks.0.ffn.s1")
+    find(load.tensors, "blocks.0.ffn.s_emb.weight")
+    return Weights(
+        *v7.prepare(load, config),
+        s_emb=load.rows("ffn.s_emb.weight", config.vocab, rank * rank),
+        s_emb_x=load.matrices("ffn.s_emb_x.weight", rank * rank, config.width),
+        s1=load.low_rank_in("ffn.s1", config.width),
+        s2=load.low_rank_in("ffn.s2", rank),
+        s0=load.vectors("ffn.s0", config.ffn),
+    )
+
+
+def scratch(config: ModelConfig, weights: Weights, tokens: int) -> Scratch:
+    """Work arrays for calls of up to `tokens` tokens."""
+    t, rank = tokens, weights.s1.rows
+    own = (
+        zeros(t, config.width),
+        zeros(t, rank),
+        zeros(t, rank),
+        zeros(t, rank * rank),
+        zeros(t, rank * rank),
+    )
+    return Scratch(*v7.scratch(config, weights, tokens), *own, zeros(t, config.ffn))  # type: ignore[arg-type]
+
+
+of(Weights, program.time_mix)(v7.time_mix)
+of(Weights, one_head)(v7.mix_head)
+
+
+@of(Weights, program.channel_mix)
+def channel_mix(lane, w, s, layer, x, now):
+    """x [T, C] += V (relu(K shift(x))^2 scaled by DeepEmbed)."""
+    tokens, place = x.shape[0], plane(now, FFN_PREV, layer)
+    if layer == 0:
+        embed(lane, s.embedded[:tokens], w.ends, now.rows)
+    own = mixed_inputs(lane, s.h, s.mixed, x, w.ln2[layer], w.ffn_mix[layer], now, place)
+    last = own + tokens
+    h = s.h[own:last]
+    matmul(lane, 0, s.f[:tokens], w.ffn_key, layer, s.mixed[0][own:last], RELU2)
+    matmul(lane, 1, s.square[:tokens], w.s_emb_x, layer, s.embedded[:tokens], STORE)
+    matmul(lane, 2, s.low[:tokens], w.s1, layer, h, STORE)
+    barrier(lane)
+    keep_last(lane, h, now, place)
+    start, stop = share(lane, tokens)
+    for t in range(start, stop):
+        read_row(s.row[t], w.s_emb, layer, now.rows[t])
+        through_square(s.mid[t], s.low[t], s.square[t], s.row[t])
+    barrier(lane)
+    matmul(lane, 0, s.scale[:tokens], w.s2, layer, s.mid[:tokens], STORE)
+    barrier(lane)
+    start, stop = share(lane, s.f.shape[1])
+    for t in range(tokens):
+        for j in range(start, stop):
+            s.f[t, j] *= s.scale[t, j] + w.s0[layer, j]
+    barrier(lane)
+    matmul(lane, 0, x, w.ffn_value, layer, s.f[:tokens], ADD)
+    barrier(lane)
+
+
+@kernel
+def through_square(mid, low, square, row):
+    """mid [R] <- low [R] (square + row), both [R * R], row-major."""
+    size = mid.shape[0]
+    for j in range(size):
+        mid[j] = np.float32(0)
+    for i in range(size):
+        for j in range(size):
+            mid[j] += low[i] * (square[i * size + j] + row[i * size + j])
+
+
+READS = v7.READS | {"ffn.s_emb.weight", "ffn.s_emb_x.weight", "ffn.s0", "ffn.s1", "ffn.s2"}
+FAMILY = Family("v7a", marks, infer, heads_planes, prepare, scratch, READS)

@@ -1,0 +1,348 @@
+"""The readers: what each is given when nothing is wrong, the changes made to it, and what reads it.
+
+A reader is a function of a folder that gives (make, read): make(rng) -> a damaged input, read(it). FOUND is
+what was once wrong.
+"""
+
+import json
+import sqlite3
+import struct
+from pathlib import Path
+
+import numpy as np
+from checkpoint_files import canonical, dict_op, pickle_bytes, storage_op, tensor_op, zip_torch
+from json_tokenizers import byte_level, sentencepiece
+from models import random_model, write
+
+import rwkv_engine
+from rwkv_engine import families
+from rwkv_engine import state as states
+from rwkv_engine.checkpoints import open_checkpoint
+from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.families.loader import Loader
+from rwkv_engine.tools.state_files import layout_of, read_state_file
+
+from .mutate import other_bytes, other_json, other_text, text_of
+
+PICKLE = (b"(", b")", b"t", b"R", b"}", b"]", b"a", b"e", b"s", b"u", b"b", b"Q", b"0", b"1", b"2", b"N", b".", b"\x93", b"\x94", b"h\0",
+          b"j\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8b\xff\xff\xff\x7f", b"cos\nsystem\n",
+          b"J\xff\xff\xff\xff", b"X\xff\xff\xff\x7f", b"I" + b"9" * 5000 + b"\n", b"\x80\x05", b"\x95" + b"\xff" * 8)  # fmt: skip
+BINARY = tuple(struct.pack("<Q", n) for n in (0, 1, 7, 1 << 20, 1 << 31, 1 << 40, 1 << 62, (1 << 64) - 1))
+SMALL = {"layers": 1, "heads": 1}
+
+
+def _file(folder, read, name="case"):
+    """Reads bytes by writing them to a file first."""
+    path = folder / name
+
+    def reads(content):
+        path.write_bytes(content)
+        try:
+            read(path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    return reads
+
+
+def _with_header(content):
+    """make(rng) of a file that begins with a JSON header, as safetensors does: mostly the header is changed
+    as JSON.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+
+    def make(rng):
+        if not rng.randrange(3):
+            return other_bytes(rng, content, BINARY)
+        changed = other_json(rng, header)
+        if "__metadata__" in header and not rng.randrange(2):
+            changed = {**header, "__metadata__": _notes(rng, header["__metadata__"])}
+        text = text_of(changed).encode()
+        text = other_bytes(rng, text) if not rng.randrange(4) else text
+        return len(text).to_bytes(8, "little") + text + content[end:]
+
+    return make
+
+
+def _notes(rng, notes):
+    """The metadata changed; where a note is JSON itself, inside of it."""
+    key = rng.choice(list(notes))
+    try:
+        inner = json.loads(notes[key])
+    except ValueError:
+        return other_json(rng, notes)
+    return {**notes, key: text_of(other_json(rng, inner))}
+
+
+def _weights(path):
+    """All that loading does before anything is compiled, and every tensor read."""
+    checkpoint = open_checkpoint(path)
+    config = families.config_of(checkpoint)
+    families.family_of(config).prepare(Loader(checkpoint.tensors, config.layers, None), config)
+    fingerprint(checkpoint)
+    rwkv_engine.describe(path, tokenizer="bytes")
+
+
+def safetensors(folder):
+    content = write(folder / "m", random_model("7", vocab=256, **SMALL), metadata={"a": "text"}).read_bytes()
+    return _with_header(content), _file(folder, _weights)
+
+
+def v7a(folder):
+    content = write(folder / "m", random_model("7a", vocab=256, **SMALL)).read_bytes()
+    return _with_header(content), _file(folder, _weights)
+
+
+def packed(folder):
+    source = write(folder / "m", random_model("7", vocab=256, **SMALL))
+    rwkv_engine.quantize(source, folder / "p", tokenizer="bytes")
+    return _with_header((folder / "p").read_bytes()), _file(folder, _weights)
+
+
+def torch(folder):
+    arrays = canonical("7")
+    storages = {str(key): array.tobytes() for key, array in enumerate(arrays.values())}
+    items = {}
+    for key, (name, array) in enumerate(arrays.items()):
+        strides = tuple(step // 4 for step in array.strides)
+        items[name] = tensor_op(storage_op("FloatStorage", str(key), array.size), 0, array.shape, strides)
+    pickle = pickle_bytes(dict_op(items))
+    whole = zip_torch(folder / "base", pickle, storages).read_bytes()
+    few = {name: storages[name] for name in list(storages)[:3]}
+
+    def make(rng):
+        if not rng.randrange(3):
+            return other_bytes(rng, whole[-20_000:] if rng.randrange(2) else whole, PICKLE)
+        return zip_torch(folder / "spoiled", other_bytes(rng, pickle, PICKLE), few).read_bytes()
+
+    return make, _file(folder, _weights)
+
+
+def gguf(folder):
+    from test_gguf import v7_file
+
+    content = v7_file(folder).read_bytes()
+    pieces = (*BINARY, *(struct.pack("<I", n) for n in range(1, 40, 2)))
+    return lambda rng: other_bytes(rng, content[:9000], pieces) + content[9000:], _file(folder, _weights)
+
+
+def index(folder):
+    write(folder / "a.safetensors", random_model("7", vocab=256, **SMALL))
+    names = list(open_checkpoint(folder / "a.safetensors").tensors)
+    table = {"metadata": {}, "weight_map": {name: "a.safetensors" for name in names}}
+    read = _file(folder, lambda path: _weights(folder), "model.safetensors.index.json")
+    return _json(table), read
+
+
+def _json(value):
+    """make(rng) of a JSON file."""
+    text = json.dumps(value)
+
+    def make(rng):
+        if not rng.randrange(3):
+            return other_bytes(rng, text.encode(), (b"[" * 900, b"\xef\xbb\xbf", b"1e999"))
+        return text_of(other_json(rng, value)).encode()
+
+    return make
+
+
+def state(folder):
+    source = write(folder / "m", random_model("7", vocab=256, **SMALL))
+    layout = layout_of(open_checkpoint(source))
+    own = states.State.fresh(layout)
+    own.save(folder / "s")
+
+    def read(path):
+        read_state_file(path)
+        states.load(path, layout)
+
+    return _with_header((folder / "s").read_bytes()), _file(folder, read)
+
+
+def prefix(folder):
+    source = write(folder / "m", random_model("7", vocab=256, **SMALL))
+    own = states.State.fresh(layout_of(open_checkpoint(source)))
+    own.save(folder / "s")
+    cache = rwkv_engine.PrefixCache(folder / "cache")
+    (folder / "cache").mkdir()
+    read = _file(folder / "cache", lambda path: cache.take("case", 0, own.fork()), "case.safetensors")
+    return _with_header((folder / "s").read_bytes()), read
+
+
+def store(folder):
+    from rwkv_engine.chat import Store
+
+    with_two = Store(folder / "base")
+    turn = rwkv_engine.Turn("Hello", "World", "", None, "off", 9, "end", None)
+    for name in ("one", "two"):
+        with_two.add(name, "f" * 64, {"model": "x"}, [turn, turn])
+    with_two.close()
+    path = next((folder / "base").glob("*.sqlite*"))
+    (folder / "t").mkdir()
+    whole = path.read_bytes()
+
+    def make(rng):
+        if rng.randrange(2):
+            return other_bytes(rng, whole, BINARY, 8)
+        changed = folder / "t" / "x"
+        changed.write_bytes(whole)
+        with sqlite3.connect(changed) as base:
+            tables = [row[0] for row in base.execute("select name from sqlite_master where type = 'table'")]
+            table = rng.choice(tables)
+            columns = [row[1] for row in base.execute(f"pragma table_info({table})")]
+            value = rng.choice((None, -1, 1 << 62, 0.5, "x", "²", "{}", "[" * 900, b"\xff", "\0", "NaN"))
+            base.execute("pragma writable_schema = on" if not rng.randrange(9) else "select 1")
+            try:
+                base.execute(f"update {table} set {rng.choice(columns)} = ?", (value,))
+            except sqlite3.Error:
+                pass
+        base.close()
+        return changed.read_bytes()
+
+    def read(content):
+        for old in (folder / "s").glob("*"):
+            old.unlink()
+        (folder / "s").mkdir(exist_ok=True)
+        (folder / "s" / path.name).write_bytes(content)
+        opened = Store(folder / "s")
+        try:
+            for info in opened.infos():
+                opened.turns(info)
+            opened.find("one")
+        finally:
+            opened.close()
+
+    return make, read
+
+
+def registry(folder):
+    import os
+
+    from rwkv_engine.library import registry as records
+
+    os.environ["XDG_DATA_HOME"] = str(folder)
+    place = records.make_folder(records.models_folder())
+    whole = {"version": records.VERSION, "name": "m", "family": "RWKV-7", "format": "F32", "bytes": 5, "path": "data/m-0/m.safetensors",
+             "source": "a/b:c", "revision": "x", "digest": "d", "fingerprint": "f"}  # fmt: skip
+
+    def read(content):
+        (place / "m.json").write_bytes(content)
+        records.names()
+        records.remove("m")
+        (place / "m.json").write_bytes(content)
+        records.resolve(records.record("m").name)
+
+    return _json(whole), read
+
+
+def tokenizer(folder):
+    from rwkv_engine.text.bpe import Json
+
+    kinds = [byte_level(["<s>"], ["hello", "world"]), sentencepiece(["▁hello", "▁world"])]
+    # vocabularies of a few tokens leave more of the changes to the rest
+    kinds[1]["model"]["vocab"] = {
+        k: v for k, v in kinds[1]["model"]["vocab"].items() if "0x" not in k or v < 20
+    }
+
+    def make(rng):
+        return text_of(other_json(rng, rng.choice(kinds)))
+
+    def read(content):
+        made = Json.of_text(content, "case")
+        ids = made.encode("hello w\u00f6rld <s>")
+        made.decode(ids)
+        decoder = made.decoder()
+        for one in ids:
+            decoder.push(one) if hasattr(decoder, "push") else None
+
+    return make, read
+
+
+def template(folder):
+    from rwkv_engine.text.jinja_template import JinjaTemplate
+
+    source = (
+        "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}<|im_start|>user\n{{ message['content'] | trim }}"
+        "<|im_end|>\n{% else %}{{ message.content }}{% endif %}{% endfor %}{% set x = namespace(a=1) %}{% if add_generation_prompt %}A:{% endif %}"
+    )
+    pieces = ("{{", "}}", "{%", "%}", "{#", "#}", "| tojson", "for a in range(10**9)", "'a' * 10**9", "__class__", "raise_exception('x')",
+              "loop", "recursive", "{% macro a(a, a) %}", "{% endmacro %}", "{% set True = 1 %}", "{% block a %}", "is", "not", "(", ")")  # fmt: skip
+
+    def read(content):
+        made = JinjaTemplate(content)
+        made.asks("Hello", "off", None, True)
+        made.keeps("Hello", "World", "System", False)
+
+    return lambda rng: other_text(rng, source, pieces), read
+
+
+def schema(folder):
+    kinds = [
+        {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}, "b": {"enum": ["x", 1]}}, "required": ["a"]},
+        {"$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "maxItems": 3}}, "$ref": "#/$defs/a"},
+        {"anyOf": [{"type": "string", "pattern": "a+b", "maxLength": 5}, {"type": "number", "multipleOf": 0.5}], "additionalProperties": False},
+        {"type": "string", "format": "date-time"},
+    ]  # fmt: skip
+    vocabulary = _bytes()
+
+    def read(content):
+        rwkv_engine.Constraint.json_schema(content).begin(vocabulary)
+
+    return lambda rng: text_of(other_json(rng, rng.choice(kinds))), read
+
+
+def regex(folder):
+    kinds = ["[a-z]{1,5}(foo|bar)?", "\\d+\\.\\d*", "(a|b)*c", "(?i)x{2,9}[^\\n]", "\\p{L}+\\s\\w"]
+    pieces = (
+        "{1000}",
+        "{9,999999}",
+        "(",
+        ")",
+        "[",
+        "]",
+        "*",
+        "+",
+        "?",
+        "|",
+        "\\",
+        "\\p{L}",
+        "(?:",
+        "(?=",
+        "^",
+        "$",
+        "[^",
+        "\\x",
+        "&",
+        "~",
+    )
+    vocabulary = _bytes()
+
+    def read(content):
+        rwkv_engine.Constraint.regex(content).begin(vocabulary)
+
+    return lambda rng: other_text(rng, rng.choice(kinds), pieces), read
+
+
+def _bytes():
+    from rwkv_engine.text import find_tokenizer
+
+    return find_tokenizer(256, Path(), "bytes")
+
+
+READERS = {
+    one.__name__: one
+    for one in (safetensors, v7a, packed, torch, gguf, index, state, prefix, store, registry, tokenizer, template, schema, regex)
+}  # fmt: skip
+#: what ended in a crash, a hang or a traceback once
+FOUND = {
+    "schema": [
+        '{"type": "integer", "minimum": -1e308, "maximum": -1e308}',
+        '{"properties":{"a":' * 900 + "{}" + "}}" * 900,
+    ],
+    "template": ["{% set True = 1 %}", "{% macro a(a, a) %}{% endmacro %}", "{{ 'a' * 10**9 }}", "{{ message['x'] }}" * 3],
+    "registry": [json.dumps({"version": 1, "name": "m", "path": "data"}).encode(), b"[]", b"\xff"],
+    "regex": ["\ud800", "(a{1000}){1000}"],
+    "tokenizer": ['{"padding": {"strategy": {"Fixed": 1099511627776}}}'],
+    "state": [np.zeros(9, np.uint8).tobytes()],
+}  # fmt: skip
