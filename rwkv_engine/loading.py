@@ -3,6 +3,7 @@
 Short names are resolved here and nowhere below.
 """
 
+from functools import partial
 from pathlib import Path
 
 from rwkv_engine import families, memory
@@ -12,6 +13,7 @@ from rwkv_engine.formats import DEFAULT, quantized_names
 from rwkv_engine.library.registry import resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
+from rwkv_engine.system.files import expanded
 from rwkv_engine.text import Tokenizer, find_tokenizer
 from rwkv_engine.tools import describe as describing
 from rwkv_engine.tools import quantize as packing
@@ -49,7 +51,16 @@ def load(
             memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
         if cache and weights in quantized_names() and checkpoint.packing is None:
             checkpoint = cached(checkpoint, weights)
-        return Model(checkpoint, weights, threads, tokenizer, limit)
+        again = partial(
+            load, path.absolute(), weights, threads, tokenizer=_absolute(tokenizer), cache=cache, ram=ram
+        )
+        return Model(checkpoint, weights, threads, tokenizer, limit, again)
+
+
+def _absolute(tokenizer: str | Path | None) -> str | Path | None:
+    """The same tokenizer from whatever folder: the path of a file in full, a name as it is."""
+    named = tokenizer is None or tokenizer in ("world", "bytes")
+    return tokenizer if named else expanded(str(tokenizer)).absolute()
 
 
 def embedded() -> Path:
@@ -120,5 +131,10 @@ def quantize(
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
     """
     packing.quantize(
-        open_named(source), target, format, tokenizer=tokenizer, template=template, progress=progress
+        open_named(source),
+        expanded(target),
+        format,
+        tokenizer=tokenizer,
+        template=template,
+        progress=progress,
     )

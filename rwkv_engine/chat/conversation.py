@@ -67,6 +67,9 @@ class Conversation:
         self._marks: dict[str, tuple[State, list[int]]] = {}
         self.set_think(think)
 
+    def __repr__(self) -> str:
+        return f"Conversation({len(self.turns)} turns, {self.tokens} tokens, template {self.template.name!r})"
+
     def set_think(self, think: Think) -> None:
         """Think in this mode from the next answer on. Raises OptionError for one that the template does not have."""
         if think not in self.template.thinks:

@@ -14,10 +14,10 @@ from typing import Any
 from rwkv_engine.chat.answer import Turn
 from rwkv_engine.chat.database import Database, Info
 from rwkv_engine.chat.history import worth_keeping
-from rwkv_engine.errors import SessionError
+from rwkv_engine.errors import SessionError, StateError
 from rwkv_engine.state import State
 from rwkv_engine.system import folders
-from rwkv_engine.system.files import remove_abandoned
+from rwkv_engine.system.files import expanded, remove_abandoned
 
 _SUFFIX = ".safetensors"
 _LONGEST_NAME = 80
@@ -39,7 +39,7 @@ class Store:
     __slots__ = ("_database", "_states", "folder")
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = data_folder() if folder is None else Path(folder)
+        self.folder = data_folder() if folder is None else expanded(folder)
         self._states = self.folder / "states"
         try:  # what people say is theirs alone
             folders.private_folder(self.folder, close=folder is None)
@@ -121,10 +121,8 @@ class Store:
             if not self.state_file(uid).exists():
                 try:
                     state.save(self.state_file(uid), private=True)
-                except OSError as error:
-                    raise SessionError(
-                        f"{self._states}: the state was not kept: {error.strerror or error}; the text was"
-                    ) from None
+                except StateError as error:
+                    raise SessionError(f"{error}; the text was kept") from None
 
     def thin(self, uids: Iterable[str]) -> None:
         """Delete the state files of those of these turns that no session has any more, or that have become too old to have one."""
