@@ -80,14 +80,14 @@ def generate(
         except OSError:  # the output cannot be written any more: what was written counts
             steps.close()
             if save_state:
-                o.save_state(memory, save_state)
+                memory.save(save_state)
             raise
         except KeyboardInterrupt:
             if save_state:
                 complain(f"stopped within a token, so {save_state} is not written")
             raise
         if save_state:
-            o.save_state(memory, save_state)
+            memory.save(save_state)
     if step.stop == "cancelled":
         raise KeyboardInterrupt
     if step.stop == "cut" and constraint is not None:

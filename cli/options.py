@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rwkv_engine import Constraint, Model, PrefixCache, State
+    from rwkv_engine import Constraint, Model, PrefixCache
 
 
 def one_or_more(value: int | None) -> int | None:
@@ -190,16 +190,6 @@ def read_text(path: Path | None) -> str:
         raise OptionError(
             f"{path or 'standard input'}: not UTF-8 text (byte {error.start}); convert it first"
         ) from None
-
-
-def save_state(state: "State", path: Path) -> None:
-    """Save a state. Raises OptionError where the file cannot be written."""
-    from rwkv_engine import OptionError
-
-    try:
-        state.save(path)
-    except OSError as error:
-        raise OptionError(f"--save-state {path}: {error.strerror or error}") from None
 
 
 def write_text(path: Path, text: str, option: str) -> None:

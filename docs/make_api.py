@@ -32,7 +32,7 @@ WIDTH = 100
 #: classes whose objects only the engine makes
 MADE_BY = {
     "Model": "Made by `load`.",
-    "State": "Made by `Model.new_state`, `Model.load_state`, `State.fork` and `blend`.",
+    "State": "Made by `Model.new_state`, `Model.load_state`, `State.from_bytes`, `State.fork` and `blend`.",
 }
 #: methods that stand for an operator, as one writes them
 OPERATORS = {

@@ -3,6 +3,7 @@
 Short names are resolved here and nowhere below.
 """
 
+from functools import partial
 from pathlib import Path
 
 from rwkv_engine import families, memory
@@ -14,6 +15,7 @@ from rwkv_engine.formats import DEFAULT, own_format, quantized_names
 from rwkv_engine.library.registry import resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
+from rwkv_engine.system.files import expanded
 from rwkv_engine.text import Tokenizer, find_tokenizer
 from rwkv_engine.tools import describe as describing
 from rwkv_engine.tools import quantize as packing
@@ -56,7 +58,16 @@ def load(
             memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
         if cache and weights in quantized_names() and checkpoint.packing is None:
             checkpoint = cached(checkpoint, weights)
-        return Model(checkpoint, weights, threads, tokenizer, limit)
+        again = partial(
+            load, path.absolute(), weights, threads, tokenizer=_absolute(tokenizer), cache=cache, ram=ram
+        )
+        return Model(checkpoint, weights, threads, tokenizer, limit, again)
+
+
+def _absolute(tokenizer: str | Path | None) -> str | Path | None:
+    """The same tokenizer from whatever folder: the path of a file in full, a name as it is."""
+    named = tokenizer is None or tokenizer in ("world", "bytes")
+    return tokenizer if named else expanded(str(tokenizer)).absolute()
 
 
 def embedded() -> Path:
@@ -152,4 +163,6 @@ def quantize(
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
     """
     checkpoint = _opened(path_of(source), format, lora, lora_alpha)
-    packing.quantize(checkpoint, target, format, tokenizer=tokenizer, template=template, progress=progress)
+    packing.quantize(
+        checkpoint, expanded(target), format, tokenizer=tokenizer, template=template, progress=progress
+    )

@@ -1,25 +1,25 @@
 """`Model`: a checkpoint made ready to run, and the verbs that run it."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
-from rwkv_engine.checkpoints.names import time_state
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
-from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
-from rwkv_engine.running.machinery import Machinery
+from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.numbers.token_ids import token_ids
+from rwkv_engine.running.machinery import Machinery, not_finite, shares
+from rwkv_engine.running.scores import mean_hidden, token_logprobs
 from rwkv_engine.running.team import behind_this_turn
 from rwkv_engine.state import Advance, State, StateLayout
 from rwkv_engine.text import Tokenizer, find_tokenizer
 from rwkv_engine.text.chat import Template
 from rwkv_engine.text.templates import find_template
-from rwkv_engine.tools.state_files import open_state, place
+from rwkv_engine.tools.state_files import initial_state, open_state
 from rwkv_engine.writing.constraint import Constraint
 from rwkv_engine.writing.generate import Cancel, generate
 from rwkv_engine.writing.prefix_cache import PrefixCache
@@ -37,7 +37,16 @@ class Model:
     One model serves many threads, each with states of its own: passes queue up, and each uses all lanes.
     """
 
-    __slots__ = ("checkpoint", "config", "fingerprint", "format", "tokenizer", "_initial", "_machinery")
+    __slots__ = (
+        "checkpoint",
+        "config",
+        "fingerprint",
+        "format",
+        "tokenizer",
+        "_initial",
+        "_machinery",
+        "_reopen",
+    )
 
     def __init__(
         self,
@@ -46,15 +55,28 @@ class Model:
         threads: int | None,
         tokenizer: str | Path | None,
         ram: int | None = None,
+        reopen: "Callable[[], Model] | None" = None,
     ) -> None:
+        """See `load`. reopen  makes the same model anew in another process; it must be picklable."""
         m = self._machinery = Machinery(checkpoint, weights, threads, ram)
         self.checkpoint, self.config, self.format = checkpoint, m.config, m.format
         inside = checkpoint.packing.tokenizer if checkpoint.packing else None
         self.tokenizer: Tokenizer = find_tokenizer(m.config.vocab, checkpoint.files, tokenizer, inside)
-        self.fingerprint = fingerprint(checkpoint)
-        self._initial = _initial_state(
+        self.fingerprint, self._reopen = fingerprint(checkpoint), reopen
+        self._initial = initial_state(
             checkpoint, m.config, StateLayout(m.family.planes(m.config), self.fingerprint)
         )
+
+    def __repr__(self) -> str:
+        c = self.config
+        what = f"RWKV-{c.version}, {c.layers} layers of {c.width}, {self.format}, {self.lanes} threads"
+        return f"Model({self.checkpoint.path.name!r}: {what})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled, a model is its path and options: it is opened again where it is unpickled."""
+        if self._reopen is None:
+            raise CheckpointError(f"{self.checkpoint.path}: only a model that load() opened can be pickled")
+        return self._reopen, ()
 
     @property
     def lanes(self) -> int:
@@ -154,7 +176,7 @@ class Model:
                 read = None if hidden is None else hidden[rows]
                 finite &= self._machinery.run(chunk, (0, len(chunk)), [state], wanted, logits[rows], read)
         if not finite:
-            self._blame()
+            raise not_finite(self.checkpoint)
         return logits
 
     def feed_batch(
@@ -180,7 +202,7 @@ class Model:
             while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
                 parts = [
                     left[b][:count]
-                    for b, count in zip(pending, _shares([len(left[b]) for b in pending]), strict=True)
+                    for b, count in zip(pending, shares([len(left[b]) for b in pending]), strict=True)
                 ]
                 spans = list(accumulate((len(part) for part in parts), initial=0))
                 done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i]) and b in row_of]
@@ -194,12 +216,12 @@ class Model:
                 for b, part in zip(pending, parts, strict=True):
                     left[b] = left[b][len(part) :]
         if not finite:
-            self._blame()
+            raise not_finite(self.checkpoint)
         return logits
 
     def generate(
         self,
-        prompt: str | Sequence[int] = "",
+        prompt: str | Iterable[int] = "",
         *,
         max_tokens: int | None = 256,
         sampling: Sampling | None = None,
@@ -231,34 +253,62 @@ class Model:
         wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
         return generate(self, prompt, wishes, state, cancel)
 
+    def count(self, text: str) -> int:
+        """How many tokens a text has. Raises TokenError for what is no text."""
+        return len(self.tokenizer.encode(text))
+
+    def score(self, text: str | Iterable[int], context: str | Iterable[int] = ()) -> npt.NDArray[np.float32]:
+        """How likely the model finds a text: the natural log-probability of each of its tokens, given all
+        before it.
+
+        text     text or token ids.
+        context  what is in front of it, which is not scored; none: the text begins a document.
+        Returns  [T] float32, for T tokens. Raises TokenError (empty, out of range, or no context for a
+                 vocabulary without an end token), and what `feed` raises.
+        """
+        ids = self._of_text(text, "text")
+        start = () if self.tokenizer.end is None else (self.tokenizer.end,)
+        given = self.tokenizer.encode(context) if isinstance(context, str) else context
+        before = token_ids(given, self.config.vocab, "context")
+        before = before if before.size else token_ids(start, self.config.vocab)
+        if not before.size:
+            raise TokenError(
+                "context: want one token or more, as this vocabulary has no token that begins a document"
+            )
+        return token_logprobs(self, before, ids)
+
+    def embed(self, texts: str | Iterable[str | Iterable[int]]) -> npt.NDArray[np.float32]:
+        """A vector for each text: the mean, over its tokens, of the last layer's output behind the last norm.
+
+        texts    texts or sequences of token ids; a single text is one of them.
+        Returns  [N, C] float32, not normalised. Raises TokenError for an empty text, and what `feed` raises.
+        """
+        if isinstance(texts, (bytes, bytearray)) or not isinstance(texts, Iterable):
+            raise TokenError(f"texts: got {type(texts).__name__}, want texts or lists of token ids")
+        each = [texts] if isinstance(texts, str) else list(texts)
+        ids = [self._of_text(text, f"texts[{number}]") for number, text in enumerate(each)]
+        vectors = [mean_hidden(self, one) for one in ids]
+        return np.stack(vectors) if vectors else np.empty((0, self.config.width), np.float32)
+
     @property
     def vocab(self) -> int:
         """V: ids are from 0 to V - 1."""
         return self.config.vocab
 
     def _ids(self, tokens: Iterable[int]) -> np.ndarray:
-        """The tokens as int64 [T], checked."""
-        if (
-            isinstance(tokens, list)
-            and len(tokens) == 1
-            and type(tokens[0]) is int
-            and 0 <= tokens[0] < self.config.vocab
-        ):
-            return np.array(tokens, np.int64)  # a token in decoding: what follows takes 3 us
-        ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
-        if ids.size == 0:
-            raise TokenError("feed: no token was given; want one or more")
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TokenError(
-                f"feed: got tokens of shape {list(ids.shape)} and type {ids.dtype}, want a flat list of whole numbers"
-            )
-        wrong = np.flatnonzero((ids < 0) | (ids >= self.config.vocab))
-        if wrong.size:
-            at = int(wrong[0])
-            raise TokenError(
-                f"token {int(ids[at])} at position {at} is out of range; this model has ids 0 to {self.config.vocab - 1}"
-            )
-        return ids.astype(np.int64)
+        """The tokens as int64 [T], checked: one or more."""
+        ids = token_ids(tokens, self.config.vocab)
+        if not ids.size:
+            raise TokenError("tokens: got none, want one or more")
+        return ids
+
+    def _of_text(self, text: str | Iterable[int], what: str) -> np.ndarray:
+        """The ids of a text, or those that are given instead. Raises TokenError for none."""
+        given = self.tokenizer.encode(text) if isinstance(text, str) else text
+        ids = token_ids(given, self.config.vocab, what)
+        if not ids.size:
+            raise TokenError(f"{what}: it is empty; want one token or more")
+        return ids
 
     def own(self, state: State) -> None:
         """Raise StateError for a state of another model."""
@@ -266,35 +316,3 @@ class Model:
             state.layout is not self._initial.layout and state.layout != self._initial.layout
         ):
             raise StateError("the state was made for another model; make one with this model's new_state()")
-
-    def _blame(self) -> NoReturn:
-        """CheckpointError for logits that are not finite, naming the tensor that is to blame."""
-        for name, tensor in self.checkpoint.tensors.items():
-            if not np.isfinite(tensor.float32()).all():
-                raise CheckpointError(
-                    f"{self.checkpoint.path}: tensor {name} has NaN or infinite weights; get the file again"
-                )
-        raise CheckpointError(
-            f"{self.checkpoint.path}: the logits are not finite though all weights are; try weights='f32', or a fresh state"
-        )
-
-
-def _initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLayout) -> State:
-    """What `new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key] where
-    there is one.
-    """
-    state = State.fresh(layout)
-    found = {layer: checkpoint.tensors.get(time_state(layer)) for layer in range(config.layers)}
-    place(state, {layer: tensor for layer, tensor in found.items() if tensor is not None})
-    return state
-
-
-def _shares(lengths: Sequence[int]) -> list[int]:
-    """How many tokens of each sequence go into a pass of CHUNK: all of the short ones, equal shares of the
-    long ones.
-    """
-    shares, room = [0] * len(lengths), CHUNK
-    for done, b in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
-        shares[b] = min(lengths[b], room // (len(lengths) - done))
-        room -= shares[b]
-    return shares

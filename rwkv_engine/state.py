@@ -1,23 +1,21 @@
 """`State`: everything a model remembers of what it read, in one block of constant size."""
 
-import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_engine.errors import CheckpointError, StateError, shown
-from rwkv_engine.numbers.container import HEADER_LIMIT, Entry, read_header, safetensors_parts, stored
-from rwkv_engine.system.files import write_whole
-
-#: version of the state file's meaning
-FILE_VERSION = "1"
-
+from rwkv_engine.errors import StateError
+from rwkv_engine.numbers.container import HEADER_LIMIT
+from rwkv_engine.numbers.sizes import size
+from rwkv_engine.numbers.state_file import FILE_VERSION as FILE_VERSION
+from rwkv_engine.numbers.state_file import Plane as Plane
+from rwkv_engine.numbers.state_file import StateLayout as StateLayout
+from rwkv_engine.numbers.state_file import parts_of, read_into, short
+from rwkv_engine.system.files import Parts, expanded, write_whole
 
 #: what may be done with a state: everything; or it waits for the end of another pass, was taken by a feed
 #: that has not begun a pass, is being moved, was left with its numbers half moved
@@ -28,32 +26,11 @@ _UNUSABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """One named part of a state: `shape` float32 numbers, the first axis being the layers, that start as
-    `fill`.
-    """
+class HasStates(Protocol):
+    """Something whose states are of one layout: a `Model`."""
 
-    name: str
-    shape: tuple[int, ...]
-    fill: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class StateLayout:
-    """Which planes a model's state has, and whose state it is.
-
-    planes       in the order in which they lie in the block.
-    fingerprint  of the model's checkpoint.
-    """
-
-    planes: tuple[Plane, ...]
-    fingerprint: str
-
-    @property
-    def size(self) -> int:
-        """float32 numbers in all planes together."""
-        return sum(prod(plane.shape) for plane in self.planes)
+    def new_state(self) -> "State":
+        """A state that has seen nothing."""
 
 
 class State:
@@ -146,22 +123,57 @@ class State:
         self._position, self._mark = other._position, _FREE
 
     def save(self, path: str | Path, sync: bool = True, private: bool = False) -> None:
-        """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it
-        (`load` will tell).
+        """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it,
+        which is noticed when it is read.
 
         private  whether nobody but the user may read a new file; else the umask says who may.
         The planes are F32 tensors under their names; the metadata says the model's fingerprint, the tokens
-        seen so far and a checksum of both and the numbers. Raises OSError where the file cannot be written.
+        seen so far and a checksum of both and the numbers. Raises StateError where the file cannot be
+        written.
         """
+        target = expanded(path)
+        try:
+            write_whole(target, self._parts(), sync, private)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise StateError(f"{target}: the state cannot be saved: {why}", path=target) from error
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes into a file, as bytes."""
+        return b"".join(bytes(part) for part in self._parts())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, model: "HasStates") -> "State":
+        """The state that `to_bytes` made, or `save` wrote, for the model that it belongs to.
+
+        Raises StateError, in one sentence, for bytes that are damaged, no state, or of another model.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise StateError(f"state: got {type(data).__name__}, want the bytes that to_bytes() gave")
+        state = model.new_state()
+        state._position = read_into(state.block, state.layout, np.frombuffer(data, np.uint8), Path("state"))
+        return state
+
+    def __repr__(self) -> str:
+        used = "" if self._mark == _FREE else ", in use"
+        model = self.layout.fingerprint[:12]
+        return f"State({self._position} tokens read, {size(self.nbytes)}, model {model}{used})"
+
+    def __copy__(self) -> "State":
+        return self.fork()
+
+    def __deepcopy__(self, memo: object) -> "State":
+        return self.fork()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled, a state is its numbers: their address is another one where it is unpickled."""
         self._check()
-        metadata = {
-            "rwkv_engine.state": FILE_VERSION,
-            "fingerprint": self.layout.fingerprint,
-            "tokens": str(self.position),
-        }
-        metadata["checksum"] = _checksum(metadata, self.block)
-        planes = {name: stored(name, "F32", self[name]) for name in self.names}
-        write_whole(path, safetensors_parts(planes, metadata), sync, private)
+        return State, (self.layout, self.block, self._position)
+
+    def _parts(self) -> Parts:
+        """The file of this state, piece by piece."""
+        self._check()
+        return parts_of(self.block, self.layout, self._position)
 
     def _check(self) -> None:
         """Raise StateError while it is fed, or if that was interrupted."""
@@ -188,11 +200,17 @@ class Advance:
 
     def __init__(self, states: Sequence[State], counts: Sequence[int]) -> None:
         self._states, self._counts = states, counts
-        for state in states:
-            if state._mark != _FREE:
-                raise StateError(_UNUSABLE)
+        for number, state in enumerate(states):
+            # Python changes threads at calls and at the ends of loops only: nobody else takes it between
+            # these two lines
+            if state._mark == _FREE:
+                state._mark = _TAKEN
+                continue
+            for taken in states[:number]:
+                taken._mark = _FREE
+            raise StateError(_UNUSABLE)
         for state, count in zip(states, counts, strict=True):
-            state._mark, state._position = _TAKEN, state._position + count
+            state._position += count
 
     def wait(self) -> None:
         """The passes will be made later; until then all that can be asked is what the position will be."""
@@ -223,25 +241,16 @@ def load(path: str | Path, layout: StateLayout) -> State:
 
     Raises StateError, in one sentence, for a file that is missing, damaged, no state, or of another model.
     """
-    path = Path(path)
-    shown_path = str(path) if len(str(path)) <= 200 else f"...{str(path)[-200:]}"
+    path = expanded(path)
     try:
         content = _content(path, HEADER_LIMIT + 4 * layout.size)
-        entries, metadata = read_header(path, content)
-        _check_owner(metadata, layout)
-        state = State.fresh(layout)
-        _fill(state, content, entries)
-        state.position = _checked_tokens(metadata, state.block)
     except (OSError, ValueError) as error:
         raise StateError(
-            f"{shown_path}: not a readable state file ({type(error).__name__}: {str(error)[:120]})", path=path
+            f"{short(path)}: not a readable state file ({type(error).__name__}: {str(error)[:120]})",
+            path=path,
         ) from None
-    except CheckpointError as error:
-        why = str(error).removeprefix(str(path)).lstrip(": ")[:150].rstrip(".")
-        raise StateError(f"{shown_path}: not a readable state file ({why})", path=path) from None
-    except StateError as error:
-        fields = {"name": error.name, "got": error.got, "wanted": error.wanted}
-        raise StateError(f"{shown_path}: {error}", path=path, **fields) from None
+    state = State.fresh(layout)
+    state.position = read_into(state.block, layout, content, path)
     return state
 
 
@@ -252,69 +261,3 @@ def _content(path: Path, most: int) -> np.ndarray:
     if len(content) > most:
         raise ValueError(f"it has over {most} bytes")
     return np.frombuffer(content, np.uint8)
-
-
-def _check_owner(metadata: Mapping[str, str], layout: StateLayout) -> None:
-    """StateError unless a file's notes say that it is a state of this engine and of this model."""
-    version, fingerprint = metadata.get("rwkv_engine.state"), metadata.get("fingerprint", "nothing")
-    if version != FILE_VERSION:
-        raise StateError(
-            f"not a state file of this engine: got version {shown(version)}, want {FILE_VERSION!r}",
-            name="version",
-            got=version,
-            wanted=FILE_VERSION,
-        )
-    if fingerprint != layout.fingerprint:
-        raise StateError(
-            f"state of another model: got fingerprint {shown(fingerprint[:12])}, want "
-            f"{layout.fingerprint[:12]!r}; load it with its own model",
-            name="fingerprint",
-            got=fingerprint[:12],
-            wanted=layout.fingerprint[:12],
-        )
-
-
-def _checked_tokens(metadata: Mapping[str, str], block: np.ndarray) -> int:
-    """How many tokens a state has read, as its file says; StateError unless the checksum fits and it is a
-    number.
-    """
-    notes = {key: value for key, value in metadata.items() if key != "checksum"}
-    if metadata.get("checksum") != _checksum(notes, block):
-        raise StateError(
-            "the checksum does not fit the numbers, the file is damaged; use another copy", name="checksum"
-        )
-    if not re.fullmatch("[0-9]{1,18}", metadata.get("tokens", "")):
-        raise StateError(
-            f"it has read {shown(metadata.get('tokens'))} tokens, want a whole number, 0 or more; use another copy"
-        )
-    return int(metadata["tokens"])
-
-
-def _fill(state: State, content: np.ndarray, entries: Mapping[str, Entry]) -> None:
-    """Copy the planes that lie in a file's `content` into `state`; StateError where names, shapes or dtypes
-    differ.
-    """
-    for plane in state.layout.planes:
-        entry = entries.get(plane.name)
-        if entry is None or entry.shape != plane.shape or entry.dtype != "F32":
-            seen = "nothing" if entry is None else f"{entry.dtype} {shown(list(entry.shape))}"
-            wanted = f"F32 {list(plane.shape)}"
-            what = f"state plane {plane.name}: got {seen}, want {wanted}"
-            raise StateError(what, name=plane.name, got=seen, wanted=wanted)
-        state[plane.name][...] = np.frombuffer(content, "<f4", prod(plane.shape), entry.start).reshape(
-            plane.shape
-        )
-    unknown = sorted(set(entries) - set(state.names))
-    if unknown:
-        raise StateError(
-            f"the model's state has no plane {shown(unknown[0])}; it has {', '.join(state.names)}",
-            name=unknown[0],
-            wanted=state.names,
-        )
-
-
-def _checksum(metadata: Mapping[str, str], block: np.ndarray) -> str:
-    """BLAKE2 of the metadata and the numbers."""
-    digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(block, "<f4").tobytes())
-    return digest.hexdigest()

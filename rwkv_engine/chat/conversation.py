@@ -1,7 +1,9 @@
-"""`Conversation`: a talk with a model that can be taken back, asked again, edited and forked, at the cost of one turn.
+"""`Conversation`: a talk with a model that can be taken back, asked again, edited and forked, at the cost of
+one turn.
 
-After every turn the state is kept: it has constant size, so going back is a copy and never a second reading. What was thought
-before an answer is not part of history: the turn is read once more without it, from where the two ways of writing it part.
+After every turn the state is kept: it has constant size, so going back is a copy and never a second reading.
+What was thought before an answer is not part of history: the turn is read once more without it, from where
+the two ways of writing it part.
 """
 
 import uuid
@@ -24,7 +26,8 @@ from rwkv_engine.writing.writer import Wishes, Writer
 
 Parts = Generator[Part, None, None]
 
-#: tokens that are read at once before a reader may stop; a multiple of the model's longest pass, so that the numbers are the same
+#: tokens that are read at once before a reader may stop; a multiple of the model's longest pass, so that the
+#: numbers are the same
 PIECE = 128
 
 
@@ -44,7 +47,8 @@ class Conversation:
     system    what the model is told in front of the next turn; None: nothing new.
     turns     what was said so far.
     shelf     where older states are found; None: in memory only.
-    The states kept are never changed: each answer is written by a copy, so an answer that fails or is dropped leaves no trace.
+    The states kept are never changed: each answer is written by a copy, so an answer that fails or is dropped
+    leaves no trace.
     """
 
     __slots__ = ("_marks", "model", "shelf", "system", "template", "think", "turns")
@@ -67,8 +71,14 @@ class Conversation:
         self._marks: dict[str, tuple[State, list[int]]] = {}
         self.set_think(think)
 
+    def __repr__(self) -> str:
+        return f"Conversation({len(self.turns)} turns, {self.tokens} tokens, template {self.template.name!r})"
+
     def set_think(self, think: Think) -> None:
-        """Think in this mode from the next answer on. Raises OptionError for one that the template does not have."""
+        """Think in this mode from the next answer on.
+
+        Raises OptionError for one that the template does not have.
+        """
         if think not in self.template.thinks:
             raise OptionError(
                 f"think: got {think!r}, the template {self.template.name} has {', '.join(self.template.thinks)}"
@@ -93,8 +103,8 @@ class Conversation:
     ) -> Parts:
         """Answer `text`, part by part; for the other arguments see `Model.generate`.
 
-        The turn counts when the iterator ends, or is closed after the first token of the answer. One that is cancelled
-        before that leaves no trace.
+        The turn counts when the iterator ends, or is closed after the first token of the answer. One that is
+        cancelled before that leaves no trace.
         Raises OptionError, and what reading raises.
         """
         if not text.strip():
@@ -166,7 +176,10 @@ class Conversation:
         return gone
 
     def fork(self) -> "Conversation":
-        """Another talk that has gone the same way so far. Costs nothing: the states kept are shared, and never change."""
+        """Another talk that has gone the same way so far.
+
+        Costs nothing: the states kept are shared, and never change.
+        """
         twin = Conversation(
             self.model,
             self.template,
@@ -247,7 +260,8 @@ class Conversation:
     ) -> Generator[Part, None, State | None]:
         """Read all but the last piece of a prompt of `total` tokens, telling after each piece how far it is.
 
-        Returns a copy of the state behind the first `part_at` tokens; None where the prefix cache leapt over that.
+        Returns a copy of the state behind the first `part_at` tokens; None where the prefix cache leapt over
+        that.
         """
         writer.begin()
         asked: State | None = None
@@ -266,8 +280,8 @@ class Conversation:
     ) -> None:
         """Make `turn` the last one, with the state after it.
 
-        thoughtless  to take a thought out: a state within the turn, and the turn's tokens up to there. What is to be read from
-                     there is left for later, so that the turn can be put away first.
+        thoughtless  to take a thought out: a state within the turn, and the turn's tokens up to there. What
+                     is to be read from there is left for later, so that the turn can be put away first.
         """
         rest: list[int] = []
         if thoughtless:
@@ -286,7 +300,9 @@ class Conversation:
         self._keep(turn.uid, state, rest)
 
     def _parting(self, ids: list[int], text: str, system: str | None, first: bool) -> int:
-        """How many tokens of the prompt stay in history whatever the answer is: all, or up to where thinking is asked for."""
+        """How many tokens of the prompt stay in history whatever the answer is: all, or up to where thinking
+        is asked for.
+        """
         if self.think == "off":
             return 0
         plain = ids_kept(self.model.tokenizer, self.template, text, "", system, first)

@@ -1,7 +1,9 @@
-"""`Store`: the folder of kept talks. `sessions.sqlite` holds what was said, `states/` a state file for each turn worth one.
+"""`Store`: the folder of kept talks.
 
-A turn's row is written before its state file, so a file without a row is rubbish, and a turn without a file only costs reading it
-again. Forks share the files of the turns they have in common.
+`sessions.sqlite` holds what was said, `states/` a state file for each turn worth one.
+
+A turn's row is written before its state file, so a file without a row is rubbish, and a turn without a file
+only costs reading it again. Forks share the files of the turns they have in common.
 """
 
 import difflib
@@ -14,10 +16,10 @@ from typing import Any
 from rwkv_engine.chat.answer import Turn
 from rwkv_engine.chat.database import Database, Info
 from rwkv_engine.chat.history import worth_keeping
-from rwkv_engine.errors import SessionError
+from rwkv_engine.errors import SessionError, StateError
 from rwkv_engine.state import State
 from rwkv_engine.system import folders
-from rwkv_engine.system.files import remove_abandoned
+from rwkv_engine.system.files import expanded, remove_abandoned
 
 _SUFFIX = ".safetensors"
 _LONGEST_NAME = 80
@@ -34,12 +36,15 @@ def data_folder() -> Path:
 
 
 class Store:
-    """Kept talks, by name. Many processes may use one folder. Raises SessionError where it cannot be read or written."""
+    """Kept talks, by name.
+
+    Many processes may use one folder. Raises SessionError where it cannot be read or written.
+    """
 
     __slots__ = ("_database", "_states", "folder")
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = data_folder() if folder is None else Path(folder)
+        self.folder = data_folder() if folder is None else expanded(folder)
         self._states = self.folder / "states"
         try:  # what people say is theirs alone
             folders.private_folder(self.folder, close=folder is None)
@@ -95,11 +100,16 @@ class Store:
         start: int,
         turns: Sequence[Turn],
     ) -> bool:
-        """Replace a session's turns from `start` on; False, and no change, if another process has changed it since `revision`."""
+        """Replace a session's turns from `start` on; False, and no change, if another process has changed it
+        since `revision`.
+        """
         return self._database.move_on(session, revision, fingerprint, settings, start, turns)
 
     def delete(self, name: str) -> None:
-        """Delete a session, and the states that no other session shares. Raises SessionError if there is none."""
+        """Delete a session, and the states that no other session shares.
+
+        Raises SessionError if there is none.
+        """
         info = self.info(name)
         uids = [turn.uid for turn in self.turns(info)]
         self._database.delete(info.id)
@@ -121,20 +131,22 @@ class Store:
             if not self.state_file(uid).exists():
                 try:
                     state.save(self.state_file(uid), private=True)
-                except OSError as error:
-                    raise SessionError(
-                        f"{self._states}: the state was not kept: {error.strerror or error}; the text was"
-                    ) from None
+                except StateError as error:
+                    raise SessionError(f"{error}; the text was kept") from None
 
     def thin(self, uids: Iterable[str]) -> None:
-        """Delete the state files of those of these turns that no session has any more, or that have become too old to have one."""
+        """Delete the state files of those of these turns that no session has any more, or that have become
+        too old to have one.
+        """
         present = [uid for uid in uids if self.state_file(uid).exists()]
         for uid, places in self._database.places(present).items():
             if not any(worth_keeping(number, count) for number, count in places):
                 self.state_file(uid).unlink(missing_ok=True)
 
     def collect(self) -> int:
-        """Delete the state files that belong to no turn, and what killed processes left half written; how many files."""
+        """Delete the state files that belong to no turn, and what killed processes left half written; how
+        many files.
+        """
         files = {
             path.name: path for path in self._states.iterdir()
         }  # before the rows are read: a row comes before its file

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.system import folders
-from rwkv_engine.system.files import hold, remove_abandoned, write_whole
+from rwkv_engine.system.files import expanded, hold, remove_abandoned, write_whole
 
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -138,7 +138,7 @@ def resolve(source: str | Path) -> Path:
     Raises CheckpointError for a bare word that is neither, saying what names there are. Other paths come back
     as they are.
     """
-    path = Path(source)
+    path = expanded(source)
     word = str(source)
     if not NAME.fullmatch(word) or os.path.lexists(path):
         return path

@@ -146,3 +146,26 @@ def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
         and checkpoint.container in ("safetensors", "packed")
         and checkpoint.layout == BLINKDL.name
     )
+
+
+def shares(lengths: Sequence[int]) -> list[int]:
+    """How many tokens of each sequence go into a pass of CHUNK: all of the short ones, equal shares of the
+    long ones.
+    """
+    shares, room = [0] * len(lengths), CHUNK
+    for done, b in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
+        shares[b] = min(lengths[b], room // (len(lengths) - done))
+        room -= shares[b]
+    return shares
+
+
+def not_finite(checkpoint: Checkpoint) -> CheckpointError:
+    """The error for logits that are not finite, naming the tensor that is to blame."""
+    for name, tensor in checkpoint.tensors.items():
+        if not np.isfinite(tensor.float32()).all():
+            return CheckpointError(
+                f"{checkpoint.path}: tensor {name} has NaN or infinite weights; get the file again"
+            )
+    return CheckpointError(
+        f"{checkpoint.path}: the logits are not finite though all weights are; try weights='f32', or a fresh state"
+    )

@@ -28,6 +28,11 @@ _LOOK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | _FLAGS
 _LONG_NAME = 200
 
 
+def expanded(path: str | Path) -> Path:
+    """The path, a leading ~ being the user's home folder, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 def write_whole(path: str | Path, parts: Parts, sync: bool = True, private: bool = False) -> None:
     """Write `parts` to a temporary file beside `path`, sync it, then rename it into place. Raises OSError.
 

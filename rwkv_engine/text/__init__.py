@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rwkv_engine.errors import CheckpointError, OptionError, brief
+from rwkv_engine.system.files import expanded
 from rwkv_engine.text.companions import ends_beside
 from rwkv_engine.text.plain_bytes import Bytes
 from rwkv_engine.text.tokenizer import Decoder, Tokenizer
@@ -63,7 +64,7 @@ def _chosen(vocab: int, choice: str | Path, folder: Path | None) -> Tokenizer:
         return _checked(vocab, World(vocab))
     if choice == "bytes":
         return _checked(vocab, Bytes(vocab))
-    path = Path(choice)
+    path = expanded(choice)
     try:
         path = path / "tokenizer.json" if path.is_dir() else path
         there = path.is_file()

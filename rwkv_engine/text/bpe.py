@@ -8,6 +8,7 @@ from pathlib import Path
 import tokenizers
 
 from rwkv_engine.errors import CheckpointError, TokenError
+from rwkv_engine.numbers.token_ids import flat
 from rwkv_engine.system.rust import refusing
 from rwkv_engine.text.companions import read_text
 from rwkv_engine.text.decoding import ChainDecoder, plan_of
@@ -119,7 +120,7 @@ class Json:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out."""
         decoder, out = self.decoder(), bytearray()
-        for token in ids:
+        for token in flat(ids).tolist():
             self._inside(token)
             out += decoder.push(token)
         return (out + decoder.finish()).decode("utf-8", errors="replace")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from rwkv_engine.errors import TokenError
+from rwkv_engine.numbers.token_ids import flat
 from rwkv_engine.text.tokenizer import Bytewise, utf8
 
 
@@ -29,7 +30,9 @@ class Bytes:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of bytes."""
-        return b"".join(self.token_bytes(token) for token in ids).decode("utf-8", errors="replace")
+        return b"".join(self.token_bytes(token) for token in flat(ids).tolist()).decode(
+            "utf-8", errors="replace"
+        )
 
     def decoder(self, before: Sequence[int] = (), begun: bool = False) -> Bytewise:
         """See `Tokenizer`."""

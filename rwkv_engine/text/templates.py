@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from rwkv_engine.errors import MissingExtra, OptionError
+from rwkv_engine.system.files import expanded
 from rwkv_engine.text.chat import TEMPLATES, Template, template_for, template_named
 from rwkv_engine.text.companions import Source, read_text, template_beside
 
@@ -27,7 +28,7 @@ def find_template(
     if choice is not None:
         from rwkv_engine.text.jinja_template import JinjaTemplate
 
-        return JinjaTemplate.of_file(choice)
+        return JinjaTemplate.of_file(expanded(choice))
     if inside is not None and inside not in TEMPLATES and "{" in inside:
         from rwkv_engine.text.jinja_template import JinjaTemplate
 
@@ -51,7 +52,7 @@ def packable_template(choice: str | None, vocab: int = 0, folder: Path | None = 
     form = find_template(vocab, None, choice)
     if choice is None or choice in TEMPLATES:
         return form.name
-    source = read_text(Path(choice), "template")
+    source = read_text(expanded(choice), "template")
     if "{" not in source:
         raise OptionError(f"template {choice}: it has no Jinja expression, so every prompt would be the same")
     return source
@@ -69,6 +70,6 @@ def _of_source(source: Source) -> Template:
 
 def _is_file(choice: str) -> bool:
     try:
-        return Path(choice).is_file()
+        return expanded(choice).is_file()
     except (OSError, ValueError):  # too long for a path, or with a zero byte
         return False

@@ -105,7 +105,9 @@ class Bytewise:
 
 
 def utf8(text: str) -> bytes:
-    """The text's bytes in UTF-8. Raises TokenError for a lone surrogate, which has none."""
+    """The text's bytes. Raises TokenError for a lone surrogate, which has none, and for what is no text."""
+    if not isinstance(text, str):
+        raise TokenError(f"text: got {type(text).__name__}, want a str")
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:

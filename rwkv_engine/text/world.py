@@ -12,6 +12,7 @@ from importlib.resources import files
 import numpy as np
 
 from rwkv_engine.errors import TokenError
+from rwkv_engine.numbers.token_ids import flat
 from rwkv_engine.text.tokenizer import Bytewise, utf8
 
 COUNT = 65529
@@ -118,7 +119,9 @@ class World:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
-        return b"".join(self.token_bytes(token) for token in ids).decode("utf-8", errors="replace")
+        return b"".join(self.token_bytes(token) for token in flat(ids).tolist()).decode(
+            "utf-8", errors="replace"
+        )
 
     def decoder(self, before: Sequence[int] = (), begun: bool = False) -> Bytewise:
         """See `Tokenizer`."""

@@ -16,6 +16,7 @@ from rwkv_engine import families
 from rwkv_engine import state as states
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
+from rwkv_engine.checkpoints.names import time_state
 from rwkv_engine.checkpoints.opening import container_of
 from rwkv_engine.checkpoints.safetensors_file import open_safetensors
 from rwkv_engine.checkpoints.time_state import open_time_state, write_time_state
@@ -23,6 +24,7 @@ from rwkv_engine.errors import CheckpointError, OptionError, StateError, WrongSh
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.state import Plane, State, StateLayout
+from rwkv_engine.system.files import expanded
 
 MATRIX = "wkv"  #: the plane [L, H, key, value] that a time_state fills
 _SMALLEST = ModelConfig("", "", 1, 1, 1, 1, 1, 1)
@@ -64,11 +66,22 @@ def place(state: State, layers: Mapping[int, Tensor]) -> None:
         memory[...] = tensor.float32().transpose(0, 2, 1)
 
 
+def initial_state(checkpoint: Checkpoint, config: ModelConfig, layout: StateLayout) -> State:
+    """What `Model.new_state` forks: the planes' fill, with the checkpoint's `time_state` [H, value, key]
+    where there is one.
+    """
+    state = State.fresh(layout)
+    found = {layer: checkpoint.tensors.get(time_state(layer)) for layer in range(config.layers)}
+    place(state, {layer: tensor for layer, tensor in found.items() if tensor is not None})
+    return state
+
+
 def open_state(path: str | Path, layout: StateLayout) -> State:
     """The state in a file of either kind, for a model with this layout; a time_state has position 0.
 
     Raises StateError: damaged, of another model, of other shapes, or with numbers that are not finite.
     """
+    path = expanded(path)
     if _kind(path) == "state":
         return _finite(states.load(path, layout), path)
     try:

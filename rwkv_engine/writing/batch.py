@@ -11,7 +11,7 @@ prompt.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,12 +73,15 @@ class Batch:
         self._sequences: dict[int, _Sequence] = {}
         self._numbers = itertools.count(1)
 
+    def __repr__(self) -> str:
+        return f"Batch({len(self)} of at most {self.max_sequences} texts under way)"
+
     def __len__(self) -> int:
         return len(self._sequences)
 
     def add(
         self,
-        prompt: str | Sequence[int] = "",
+        prompt: str | Iterable[int] = "",
         *,
         max_tokens: int | None = 256,
         sampling: Sampling | None = None,

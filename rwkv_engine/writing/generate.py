@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -44,7 +44,7 @@ class Cancel(Protocol):
 
 def generate(
     model: Feeds,
-    prompt: str | Sequence[int],
+    prompt: str | Iterable[int],
     wishes: Wishes,
     state: State | None = None,
     cancel: Cancel | None = None,

@@ -24,7 +24,7 @@ from rwkv_engine.errors import OptionError, StateError
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.state import State
 from rwkv_engine.system import cpu
-from rwkv_engine.system.files import remove_abandoned
+from rwkv_engine.system.files import expanded, remove_abandoned
 from rwkv_engine.system.folders import cache_folder, private_folder
 
 #: version of what the names mean; raised when a state's numbers would change
@@ -52,9 +52,12 @@ class PrefixCache:
         for name, value in (("max_bytes", max_bytes), ("threshold", threshold)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise OptionError.of(name, value, "a whole number, 0 or more")
-        self.folder = Path(folder) if folder is not None else cache_folder() / "prefixes"
+        self.folder = expanded(folder) if folder is not None else cache_folder() / "prefixes"
         self.max_bytes = max_bytes
         self.threshold = threshold
+
+    def __repr__(self) -> str:
+        return f"PrefixCache({str(self.folder)!r}, max_bytes={self.max_bytes}, threshold={self.threshold})"
 
     @property
     def nbytes(self) -> int:
@@ -100,7 +103,7 @@ class PrefixCache:
         path = self._path(name)
         if state.nbytes > self.max_bytes:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StateError):
             private_folder(self.folder, close=self.folder == cache_folder() / "prefixes")
             if not path.is_file():
                 state.save(path, sync=False, private=True)  # it is checked when it is read

@@ -11,13 +11,14 @@ text is over, `feed` may still hold tokens: reading them brings the state to whe
 
 import copy
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
-from rwkv_engine.errors import EngineError, OptionError, TokenError
+from rwkv_engine.errors import EngineError, OptionError
+from rwkv_engine.numbers.token_ids import token_ids
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.stream import Characters, Stops
@@ -68,7 +69,7 @@ class Writer:
 
     def __init__(
         self,
-        prompt: str | Sequence[int],
+        prompt: str | Iterable[int],
         wishes: Wishes,
         state: State,
         tokenizer: Tokenizer,
@@ -243,18 +244,14 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
 
 
-def _ids(prompt: str | Sequence[int], state: State, tokenizer: Tokenizer, vocab: int) -> list[int]:
+def _ids(prompt: str | Iterable[int], state: State, tokenizer: Tokenizer, vocab: int) -> list[int]:
     """The prompt's ids, each in [0, V); for none, the token that begins a document."""
-    if isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, (str, Sequence, np.ndarray)):
-        raise OptionError(f"prompt: got {type(prompt).__name__}, want text or a list of token ids")
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+    if isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, Iterable):
+        raise OptionError(f"prompt: got {type(prompt).__name__}, want text or token ids")
+    given = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    ids: list[int] = token_ids(given, vocab, "prompt").tolist()
     if not ids and state.position:
         raise OptionError("prompt: it is empty, and the state has read tokens; give at least one token")
-    for at, token in enumerate(ids):
-        if isinstance(token, bool) or not isinstance(token, (int, np.integer)) or not 0 <= token < vocab:
-            raise TokenError(
-                f"token {token!r} at position {at} is out of range; this model has ids 0 to {vocab - 1}"
-            )
     if not ids and tokenizer.end is None:
         raise OptionError(
             "prompt: it is empty, and this vocabulary has no end token to begin with; give one token"

@@ -14,11 +14,11 @@ from rwkv_engine import OptionError, StateError
 from rwkv_engine import families as all_families
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import fingerprint
-from rwkv_engine.model import _initial_state
 from rwkv_engine.state import State, StateLayout
 from rwkv_engine.tools.state_files import (
     StateFile,
     blend,
+    initial_state,
     layout_of,
     open_state,
     read_state_file,
@@ -44,7 +44,7 @@ def start_of(path):
     family = all_families.detect(checkpoint.tensors)
     config = family.infer(checkpoint.tensors)
     layout = StateLayout(family.planes(config), fingerprint(checkpoint))
-    return _initial_state(checkpoint, config, layout)
+    return initial_state(checkpoint, config, layout)
 
 
 def written(folder, tensors, container, dtype):

@@ -79,7 +79,10 @@ def logits(model: Model, other: State) -> Row:
     row: Row = model.feed(range(config.vocab), state)
     rows: Row = model.feed_batch([([1], state), (np.array([2]), other)])
     planes: Row = state[state.names[0]]
-    print(row.sum(), planes.shape)
+    again: State = State.from_bytes(state.to_bytes(), model)
+    scores: Row = model.score(PROMPT, context=(n for n in [1, 2]))
+    vectors: Row = model.embed([PROMPT, [1, 2]])
+    print(row.sum(), planes.shape, model.count(PROMPT), again, scores + vectors[0])
     return rows
 
 
