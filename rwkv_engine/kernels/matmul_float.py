@@ -83,6 +83,8 @@ TICKET_BYTES = 131072
 #: rows up to which a matrix is computed by the sums of a single token in a chunk too: low-rank pairs have 16
 #: to 480
 FEW_ROWS = 512
+#: tokens up to which every matrix is: a pass of so few gives the numbers of single tokens, bit for bit
+ALIKE_TOKENS = 8
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
 #: accumulators of a single token's product, and rows x tokens of a tile that adds in their order
@@ -249,7 +251,7 @@ def _register(
             ticket, fresh = take(lane, slot, tickets, -1), True
             while ticket < tickets:
                 first, last = ticket * block, min((ticket + 1) * block, W.rows)
-                if tokens == 1 or W.rows <= FEW_ROWS:
+                if tokens <= ALIKE_TOKENS or W.rows <= FEW_ROWS:
                     few_rows(lane, y, at, first, last, x, fresh, finish)
                 else:
                     many_tokens(lane, y, at, first, last, x, finish)

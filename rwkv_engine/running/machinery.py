@@ -96,16 +96,15 @@ class Machinery:
         wanted: Sequence[int],
         out: np.ndarray,
         hidden: np.ndarray | None = None,
+        kept: Sequence[int] | None = None,
     ) -> bool:
         """One run of the family's program over one or more sequences, whose states' numbers it moves; return
         whether all logits are finite.
 
-        tokens  [T] int64, at most CHUNK, of B sequences one after another.   spans   [B + 1]: sequence b has
-                [spans[b], spans[b + 1]).
-        batch   [B] states of this model.                                     wanted  [W]: the tokens whose
-                logits are computed.
-        out     [W, V] float32 <- logits.                                     hidden  [W, C] float32 <- what
-                the head read.
+        tokens  [T] int64, at most CHUNK, of B sequences one after another.   spans   [B + 1]: sequence b has [spans[b], spans[b + 1]).
+        batch   [B] states of this model.                                     wanted  [W]: the tokens whose logits are computed.
+        kept    [T]: addresses of blocks of states that become what the state is behind a token; 0: not kept. None: all 0.
+        out     [W, V] float32 <- logits.                                     hidden  [W, C] float32 <- what the head read.
         """
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
         frozen = self._ready()
@@ -113,7 +112,7 @@ class Machinery:
         def one_pass() -> bool:
             rows = tokens if self._embedding is None else self._embedding.read(tokens)
             states = [state.address for state in batch]
-            tell(self._words, tokens, rows, spans, states, wanted, out)
+            tell(self._words, tokens, rows, spans, states, wanted, out, kept)
             touch(batch)
             self.team.run(step, frozen, lanes=lanes)
             if hidden is not None:

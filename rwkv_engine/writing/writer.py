@@ -59,11 +59,12 @@ class Writer:
     feed   ids that the model has to read next.
     state  what it has read so far; moved on by whoever reads.
     over   whether the last step was taken.
+    drafted, accepted  tokens of drafts, counted by whoever reads them, for `Usage`.
     """
 
     __slots__ = (
         "_characters", "_chooser", "_count", "_decoder", "_ends", "_first", "_guide", "_history", "_prompt", "_reading", "_start",
-        "_stops", "_tail", "_tokenizer", "_wishes", "feed", "over", "state",
+        "_stops", "_tail", "_tokenizer", "_wishes", "accepted", "drafted", "feed", "over", "state",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +86,7 @@ class Writer:
         self._wishes, self._tokenizer, self.state = wishes, tokenizer, state
         self.feed = _ids(prompt, state, tokenizer, vocab)
         self.over = False
+        self.drafted = self.accepted = 0
         self._prompt, self._count = len(self.feed), 0
         self._stops, self._characters = Stops(wishes.stop), Characters()
         self._history = History(keep=bool(wishes.sampling.processors))
@@ -107,6 +109,12 @@ class Writer:
     def in_prompt(self) -> bool:
         """Whether no token was chosen yet, so that `feed` may be long."""
         return self._count == 0
+
+    @property
+    def left(self) -> int | None:
+        """How many tokens may still be written; None: no limit."""
+        limit = self._wishes.max_tokens
+        return None if limit is None else limit - self._count
 
     def begin(self) -> None:
         """Take what the prefix cache has read before, and start the clock; before anything is read."""
@@ -139,7 +147,7 @@ class Writer:
         """
         self.feed = []
         limit = self._wishes.max_tokens
-        token = self._choose(logits, None if limit is None else limit - self._count)
+        token = self._choose(logits, self.left)
         others = likeliest(logits, self._wishes.alternatives) if self._wishes.alternatives else ()
         self._count += 1
         if token in self._ends:
@@ -232,7 +240,7 @@ class Writer:
             token,
             text,
             logprob,
-            Usage(self._prompt, cached, self._count, first, all_of_it),
+            Usage(self._prompt, cached, self._count, first, all_of_it, self.drafted, self.accepted),
             stop,
             others,
             error,
