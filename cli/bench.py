@@ -18,6 +18,12 @@ def bench(
         list[int] | None, typer.Option(help="Length of a prompt to read; may be given again.")
     ] = None,
     trials: Annotated[int, typer.Option(help="Trials of each figure; medians are shown.")] = 5,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            help="Also measure drafts on text that repeats: ngram, or a small model of the same vocabulary."
+        ),
+    ] = None,
     as_json: o.Json = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
     share: Annotated[
@@ -43,6 +49,7 @@ def bench(
         tokens=tokens,
         prompts=prompt or (16, 64, 256, 512),
         trials=trials,
+        draft=draft,
         tell=lambda line: progress(f"{line} ..."),
     )
     echo(report.json() if as_json else compared(report, other) if other else table(report))

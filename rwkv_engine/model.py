@@ -192,12 +192,8 @@ class Model:
         if any(len(trail) >= max(1, len(ids)) for trail, ids in zip(trails, left, strict=True)):
             raise StateError("feed_batch: a sequence has as many states to keep as tokens; give one less")
         # by sequence and tokens that are left behind it: the row of a token's logits
-        places = [
-            (b, rest)
-            for b, trail in enumerate(trails)
-            if wanted is None or wanted[b]
-            for rest in range(len(trail), -1, -1)
-        ]
+        asked = [b for b in range(len(batch)) if wanted is None or wanted[b]]
+        places = [(b, rest) for b in asked for rest in range(len(trails[b]), -1, -1)]
         row_of, finite = {place: row for row, place in enumerate(places)}, True
         logits = np.empty((len(places), self.config.vocab), np.float32)
         with Advance([*owners, *others], [*map(len, left), *(0 for _ in others)]):
@@ -214,8 +210,7 @@ class Model:
                     for rest in range(min(len(trails[b]), len(left[b]) - 1), first - 1, -1):
                         at = spans[i] + len(left[b]) - 1 - rest
                         if (b, rest) in row_of:
-                            ends.append(at)
-                            rows.append(row_of[b, rest])
+                            ends, rows = [*ends, at], [*rows, row_of[b, rest]]
                         keep[at] = trails[b][len(trails[b]) - rest].address if rest else 0
                     left[b] = left[b][len(parts[i]) :]
                 out = np.empty((len(ends), self.config.vocab), np.float32)

@@ -1,9 +1,9 @@
 """Matrix products over float weights: F32, BF16 and F16 rows, read where they lie.
 
-Decode (one token) takes a row at a time, in the order of memory. A chunk of tokens is computed in tiles of
-rows x tokens, so a weight that was read is used for every token while it is in the first-level cache. For
-matrices of few rows, such as low-rank pairs, these tiles add in the order of a single token: what stands
-behind them in an INT8 model rounds, and would make a step of a rounding out of a last bit.
+Decode (one token) takes a row at a time, in the order of memory. A chunk of tokens is computed in tiles of rows x tokens, so
+a weight that was read is used for every token while it is in the first-level cache. For few tokens, and for matrices of few
+rows, such as low-rank pairs, these tiles add in the order of a single token. So a pass of drafts gives the bits of single
+tokens; and what stands behind low-rank pairs in an INT8 model rounds, and would make a step of a rounding out of a last bit.
 """
 
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from rwkv_engine.kernels.lanes import Lane, take
 from rwkv_engine.kernels.matmul import ADD, activate, expand, matmul, read_row
 from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves, matrix
 from rwkv_engine.kernels.simd_channels import expand_tile
+from rwkv_engine.numbers.shapes import ALIKE
 from rwkv_engine.system.cpu import wide_vectors
 
 
@@ -83,8 +84,6 @@ TICKET_BYTES = 131072
 #: rows up to which a matrix is computed by the sums of a single token in a chunk too: low-rank pairs have 16
 #: to 480
 FEW_ROWS = 512
-#: tokens up to which every matrix is: a pass of so few gives the numbers of single tokens, bit for bit
-ALIKE_TOKENS = 8
 #: rows x tokens of a tile: 16 accumulators of 512 bits where there are 32 registers, else 4 of 16 floats
 TILE = 4 if wide_vectors() else 2
 #: accumulators of a single token's product, and rows x tokens of a tile that adds in their order
@@ -251,7 +250,7 @@ def _register(
             ticket, fresh = take(lane, slot, tickets, -1), True
             while ticket < tickets:
                 first, last = ticket * block, min((ticket + 1) * block, W.rows)
-                if tokens <= ALIKE_TOKENS or W.rows <= FEW_ROWS:
+                if tokens <= ALIKE or W.rows <= FEW_ROWS:
                     few_rows(lane, y, at, first, last, x, fresh, finish)
                 else:
                     many_tokens(lane, y, at, first, last, x, finish)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 #: tokens of the longest pass over the weights: long enough to use each weight many times, short enough for
 #: the caches
 CHUNK = 64
+#: a pass of at most so many tokens gives each the numbers that it has alone, bit for bit, in every format
+ALIKE = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,10 @@
 One pass over the weights serves them all, and each can join or leave at any step.
 
 A text is the same, token for token, as when it is written alone with the same seed: with quantized weights
-because the bits are the same. In a float format, and with the float head of a small vocabulary, a token alone
-in its pass is added up in another order. Logits then differ in their last bits, and texts could part where
-two tokens are as good as equally likely.
-Prompts are read in pieces between the tokens of the others, so that nobody waits for somebody else's long
-prompt.
+because the bits are the same. In a float format, and with the float head of a small vocabulary, a pass of more than 8
+tokens is added up in another order. Logits then differ in their last bits, and texts could part where two tokens are
+as good as equally likely.
+Prompts are read in pieces between the tokens of the others, so that nobody waits for somebody else's long prompt.
 """
 
 import itertools
@@ -19,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from rwkv_engine.errors import EngineError, OptionError
-from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.numbers.shapes import ALIKE, CHUNK
 from rwkv_engine.state import State
 from rwkv_engine.writing.constraint import Constraint
 from rwkv_engine.writing.drafts import Drafting, drafting
@@ -223,7 +222,7 @@ class Batch:
         busy = sum(map(len, plan.values()))
         # what fits into the pass beside the others, but never so little that a prompt hardly moves
         room = self.piece if self.piece > CHUNK else min(self.piece, max(CHUNK - busy, CHUNK // 8))
-        waiting = len(long)
+        room, waiting = max(room, ALIKE + 1 - busy), len(long)  # see `Writer.piece`
         for ticket in sorted(long):
             if room == 0:
                 break

@@ -2,7 +2,7 @@
 
 A drafted token is accepted when it is the one that the Writer chooses at its place, with its own random numbers, penalties and
 constraint. What follows a token that is not, is dropped: the state was kept behind each token of the pass, and the one behind the last
-accepted token becomes the text's. Measured (0.4B, INT8): keeping a state takes a tenth of what reading a token again does.
+accepted token becomes the text's. Measured (0.4B, 8 bits): keeping a state takes a tenth of what reading a token again does.
 """
 
 import time

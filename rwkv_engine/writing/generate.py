@@ -113,7 +113,7 @@ def _long(model: Feeds, writer: Writer, cancel: Cancel | None, drafts: Drafting)
     """The steps of a pass that reads drafts too, if there are any."""
     ids = drafts.propose(writer)
     start, costs, count = time.perf_counter(), drafts.pace.costs, len(writer.feed) + len(ids)
-    if ids and not _is_set(cancel):
+    if ids and not is_set(cancel):
         writer.drafted += len(ids)
         tokens = [*writer.feed, *ids]
         rows = model.feed_batch([(tokens, writer.state)], None, [drafts.kept[: len(ids)]])
@@ -129,20 +129,19 @@ def _long(model: Feeds, writer: Writer, cancel: Cancel | None, drafts: Drafting)
         drafts.pace.passed(spent)
 
     def take(row: np.ndarray) -> Step:
-        return writer.cancel() if _is_set(cancel) else writer.take(row)
+        return writer.cancel() if is_set(cancel) else writer.take(row)
 
     yield from drafts.take(writer, ids, rows, take if ids else writer.take, 1)
 
 
-def _is_set(cancel: Cancel | None) -> bool:
+def is_set(cancel: Cancel | None) -> bool:
+    """Whether the text is to end now."""
     return cancel is not None and cancel.is_set()
 
 
 def _read(model: Feeds, writer: Writer, cancel: Cancel | None) -> np.ndarray | None:
-    """Read all of `feed`, in the pieces that one call would take; the logits after it, or None when
-    cancelled.
-    """
-    while cancel is None or not cancel.is_set():
+    """Read all of `feed`, in the pieces that one call would take; the logits after it, or None when cancelled."""
+    while not is_set(cancel):
         piece = writer.piece(CHUNK)
         if len(piece) == len(writer.feed):
             return model.feed(piece, writer.state)

@@ -1,9 +1,9 @@
 """How many tokens it pays to draft: by how often drafts were right, and by what passes were measured to take."""
 
-from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.numbers.shapes import ALIKE, CHUNK
 
-#: most tokens of a pass with drafts: passes of so few give the numbers of single tokens, bit for bit, in every format
-LONGEST = 8
+#: most tokens of a pass with drafts, so that its numbers are those of single tokens
+LONGEST = ALIKE
 #: share of the time that wrong drafts may take, and, as a part of a single token's pass, what they may take before that
 LOSS, CREDIT = 0.012, 0.5
 #: how much faster a pass with drafts must promise to be

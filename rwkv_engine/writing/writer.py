@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 
 from rwkv_engine.errors import EngineError, OptionError, TokenError
+from rwkv_engine.numbers.shapes import ALIKE
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.stream import Characters, Stops
@@ -126,12 +127,14 @@ class Writer:
         """The next ids of `feed` to read in one go, at most `most`: up to where the prefix cache keeps a
         state.
 
-        No single token is left over before such a place: float formats add a single token up in another
-        order, and a kept state is to be the same, bit for bit, however the prompt was cut.
+        No few tokens are left over before such a place: float formats add few tokens up in another order, and a
+        kept state is to be the same, bit for bit, however the prompt was cut.
         """
         if self._reading is not None and self.in_prompt:
             gap = self._reading.next_place(self._prompt - len(self.feed))
-            most = most - 1 if gap == most + 1 and most > 1 else min(gap, most)
+            if gap > most >= gap - ALIKE:
+                most = max(gap - ALIKE - 1, 1)
+            most = min(gap, most)
         return self.feed[:most]
 
     def read(self, count: int) -> None:
