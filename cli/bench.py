@@ -18,6 +18,12 @@ def bench(
         list[int] | None, typer.Option(help="Length of a prompt to read; may be given again.")
     ] = None,
     trials: Annotated[int, typer.Option(help="Trials of each figure; medians are shown.")] = 5,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            help="Also measure drafts on text that repeats: ngram, or a small model of the same vocabulary."
+        ),
+    ] = None,
     as_json: o.Json = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
     share: Annotated[
@@ -28,7 +34,10 @@ def bench(
         Path | None, typer.Option(help="Show the figures beside those of an earlier --json run.")
     ] = None,
 ) -> None:
-    """Measure memory bandwidth, speed, start and memory of a model on this machine. Leave the machine alone meanwhile."""
+    """Measure memory bandwidth, speed, start and memory of a model on this machine.
+
+    Leave the machine alone meanwhile.
+    """
     import rwkv_engine
     from rwkv_engine.bench import Report, compared, measure, table
     from rwkv_engine.bench.report import markdown_row, shared
@@ -43,6 +52,7 @@ def bench(
         tokens=tokens,
         prompts=prompt or (16, 64, 256, 512),
         trials=trials,
+        draft=draft,
         tell=lambda line: progress(f"{line} ..."),
     )
     echo(report.json() if as_json else compared(report, other) if other else table(report))

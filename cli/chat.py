@@ -43,6 +43,7 @@ def chat(
         ),
     ] = None,
     sampling: Chosen = NOTHING,
+    draft: o.Draft = None,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
@@ -85,6 +86,7 @@ def chat(
         lora_alpha=wanted.get("lora_alpha"),
     )
     talk = _talk(engine, store, info, session, wanted, read_again)
+    talk.conversation.draft = o.draft(draft, wanted.get("weights"), threads, no_cache, ram)
     talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
     from rwkv_engine_cli.talk.loop import run
 

@@ -38,6 +38,7 @@ def generate(
     alternatives: Annotated[
         int, typer.Option(help="With --json: name this many of the likeliest tokens at each step.")
     ] = 0,
+    draft: o.Draft = None,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
@@ -57,9 +58,8 @@ def generate(
         raise OptionError("--alternatives: they are told only with --json")
     constraint = o.make_constraint(schema, regex, choice, after)
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
-    engine = o.load_model(
-        o.source(model), weights, threads, tokenizer, no_cache, ram, lora=lora, lora_alpha=lora_alpha
-    )
+    engine = o.load_model(o.source(model), weights, threads, tokenizer, no_cache, ram)
+    drafts = o.draft(draft, weights, threads, no_cache, ram)
     memory = engine.load_state(state) if state else engine.new_state()
     # the prompt goes in front of the first step: compiling may have a word before it
     shown = "" if json_lines or constraint else text
@@ -74,6 +74,7 @@ def generate(
             cancel=interrupt,
             prefix_cache=None if no_prefix_cache else o.prefix_cache(),
             alternatives=alternatives,
+            draft=drafts,
         )
         try:
             step = _show(steps, interrupt, shown, json_lines)

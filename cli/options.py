@@ -59,6 +59,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NoPrefixCache = Annotated[
     bool, typer.Option("--no-prefix-cache", help="Neither look up nor keep the states behind long prompts.")
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        help="Draft tokens, of which a pass over the weights can check several; the text stays the same. ngram or auto: from the text "
+        "itself; none; or a small model of the same vocabulary. Default: auto, with --ram none."
+    ),
+]
 Schema = Annotated[
     str | None, typer.Option(help="Write JSON that fits this JSON schema: a file, or the schema itself.")
 ]
@@ -113,6 +120,17 @@ def load_model(
         lora=lora,
         lora_alpha=lora_alpha,
     )
+
+
+def draft(
+    wanted: str | None, weights: str | None, threads: int | None, no_cache: bool, ram: str | None
+) -> "Model | str":
+    """What --draft asks for, as `Model.generate` takes it: a model is loaded, in the format `weights`."""
+    if wanted is None:
+        return "auto" if ram is None else "none"
+    if wanted in ("auto", "ngram", "none"):
+        return wanted
+    return load_model(wanted, weights, threads, None, no_cache)
 
 
 @functools.cache

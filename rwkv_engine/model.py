@@ -15,7 +15,7 @@ from rwkv_engine.numbers.token_ids import token_ids
 from rwkv_engine.running.machinery import Machinery, not_finite, shares
 from rwkv_engine.running.scores import mean_hidden, token_logprobs
 from rwkv_engine.running.team import behind_this_turn
-from rwkv_engine.state import Advance, State, StateLayout
+from rwkv_engine.state import Advance, State, StateLayout, touch
 from rwkv_engine.text import Tokenizer, find_tokenizer
 from rwkv_engine.text.chat import Template
 from rwkv_engine.text.templates import find_template
@@ -38,6 +38,7 @@ class Model:
     """
 
     __slots__ = (
+        "__weakref__",
         "checkpoint",
         "config",
         "fingerprint",
@@ -180,41 +181,60 @@ class Model:
         return logits
 
     def feed_batch(
-        self, batch: Sequence[tuple[Iterable[int], State]], wanted: Sequence[bool] | None = None
+        self,
+        batch: Sequence[tuple[Iterable[int], State]],
+        wanted: Sequence[bool] | None = None,
+        kept: Sequence[Sequence[State]] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Advance many states at once, each over its own tokens: one pass over the weights serves them all.
 
         batch    pairs (tokens, state) as in `feed`; no state twice.
         wanted   of which sequences the logits are computed; None: of all.
-        Returns  [W, V] float32: the logits after the last token of each sequence that is wanted.
+        kept     for each sequence, K >= 0 other states: they become what its state is before its last K
+                 tokens, before the last K - 1 ... before the last one. None: no state is kept on the way.
+        Returns  [W, V] float32: the logits after the last token of each sequence that is wanted; with `kept`,
+                 after each of its last K + 1 tokens.
         Raises   as `feed`; all states are then untouched.
         """
         left = [self._ids(tokens) for tokens, _ in batch]
-        owners = [state for _, state in batch]
-        for state in owners:
+        owners, trails = [state for _, state in batch], kept or [()] * len(batch)
+        others = [state for trail in trails for state in trail]
+        for state in (*owners, *others):
             self.own(state)
-        if len({id(state) for state in owners}) < len(owners):
+        if len({id(state) for state in (*owners, *others)}) < len(owners) + len(others):
             raise StateError("feed_batch: the same state is given twice; fork() it")
-        places = [b for b in range(len(batch)) if wanted is None or wanted[b]]
-        row_of, finite = {b: row for row, b in enumerate(places)}, True
+        if any(len(trail) >= max(1, len(ids)) for trail, ids in zip(trails, left, strict=True)):
+            raise StateError("feed_batch: a sequence has as many states to keep as tokens; give one less")
+        # by sequence and tokens that are left behind it: the row of a token's logits
+        asked = [b for b in range(len(batch)) if wanted is None or wanted[b]]
+        places = [(b, rest) for b in asked for rest in range(len(trails[b]), -1, -1)]
+        row_of, finite = {place: row for row, place in enumerate(places)}, True
         logits = np.empty((len(places), self.config.vocab), np.float32)
-        with Advance(owners, [len(ids) for ids in left]):
+        with Advance([*owners, *others], [*map(len, left), *(0 for _ in others)]):
+            touch(others)
             while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
                 parts = [
                     left[b][:count]
                     for b, count in zip(pending, shares([len(left[b]) for b in pending]), strict=True)
                 ]
                 spans = list(accumulate((len(part) for part in parts), initial=0))
-                done = [i for i, b in enumerate(pending) if len(left[b]) == len(parts[i]) and b in row_of]
-                out = np.empty((len(done), self.config.vocab), np.float32)
-                ends = [spans[i + 1] - 1 for i in done]
+                ends, rows, keep = list[int](), list[int](), [0] * spans[-1]
+                for i, b in enumerate(pending):
+                    first = len(left[b]) - len(parts[i])
+                    for rest in range(min(len(trails[b]), len(left[b]) - 1), first - 1, -1):
+                        at = spans[i] + len(left[b]) - 1 - rest
+                        if (b, rest) in row_of:
+                            ends, rows = [*ends, at], [*rows, row_of[b, rest]]
+                        keep[at] = trails[b][len(trails[b]) - rest].address if rest else 0
+                    left[b] = left[b][len(parts[i]) :]
+                out = np.empty((len(ends), self.config.vocab), np.float32)
                 finite &= self._machinery.run(
-                    np.concatenate(parts), spans, [owners[b] for b in pending], ends, out
+                    np.concatenate(parts), spans, [owners[b] for b in pending], ends, out, kept=keep
                 )
-                for row, i in enumerate(done):
-                    logits[row_of[pending[i]]] = out[row]
-                for b, part in zip(pending, parts, strict=True):
-                    left[b] = left[b][len(part) :]
+                logits[rows] = out
+        for owner, trail in zip(owners, trails, strict=True):
+            for rest, state in zip(range(len(trail), 0, -1), trail, strict=True):
+                state.position = owner.position - rest
         if not finite:
             raise not_finite(self.checkpoint)
         return logits
@@ -231,6 +251,7 @@ class Model:
         cancel: Cancel | None = None,
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
+        draft: "Model | str | None" = None,
     ) -> Generator[Step, None, None]:
         """Continue `prompt`: an iterator of steps, each a token with the text that it completed.
 
@@ -247,11 +268,14 @@ class Model:
                       in a prompt every CHUNK tokens; the state then holds what was read and yielded so far.
         prefix_cache  where states after the beginnings of long prompts are kept and found.
         alternatives  how many of the likeliest tokens each step names.
+        draft         what drafts tokens, so that a pass can give several; the text stays the same. "ngram" or
+                      "auto": the text itself; a small Model of the same vocabulary; None or "none": nothing.
+                      Arrays taken from `state` are of no use while the text is written.
         The texts of all steps together are what was written, up to the stop string. Nothing is read before
         the first step is asked for. Raises OptionError, TokenError, and what `feed` raises.
         """
         wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
-        return generate(self, prompt, wishes, state, cancel)
+        return generate(self, prompt, wishes, state, cancel, draft)
 
     def count(self, text: str) -> int:
         """How many tokens a text has. Raises TokenError for what is no text."""

@@ -122,6 +122,22 @@ class State:
         self.block[:] = other.block
         self._position, self._mark = other._position, _FREE
 
+    def exchange(self, other: "State") -> None:
+        """Become `other`, and `other` this one, at once: their blocks change places, and an array taken from
+        one is then of the other.
+
+        Raises StateError for a state of another model.
+        """
+        if other.layout != self.layout:
+            raise StateError("this state belongs to another model than the one it is exchanged with")
+        self._check()
+        other._check()
+        self._mark = other._mark = _BROKEN  # until all of both is exchanged
+        self.block, other.block = other.block, self.block
+        self.address, other.address = other.address, self.address
+        self._position, other._position = other._position, self._position
+        self._mark = other._mark = _FREE
+
     def save(self, path: str | Path, sync: bool = True, private: bool = False) -> None:
         """Write the state as safetensors, whole or not at all; without `sync`, a power cut may damage it,
         which is noticed when it is read.

@@ -14,7 +14,7 @@ from rwkv_engine.families import program
 from rwkv_engine.families.ends import Ends, prepare_ends
 from rwkv_engine.families.family import ATT_PREV, FFN_PREV, Family, tails, zeros
 from rwkv_engine.families.loader import layers_of, matrix_shape
-from rwkv_engine.families.passes import plane
+from rwkv_engine.families.passes import copied, plane
 from rwkv_engine.families.program import of
 from rwkv_engine.kernels.lanes import barrier, share
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, STORE, matmul
@@ -114,6 +114,9 @@ def time_mix(lane, w, s, layer, x, now):
             for c in range(lo, hi):
                 sums[c] = w.forget[layer, c] * sums[c] + s.k[t, c]
                 s.g[t, c] *= sums[c]
+            if now.kept[t] != 0:
+                at = plane(now, LEAKY, layer) + 4 * lo
+                copied(now.kept[t] + at, now.states[b] + at, hi - lo)
     barrier(lane)
     matmul(lane, 0, x, w.give, layer, s.g[:tokens], ADD)
     barrier(lane)

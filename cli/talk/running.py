@@ -96,6 +96,7 @@ class Talk:
 
     def enter(self, session: Session) -> None:
         """Go on with another session."""
+        session.conversation.draft = self.conversation.draft
         self.session, self.conversation = session, session.conversation
         self.usage = None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from rwkv_engine.bench.bandwidth import block, read_rates
+from rwkv_engine.bench.drafts import check, with_drafts
 from rwkv_engine.bench.energy import Energy, Meter
 from rwkv_engine.bench.process import start_of
 from rwkv_engine.bench.report import FORMAT, Report
@@ -33,6 +34,7 @@ def measure(
     tokens: int = 64,
     prompts: Sequence[int] = (16, 64, 256, 512),
     trials: int = 5,
+    draft: str | None = None,
     tell: Tell = lambda line: None,
 ) -> Report:
     """Measure a model on this machine.
@@ -40,6 +42,8 @@ def measure(
     source, weights, threads  as for `load`.
     tokens    decoded in each trial.       prompts   lengths of prompts to read.
     trials    of each figure, after a warm-up; figures are medians over them.
+    draft     also measure drafts: "ngram", or the source of a small model, which is loaded as `weights` and
+              `threads` say.
     tell      is told, in a word, what is being measured.
     Raises    OptionError, and what `load` raises.
     """
@@ -47,6 +51,8 @@ def measure(
         raise OptionError("bench: want at least one token, one trial, and prompts of one token or more")
     tell("loading")
     model = load(source, weights, threads)
+    drafts = draft if draft is None or draft == "ngram" else load(draft, weights, threads)
+    check(drafts, model)
     tell("compiling and warming up")
     runner, data = Runner(model), block(pages.available() or None)
     rates: list[float] = []
@@ -61,6 +67,10 @@ def measure(
         for length in prompts:
             prefills[length].append(length / runner.prefill(length))
     latencies = sorted(seconds for decode in decodes for seconds in decode.latencies)
+    written = None
+    if drafts is not None:
+        tell("drafts")
+        written = with_drafts(model, drafts, tokens, trials)
     tell("zeros of the channel mix")
     zeros = ffn_zeros(model.checkpoint, weights, model.tokenizer.encode(TEXT)[:CHUNK])
     tell("starting the engine again")
@@ -84,6 +94,7 @@ def measure(
         ffn_zeros=zeros,
         joules=_joules(energies, tokens),
         energy=energies[-1].source if isinstance(energies[-1], Energy) else energies[-1],
+        drafts=written,
     )
 
 

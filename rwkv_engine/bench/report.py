@@ -17,13 +17,17 @@ NOISE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run of `rwkv bench`. Speeds in tokens/s, times in seconds, memory in bytes, bandwidth in GB/s (10^9 bytes).
+    """One run of `rwkv bench`.
 
-    bandwidth         reading memory with the same lanes.     bandwidth_spread  (largest - smallest) / median of its trials.
+    Speeds in tokens/s, times in seconds, memory in bytes, bandwidth in GB/s (10^9 bytes).
+
+    bandwidth         reading memory with the same lanes.     bandwidth_spread  (largest - smallest) / median
+                      of its trials.
     latencies         of the last trial's tokens, in order.   prefill           length of the prompt -> speed.
     ffn_zeros         share of hidden units that were zero, by layer.
     joules            of a decoded token, with all that the source covers; None where nothing could be read.
     energy            the source, or why there is none.
+    drafts            what `bench.drafts` measured; None: nothing.
     The others are as `bench.process.Start` says, or plain.
     """
 
@@ -45,6 +49,7 @@ class Report:
     ffn_zeros: list[float]
     joules: float | None
     energy: str
+    drafts: dict[str, float] | None = None
 
     @property
     def read(self) -> float:
@@ -85,6 +90,11 @@ def rows(r: Report) -> Iterator[tuple[str, float | None, str]]:
     yield "  95 % of them within", 1e3 * r.latency_p95, "ms"
     yield "  weights read", r.read, "GB/s"
     yield "  share of the bandwidth", 100 * r.read / r.bandwidth, "%"
+    if r.drafts is not None:
+        yield "text that repeats", r.drafts["plain"], "tokens/s"
+        yield "  with drafts", r.drafts["drafted"], "tokens/s"
+        yield "  drafted tokens accepted", 100 * r.drafts["acceptance"], "%"
+        yield "  tokens of a pass", r.drafts["tokens_per_pass"], ""
     for length, speed in r.prefill.items():
         yield f"prompt of {length}", speed, "tokens/s"
     yield "first token of rwkv generate", r.first_token, "s"

@@ -19,7 +19,8 @@ from rwkv_engine.text.chat import Template, Think
 from rwkv_engine.text.markers import ids_asked, ids_kept, turn_ends
 from rwkv_engine.text.thinking import Thinking
 from rwkv_engine.writing.constraint import Constraint
-from rwkv_engine.writing.generate import Cancel, Feeds, write
+from rwkv_engine.writing.drafts import drafting
+from rwkv_engine.writing.generate import Cancel, Feeds, is_set, write
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.writer import Wishes, Writer
@@ -47,11 +48,12 @@ class Conversation:
     system    what the model is told in front of the next turn; None: nothing new.
     turns     what was said so far.
     shelf     where older states are found; None: in memory only.
+    draft     drafts the tokens of answers, as for `Model.generate`; n-grams see what was said before.
     The states kept are never changed: each answer is written by a copy, so an answer that fails or is dropped
     leaves no trace.
     """
 
-    __slots__ = ("_marks", "model", "shelf", "system", "template", "think", "turns")
+    __slots__ = ("_marks", "draft", "model", "shelf", "system", "template", "think", "turns")
 
     def __init__(
         self,
@@ -62,8 +64,9 @@ class Conversation:
         think: Think = "off",
         turns: Sequence[Turn] = (),
         shelf: Shelf | None = None,
+        draft: object = None,
     ) -> None:
-        self.model, self.shelf = model, shelf
+        self.model, self.shelf, self.draft = model, shelf, draft
         self.template: Template = model.template if template is None else template
         self.system = system
         self.turns = list(turns)
@@ -183,6 +186,7 @@ class Conversation:
         twin = Conversation(
             self.model,
             self.template,
+            draft=self.draft,
             system=self.system,
             think=self.think,
             turns=self.turns,
@@ -218,6 +222,8 @@ class Conversation:
         system = self.system or (self.turns[number].system if number < len(self.turns) else None)
         prompt = self.template.asks(text, self.think, system, number == 0)
         ids = ids_asked(self.model.tokenizer, self.template, text, self.think, system, number == 0)
+        said = [*(token for turn in self.turns[:number] for token in turn.tokens), *ids]
+        drafts = drafting(self.draft, self.model, said)
         state, behind = self._before(number)
         part_at = self._parting(ids, text, system, number == 0)
         yield from self._catch_up(number, behind, state, cancel)
@@ -233,7 +239,7 @@ class Conversation:
             )
             self._settle(number, turn, state, (asked, ids[:part_at]) if answer.split.tagged else None)
 
-        steps = write(model, writer, cancel)
+        steps = write(model, writer, cancel, drafts)
         try:
             for step in steps:
                 yield from answer.parts(step)
@@ -248,7 +254,7 @@ class Conversation:
     def _catch_up(self, number: int, ids: list[int], state: State, cancel: Cancel | None) -> Parts:
         """Read the tokens of earlier turns that `state`, before turn `number`, has not read yet."""
         done = 0
-        while done < len(ids) and not _is_set(cancel):
+        while done < len(ids) and not is_set(cancel):
             self.model.skim(ids[done : done + PIECE], state)
             done = min(done + PIECE, len(ids))
             yield Part("reading", done=done, total=len(ids))
@@ -269,7 +275,7 @@ class Conversation:
             at = total - len(writer.feed)
             asked = writer.state.fork() if at == part_at else asked
             piece = writer.piece(min(PIECE, part_at - at) if at < part_at else PIECE)
-            if len(piece) == len(writer.feed) or _is_set(cancel):
+            if len(piece) == len(writer.feed) or is_set(cancel):
                 return asked
             self.model.skim(piece, writer.state)
             writer.read(len(piece))
@@ -326,10 +332,5 @@ class Conversation:
 
     def _keep(self, uid: str, state: State, rest: Sequence[int] = ()) -> None:
         self._marks[uid] = state, list(rest)
-        count = len(self.turns)
-        wanted = {turn.uid for n, turn in enumerate(self.turns) if worth_keeping(n, count)}
+        wanted = {turn.uid for n, turn in enumerate(self.turns) if worth_keeping(n, len(self.turns))}
         self._marks = {uid: mark for uid, mark in self._marks.items() if uid in wanted}
-
-
-def _is_set(cancel: Cancel | None) -> bool:
-    return cancel is not None and cancel.is_set()

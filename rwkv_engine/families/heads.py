@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rwkv_engine.families.passes import plane
+from rwkv_engine.families.passes import copied, plane
 from rwkv_engine.kernels._jit import inlined
 from rwkv_engine.kernels.lanes import barrier, take
 from rwkv_engine.kernels.pointers import matrix
@@ -45,7 +45,14 @@ def each_head(lane, w, s, layer, now):
         b, head = ticket // w.heads, ticket % w.heads
         at = now.states[b] + plane(now, WKV, layer) + head * size * size * 4
         memory, stop = matrix(at, size, size), now.spans[b + 1]
-        for first in range(now.spans[b], stop, HEAD_TOKENS):
-            one_head(lane, w, s, layer, head, memory, first, min(first + HEAD_TOKENS, stop))
+        first = now.spans[b]
+        while first < stop:
+            last = first + 1
+            while last < min(first + HEAD_TOKENS, stop) and now.kept[last - 1] == 0:
+                last += 1
+            one_head(lane, w, s, layer, head, memory, first, last)
+            if now.kept[last - 1] != 0:
+                copied(now.kept[last - 1] + at - now.states[b], at, size * size)
+            first = last
         ticket = take(lane, 0, total, ticket)
     barrier(lane)

@@ -10,29 +10,33 @@ from typing import NamedTuple
 import numpy as np
 
 from rwkv_engine.kernels._jit import kernel, viewing
-from rwkv_engine.kernels.pointers import matrix
+from rwkv_engine.kernels.pointers import floats, matrix
 from rwkv_engine.numbers.shapes import CHUNK
 
-#: places of single words; after them tokens, rows, wanted, states and spans, without gaps
+#: places of single words; behind them the tokens, their rows, where states are kept, the wanted ones, the
+#: states' addresses and the spans, each as long as it is
 TOKENS, SEQUENCES, WANTED, VOCAB, LOGITS, FINITE, LISTS = range(7)
-SIZE = LISTS + 5 * CHUNK + 1
+SIZE = LISTS + 6 * CHUNK + 1
 
 
 class Pass(NamedTuple):
     """A pass, as compiled code sees it.
 
-    tokens  [T] int64: ids of the tokens of B sequences, one sequence after another.
-    rows    [T] int64: the rows of the embedding that hold their vectors; these may differ from the ids.
-    spans   [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
-    states  [B] int64: addresses of the sequences' state blocks.
-    wanted  [W] int64: the tokens whose logits are computed.
-    logits  [W, V] float32.
-    words   the words that all this was read from.
-    places  [P, 2] int64: per plane of a state, byte offset in the block and bytes per layer.
+    tokens   [T] int64: the ids of the tokens of B sequences, one sequence after another.
+    rows     [T] int64: the rows of the embedding in which their vectors are, which need not be the ids.
+    kept     [T] int64: addresses of blocks that become what the token's state is behind it, besides; 0: it is
+             not kept.
+    spans    [B + 1] int64: sequence b has tokens [spans[b], spans[b + 1]).
+    states   [B] int64: addresses of the sequences' blocks.   wanted  [W] int64: the tokens whose logits are
+             computed.
+    logits   [W, V] float32.                                  words   what all this was read from.
+    places   [P, 2] int64: of each plane of a state, bytes from the block's start to it, and bytes of a layer
+             of it.
     """
 
     tokens: np.ndarray
     rows: np.ndarray
+    kept: np.ndarray
     spans: np.ndarray
     states: np.ndarray
     wanted: np.ndarray
@@ -54,10 +58,16 @@ def tell(
     states: Sequence[int],
     wanted: Sequence[int],
     logits: np.ndarray,
+    kept: Sequence[int] | None = None,
 ) -> None:
-    """Write a pass of at most CHUNK tokens into `words`; fields as in `Pass`, logits contiguous."""
+    """Write a pass into `words`: what `Pass` holds, at most CHUNK tokens; states are addresses, logits [W, V]
+    float32, contiguous.
+
+    kept  as in Pass; None: no state is kept on the way.
+    """
+    kept = [0] * len(tokens) if kept is None else kept
     single = len(tokens), len(states), len(wanted), logits.shape[1], logits.ctypes.data, 1
-    every = [*single, *tokens.tolist(), *rows.tolist(), *wanted, *states, *spans]
+    every = [*single, *tokens.tolist(), *rows.tolist(), *kept, *wanted, *states, *spans]
     words[: len(every)] = every
 
 
@@ -66,12 +76,14 @@ def told(words, places):
     """The Pass described by `words`, for states with planes at `places`."""
     tokens, sequences, wanted = words[TOKENS], words[SEQUENCES], words[WANTED]
     rows = LISTS + tokens
-    first = rows + tokens
+    kept = rows + tokens
+    first = kept + tokens
     states = first + wanted
     spans = states + sequences
     return Pass(
         words[LISTS:rows],
-        words[rows:first],
+        words[rows:kept],
+        words[kept:first],
         words[spans : spans + sequences + 1],
         words[states:spans],
         words[first:states],
@@ -85,3 +97,11 @@ def told(words, places):
 def plane(now, number, layer):
     """Byte offset in a state's block of one layer of plane `number` (its index in `Family.planes`)."""
     return now.places[number, 0] + layer * now.places[number, 1]
+
+
+@kernel
+def copied(target, source, count):
+    """[count] float32 at address `target` <- those at `source`: a part of a state is kept."""
+    there, here = floats(target, count), floats(source, count)
+    for i in range(count):
+        there[i] = here[i]

@@ -12,7 +12,7 @@ from rwkv_engine.families import program
 from rwkv_engine.families.ends import Ends, prepare_ends
 from rwkv_engine.families.family import ATT_PREV, Family, tails, zeros
 from rwkv_engine.families.loader import Loader, layers_of, matrix_shape
-from rwkv_engine.families.passes import plane
+from rwkv_engine.families.passes import copied, plane
 from rwkv_engine.families.program import of
 from rwkv_engine.families.receptance_ffn import receptance_channel_mix
 from rwkv_engine.kernels.lanes import barrier, share
@@ -136,6 +136,10 @@ def time_mix(lane, w, s, layer, x, now):
             wkv4(s.k[t, lo:hi], s.v[t, lo:hi], w.first[layer, lo:hi], w.decay[layer, lo:hi], aa, bb, pp, y)
             for c in range(hi - lo):
                 y[c] *= s.r[t, lo + c]
+            if now.kept[t] != 0:
+                for number in (AA, BB, PP):
+                    at = plane(now, number, layer) + 4 * lo
+                    copied(now.kept[t] + at, now.states[b] + at, hi - lo)
     barrier(lane)
     matmul(lane, 0, x, w.output, layer, s.out[:tokens], ADD)
     barrier(lane)

@@ -1,9 +1,10 @@
 """Matrix products over float weights: F32, BF16 and F16 rows, read where they are stored.
 
 Decoding (one token) reads one row at a time, in memory order. A chunk of tokens is computed in tiles of rows
-x tokens, so a weight is used for every token while it is in the first-level cache. For matrices of few rows,
-such as low-rank pairs, these tiles add in the same order as for a single token: an INT8 model rounds the
-result, and the rounding could turn a difference in the last bit into a full step.
+x tokens, so a weight is used for every token while it is in the first-level cache. For few tokens, and for
+matrices of few rows, such as low-rank pairs, these tiles add in the order of a single token. So a pass of
+drafts gives the bits of single tokens. An INT8 model rounds what comes from low-rank pairs, and the rounding
+could turn a difference in the last bit into a full step.
 """
 
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from rwkv_engine.kernels.lanes import Lane, take
 from rwkv_engine.kernels.matmul import ADD, activate, expand, matmul, read_row
 from rwkv_engine.kernels.pointers import address_of, float32_of_bits, floats, halves, matrix
 from rwkv_engine.kernels.simd_channels import expand_tile
+from rwkv_engine.numbers.shapes import ALIKE
 from rwkv_engine.system.cpu import wide_vectors
 
 
@@ -249,7 +251,7 @@ def _register(
             ticket, fresh = take(lane, slot, tickets, -1), True
             while ticket < tickets:
                 first, last = ticket * block, min((ticket + 1) * block, W.rows)
-                if tokens == 1 or W.rows <= FEW_ROWS:
+                if tokens <= ALIKE or W.rows <= FEW_ROWS:
                     few_rows(lane, y, at, first, last, x, fresh, finish)
                 else:
                     many_tokens(lane, y, at, first, last, x, finish)

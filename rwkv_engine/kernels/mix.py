@@ -75,10 +75,19 @@ def shift_token(mixed: np.ndarray, t: int, h: np.ndarray, prev: np.ndarray, mix:
 
 @kernel
 def keep_last(lane: Lane, h: np.ndarray, now: Any, place: int) -> None:
-    """Write each sequence's last normed input to its state; sequences are shared among the lanes."""
+    """Write each sequence's last normed input into its state, and each token's into the block where its state
+    is kept.
+
+    Sequences are shared among the lanes.
+    """
     start, stop = share(lane, now.states.shape[0])
     for b in range(start, stop):
         if now.spans[b + 1] > now.spans[b]:
             kept, last = floats(now.states[b] + place, h.shape[1]), h[now.spans[b + 1] - 1]
             for c in range(kept.shape[0]):
                 kept[c] = last[c]
+        for t in range(now.spans[b], now.spans[b + 1]):
+            if now.kept[t] != 0:
+                kept, last = floats(now.kept[t] + place, h.shape[1]), h[t]
+                for c in range(kept.shape[0]):
+                    kept[c] = last[c]

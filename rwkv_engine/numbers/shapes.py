@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 #: most tokens of a pass over the weights: enough to use each weight many times, few enough for the caches
 CHUNK = 64
+#: a pass of at most so many tokens gives each the numbers that it has alone, bit for bit, in every format
+ALIKE = 8
 
 
 @dataclass(frozen=True, slots=True)

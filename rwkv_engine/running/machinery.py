@@ -98,6 +98,7 @@ class Machinery:
         wanted: Sequence[int],
         out: np.ndarray,
         hidden: np.ndarray | None = None,
+        kept: Sequence[int] | None = None,
     ) -> bool:
         """One run of the family's program on one or more sequences; updates their states.
 
@@ -105,6 +106,8 @@ class Machinery:
         spans    [B + 1]: sequence b has tokens [spans[b], spans[b + 1]).
         batch    [B] states of this model.
         wanted   [W]: the tokens whose logits are computed.
+        kept     [T]: addresses of state blocks that get a copy of the state after a token; 0: none. None: all
+                 0.
         out      [W, V] float32 <- logits.
         hidden   [W, C] float32 <- the input of the head.
         Returns  whether all logits are finite.
@@ -121,7 +124,7 @@ class Machinery:
             for table in self._tables:
                 rows = table.read(tokens)
             states = [state.address for state in batch]
-            tell(self._words, tokens, rows, spans, states, wanted, out)
+            tell(self._words, tokens, rows, spans, states, wanted, out, kept)
             touch(batch)
             self.team.run(step, frozen, lanes=lanes)
             if hidden is not None:

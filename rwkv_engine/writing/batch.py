@@ -3,24 +3,26 @@
 One pass over the weights serves them all, and each can join or leave at any step.
 
 A text is the same, token for token, as when it is written alone with the same seed: with quantized weights
-because the bits are the same. In a float format, and with the float head of a small vocabulary, a token alone
-in its pass is added up in another order. Logits then differ in their last bits, and texts could part where
-two tokens are as good as equally likely.
+because the bits are the same. In a float format, and with the float head of a small vocabulary, a pass of
+more than 8 tokens is added up in another order. Logits then differ in their last bits, and texts could part
+where two tokens are as good as equally likely.
 Prompts are read in pieces between the tokens of the others, so that nobody waits for somebody else's long
 prompt.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from rwkv_engine.errors import EngineError, OptionError
-from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.numbers.shapes import ALIKE, CHUNK
 from rwkv_engine.state import State
 from rwkv_engine.writing.constraint import Constraint
+from rwkv_engine.writing.drafts import Drafting, drafting
 from rwkv_engine.writing.generate import Feeds
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
@@ -34,9 +36,6 @@ class FeedsMany(Feeds, Protocol):
     def own(self, state: State) -> None:
         """Raise StateError for a state of another model."""
 
-    def feed_batch(self, batch: Sequence[tuple[Sequence[int], State]], wanted: Sequence[bool]) -> np.ndarray:
-        """Advance each state over its tokens; the logits after the last token of those that are wanted."""
-
 
 @dataclass(slots=True)
 class _Sequence:
@@ -45,12 +44,15 @@ class _Sequence:
     begun  whether its prompt has been looked up and its clock runs.
     owned  whether the state is the caller's, so that it must be where the text ends.
     last   the last step, while tokens are still to be read into such a state.
+    drafts of the text; None: none are made.   ids  those that the next pass reads.
     """
 
     writer: Writer
     owned: bool
     begun: bool = False
     last: Step | None = None
+    drafts: Drafting | None = None
+    ids: Sequence[int] = ()
 
 
 class Batch:
@@ -90,6 +92,7 @@ class Batch:
         constraint: Constraint | None = None,
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
+        draft: object = None,
     ) -> int:
         """Begin a text with the next step; see `Model.generate` for the arguments.
 
@@ -105,7 +108,8 @@ class Batch:
         wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
         model, own = self._model, self._model.new_state() if state is None else state
         writer = Writer(prompt, wishes, own, model.tokenizer, model.format, model.vocab)
-        return self._enter(_Sequence(writer, owned=state is not None))
+        drafts = drafting(draft, model, writer.feed)
+        return self._enter(_Sequence(writer, owned=state is not None, drafts=drafts))
 
     def fork(self, ticket: int, seed: int | None = None) -> int:
         """Begin a text that goes its own way from where another one is, without reading anything again.
@@ -118,7 +122,8 @@ class Batch:
         found = self._find(ticket)
         if found.last is not None:
             raise OptionError(f"ticket: text {ticket} is over")
-        return self._enter(_Sequence(found.writer.fork(seed), owned=False, begun=found.begun))
+        drafts = None if found.drafts is None else found.drafts.fork()
+        return self._enter(_Sequence(found.writer.fork(seed), owned=False, begun=found.begun, drafts=drafts))
 
     def cancel(self, ticket: int) -> Step:
         """End a text now; its place is free.
@@ -136,8 +141,9 @@ class Batch:
     def step(self) -> list[tuple[int, Step]]:
         """One pass over the weights: each text whose prompt is read gets a token, the others read a piece.
 
-        Returns  (ticket, step) for each token chosen. After a step with `stop` the text is no longer part of
-                 the batch. A text that cannot go on ends with stop "failed"; the others do not notice.
+        Returns  (ticket, step) for each token chosen: several, one after another, of a text whose drafts were
+                 right. After a step with `stop` the text is no longer part of the batch. A text that cannot
+                 go on ends with stop "failed"; the others do not notice.
         Raises   CheckpointError (logits that are not finite, a file that has gone).
         """
         for sequence in self._sequences.values():
@@ -152,11 +158,13 @@ class Batch:
             for ticket, ids in plan.items()
             if self._sequences[ticket].last is None and len(ids) == len(self._sequences[ticket].writer.feed)
         ]
-        pairs = [(ids, self._sequences[ticket].writer.state) for ticket, ids in plan.items()]
-        rows = self._model.feed_batch(pairs, [ticket in chosen for ticket in plan])
-        for ticket, ids in plan.items():
-            self._sequences[ticket].writer.read(len(ids))
-        steps = [self._took(ticket, logits) for ticket, logits in zip(chosen, rows, strict=True)]
+        tokens = sum(map(len, plan.values()))
+        rows = self._read(plan, chosen, self._draft(chosen, tokens))
+        steps: list[tuple[int, Step] | None] = []
+        for ticket in chosen:
+            count = 1 + len(self._sequences[ticket].ids)
+            steps += self._took(ticket, rows[:count], tokens)
+            rows = rows[count:]
         settled = [
             (t, s.last) for t, s in self._sequences.items() if s.last is not None and not s.writer.feed
         ]
@@ -164,20 +172,55 @@ class Batch:
             self._leave(ticket)
         return [found for found in steps if found is not None] + [(t, last) for t, last in settled if last]
 
-    def _took(self, ticket: int, logits: np.ndarray) -> tuple[int, Step] | None:
-        """The step of a text whose `feed` was read; None for a last one that waits until its state is there."""
+    def _draft(self, chosen: Sequence[int], tokens: int) -> int:
+        """Have drafts made for texts that choose a token in a pass of so many tokens; returns how many it has
+        with them.
+        """
+        for ticket in chosen:
+            sequence = self._sequences[ticket]
+            if sequence.drafts is not None:
+                sequence.ids = sequence.drafts.propose(sequence.writer, tokens)
+                sequence.writer.drafted += len(sequence.ids)
+                tokens += len(sequence.ids)
+        return tokens
+
+    def _read(self, plan: dict[int, list[int]], chosen: Sequence[int], tokens: int) -> np.ndarray:
+        """Make the pass; the logits of `chosen`, with those behind their drafts. tokens: that it has with
+        drafts.
+        """
+        texts = [self._sequences[ticket] for ticket in plan]
+        pairs = [([*plan[t], *s.ids], s.writer.state) for t, s in zip(plan, texts, strict=True)]
+        kept = [s.drafts.kept[: len(s.ids)] if s.drafts else () for s in texts]
+        start = time.perf_counter()
+        rows = self._model.feed_batch(pairs, [ticket in chosen for ticket in plan], kept)
+        spent = time.perf_counter() - start
+        for ticket, sequence in zip(plan, texts, strict=True):
+            sequence.writer.read(len(plan[ticket]))
+            if sequence.drafts is not None and tokens <= CHUNK:
+                sequence.drafts.pace.costs.add(tokens, spent)
+                sequence.drafts.pace.passed(spent)
+        return rows
+
+    def _took(self, ticket: int, rows: np.ndarray, beside: int) -> Iterator[tuple[int, Step] | None]:
+        """The steps of a text whose `feed` was read; None for a last one that waits until its state is there."""
         sequence = self._sequences[ticket]
-        try:
-            step = sequence.writer.take(logits)
-        except EngineError as error:
-            step = sequence.writer.fail(error)
-        if step.stop is None:
-            return ticket, step
-        if sequence.owned and sequence.writer.feed:
-            sequence.last = step
-            return None
-        self._leave(ticket)
-        return ticket, step
+
+        def take(logits: np.ndarray) -> Step:
+            try:
+                return sequence.writer.take(logits)
+            except EngineError as error:
+                return sequence.writer.fail(error)
+
+        ids, sequence.ids, drafts, writer = sequence.ids, (), sequence.drafts, sequence.writer
+        for step in [take(rows[0])] if drafts is None else drafts.take(writer, ids, rows, take, beside):
+            if step.stop is None:
+                yield ticket, step
+            elif sequence.owned and sequence.writer.feed:
+                sequence.last = step
+                yield None
+            else:
+                self._leave(ticket)
+                yield ticket, step
 
     def _plan(self) -> dict[int, list[int]]:
         """What each text reads in the next pass: short feeds whole, long ones in equal shares of what room is
@@ -188,7 +231,7 @@ class Batch:
         busy = sum(map(len, plan.values()))
         # what fits into the pass beside the others, but never so little that a prompt hardly moves
         room = self.piece if self.piece > CHUNK else min(self.piece, max(CHUNK - busy, CHUNK // 8))
-        waiting = len(long)
+        room, waiting = max(room, ALIKE + 1 - busy), len(long)  # see `Writer.piece`
         for ticket in sorted(long):
             if room == 0:
                 break
@@ -219,4 +262,6 @@ class Batch:
     def _leave(self, ticket: int) -> _Sequence:
         found = self._find(ticket)
         del self._sequences[ticket]
+        if found.drafts is not None:
+            found.drafts.close(found.writer.state)
         return found

@@ -2,7 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Generator, Iterable, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from rwkv_engine.errors import EngineError
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
+from rwkv_engine.writing.drafts import Drafting, drafting
 from rwkv_engine.writing.step import Step
 from rwkv_engine.writing.writer import Wishes, Writer
 
@@ -31,6 +33,16 @@ class Feeds(Protocol):
     def feed(self, tokens: Sequence[int], state: State) -> np.ndarray:
         """Advance the state; the logits after the last token."""
 
+    def feed_batch(
+        self,
+        batch: Sequence[tuple[Sequence[int], State]],
+        wanted: Sequence[bool] | None = None,
+        kept: Sequence[Sequence[State]] | None = None,
+    ) -> np.ndarray:
+        """Advance each state over its tokens, keeping states on the way; the logits after the tokens that are
+        wanted.
+        """
+
     def skim(self, tokens: Sequence[int], state: State) -> None:
         """Advance the state without computing logits."""
 
@@ -48,6 +60,7 @@ def generate(
     wishes: Wishes,
     state: State | None = None,
     cancel: Cancel | None = None,
+    draft: object = None,
 ) -> Generator[Step, None, None]:
     """Continue `prompt` and yield a Step for each token; see `Model.generate`.
 
@@ -55,37 +68,85 @@ def generate(
     """
     memory = model.new_state() if state is None else state
     writer = Writer(prompt, wishes, memory, model.tokenizer, model.format, model.vocab)
-    return _begun(model, writer, cancel)
+    return _begun(model, writer, cancel, drafting(draft, model, writer.feed))
 
 
-def _begun(model: Feeds, writer: Writer, cancel: Cancel | None) -> Generator[Step, None, None]:
+def _begun(
+    model: Feeds, writer: Writer, cancel: Cancel | None, drafts: Drafting | None
+) -> Generator[Step, None, None]:
     writer.begin()
-    yield from write(model, writer, cancel)
+    yield from write(model, writer, cancel, drafts)
 
 
-def write(model: Feeds, writer: Writer, cancel: Cancel | None = None) -> Generator[Step, None, None]:
+def write(
+    model: Feeds, writer: Writer, cancel: Cancel | None = None, drafts: Drafting | None = None
+) -> Generator[Step, None, None]:
     """The steps of a text that has begun, up to its last; the state is then where the text is, also after
     `close`.
+
+    drafts  of the text, which have seen its prompt; None: each pass gives one token.
     """
-    while not writer.over:
-        logits = _read(model, writer, cancel)
-        step = writer.cancel() if logits is None else writer.take(logits)
-        if writer.over:
-            _settle(model, writer)
-        try:
-            yield step
-        except GeneratorExit:  # the reader has had enough: the state is to hold what was yielded
-            if not sys.is_finalizing():
-                with contextlib.suppress(EngineError):
+    try:
+        while not writer.over:
+            for step in (
+                _pass(model, writer, cancel) if drafts is None else _long(model, writer, cancel, drafts)
+            ):
+                if writer.over:
                     _settle(model, writer)
-            raise
+                try:
+                    yield step
+                except GeneratorExit:  # the reader has had enough: the state is to hold what was yielded
+                    if not sys.is_finalizing():
+                        with contextlib.suppress(EngineError):
+                            _settle(model, writer)
+                    raise
+    finally:
+        if drafts is not None and not sys.is_finalizing():
+            with contextlib.suppress(EngineError):
+                drafts.close(writer.state)
+
+
+def _pass(model: Feeds, writer: Writer, cancel: Cancel | None) -> Iterator[Step]:
+    """The step of a pass."""
+    logits = _read(model, writer, cancel)
+    yield writer.cancel() if logits is None else writer.take(logits)
+
+
+def _long(model: Feeds, writer: Writer, cancel: Cancel | None, drafts: Drafting) -> Iterator[Step]:
+    """The steps of a pass that reads drafts too, if there are any."""
+    ids = drafts.propose(writer)
+    start, costs, count = time.perf_counter(), drafts.pace.costs, len(writer.feed) + len(ids)
+    if ids and not is_set(cancel):
+        writer.drafted += len(ids)
+        tokens = [*writer.feed, *ids]
+        rows = model.feed_batch([(tokens, writer.state)], None, [drafts.kept[: len(ids)]])
+    else:
+        ids, logits = [], _read(model, writer, cancel)
+        if logits is None:
+            yield writer.cancel()
+            return
+        rows = logits[None]
+    if not writer.in_prompt:
+        spent = time.perf_counter() - start
+        costs.add(count, spent)
+        drafts.pace.passed(spent)
+
+    def take(row: np.ndarray) -> Step:
+        return writer.cancel() if is_set(cancel) else writer.take(row)
+
+    yield from drafts.take(writer, ids, rows, take if ids else writer.take, 1)
+
+
+def is_set(cancel: Cancel | None) -> bool:
+    """Whether the text is to end now."""
+    return cancel is not None and cancel.is_set()
 
 
 def _read(model: Feeds, writer: Writer, cancel: Cancel | None) -> np.ndarray | None:
     """Read all of `feed`, in the pieces that one call would take; the logits after it, or None when
     cancelled.
     """
-    while cancel is None or not cancel.is_set():
+    while not is_set(cancel):
         piece = writer.piece(CHUNK)
         if len(piece) == len(writer.feed):
             return model.feed(piece, writer.state)

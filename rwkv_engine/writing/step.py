@@ -17,6 +17,8 @@ class Usage:
     tokens          tokens written, the end token included.
     prompt_seconds  from the first token that was read to the first that was chosen.
     seconds         from the first token that was read to this step.
+    drafted         tokens that were read as drafts.
+    accepted        drafted tokens that became tokens of the text, and spared a pass each.
     """
 
     prompt_tokens: int
@@ -24,6 +26,18 @@ class Usage:
     tokens: int
     prompt_seconds: float
     seconds: float
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the drafted tokens that were accepted; 0 without drafts."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Tokens written for each pass over the weights: 1 without drafts."""
+        return self.tokens / (self.tokens - self.accepted) if self.tokens else 1.0
 
     @property
     def rate(self) -> float:

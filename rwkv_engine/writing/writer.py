@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 
 from rwkv_engine.errors import EngineError, OptionError
+from rwkv_engine.numbers.shapes import ALIKE
 from rwkv_engine.numbers.token_ids import token_ids
 from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
@@ -60,11 +61,12 @@ class Writer:
     feed   ids that the model has to read next.
     state  what it has read so far; moved on by whoever reads.
     over   whether the last step was taken.
+    drafted, accepted  tokens of drafts, counted by whoever reads them, for `Usage`.
     """
 
     __slots__ = (
         "_characters", "_chooser", "_count", "_decoder", "_ends", "_first", "_guide", "_history", "_prompt", "_reading", "_start",
-        "_stops", "_tail", "_tokenizer", "_wishes", "feed", "over", "state",
+        "_stops", "_tail", "_tokenizer", "_wishes", "accepted", "drafted", "feed", "over", "state",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,7 @@ class Writer:
         self._wishes, self._tokenizer, self.state = wishes, tokenizer, state
         self.feed = _ids(prompt, state, tokenizer, vocab)
         self.over = False
+        self.drafted = self.accepted = 0
         self._prompt, self._count = len(self.feed), 0
         self._stops, self._characters = Stops(wishes.stop), Characters()
         self._history = History(keep=bool(wishes.sampling.processors))
@@ -109,6 +112,12 @@ class Writer:
         """Whether no token was chosen yet, so that `feed` may be long."""
         return self._count == 0
 
+    @property
+    def left(self) -> int | None:
+        """How many tokens may still be written; None: no limit."""
+        limit = self._wishes.max_tokens
+        return None if limit is None else limit - self._count
+
     def begin(self) -> None:
         """Take what the prefix cache has read before, and start the clock; before anything is read."""
         self._start = time.perf_counter()
@@ -119,12 +128,14 @@ class Writer:
         """The next ids of `feed` to read in one go, at most `most`: up to where the prefix cache keeps a
         state.
 
-        No single token is left over before such a place: float formats add a single token up in another
-        order, and a kept state is to be the same, bit for bit, however the prompt was cut.
+        No few tokens are left over before such a place: float formats add few tokens up in another order, and
+        a kept state is to be the same, bit for bit, however the prompt was cut.
         """
         if self._reading is not None and self.in_prompt:
             gap = self._reading.next_place(self._prompt - len(self.feed))
-            most = most - 1 if gap == most + 1 and most > 1 else min(gap, most)
+            if gap > most >= gap - ALIKE:
+                most = max(gap - ALIKE - 1, 1)
+            most = min(gap, most)
         return self.feed[:most]
 
     def read(self, count: int) -> None:
@@ -140,7 +151,7 @@ class Writer:
         """
         self.feed = []
         limit = self._wishes.max_tokens
-        token = self._choose(logits, None if limit is None else limit - self._count)
+        token = self._choose(logits, self.left)
         others = likeliest(logits, self._wishes.alternatives) if self._wishes.alternatives else ()
         self._count += 1
         if token in self._ends:
@@ -233,7 +244,7 @@ class Writer:
             token,
             text,
             logprob,
-            Usage(self._prompt, cached, self._count, first, all_of_it),
+            Usage(self._prompt, cached, self._count, first, all_of_it, self.drafted, self.accepted),
             stop,
             others,
             error,

@@ -245,6 +245,6 @@ class Many(Says):
     def own(self, state):
         pass
 
-    def feed_batch(self, batch, wanted):
+    def feed_batch(self, batch, wanted, kept=None):
         rows = [self.feed(tokens, state) for tokens, state in batch]
         return np.array([row for row, want in zip(rows, wanted, strict=True) if want])
