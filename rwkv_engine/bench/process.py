@@ -54,6 +54,13 @@ def start_of(source: str | None, weights: str | None, threads: int | None, trial
     return Start(statistics.median(first), statistics.median(load for load, *_ in loads), peak, private)
 
 
+def peak_of(source: str | None, weights: str | None, threads: int | None) -> int | None:
+    """The most resident memory, in bytes, of a process that loads a model and feeds it some tokens; None where the system does not say."""
+    given = json.dumps([source, weights, threads, 32])
+    peak = json.loads(_run((sys.executable, "-c", _LOAD, given)))[1]
+    return None if peak is None else int(peak)
+
+
 def _first_token(source: str | None, weights: str | None, threads: int | None) -> float:
     """Seconds until the first line of `rwkv generate --json`."""
     given = {"--model": source, "--weights": weights, "--threads": threads}
