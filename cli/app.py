@@ -7,10 +7,12 @@ from typing import Any
 import typer
 from rwkv_engine_cli.bench import bench
 from rwkv_engine_cli.chat import chat
+from rwkv_engine_cli.eval import eval
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
 from rwkv_engine_cli.models import models
 from rwkv_engine_cli.output import complain, echo, open_streams, silence
+from rwkv_engine_cli.prune import prune
 from rwkv_engine_cli.pull import pull
 from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.sessions import sessions
@@ -53,7 +55,7 @@ def _options(
     """Options before the verb."""
 
 
-for verb in (generate, chat, info, tokenize, quantize, bench, pull, warmup):
+for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull, warmup):
     app.command()(verb)
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from rwkv_engine.errors import UnknownLayout as UnknownLayout
     from rwkv_engine.errors import UnsupportedSystem as UnsupportedSystem
     from rwkv_engine.errors import WrongShape as WrongShape
+    from rwkv_engine.evaluation.evaluate import evaluate as evaluate
     from rwkv_engine.library.pull import pull as pull
     from rwkv_engine.loading import describe as describe
     from rwkv_engine.loading import load as load
     from rwkv_engine.loading import quantize as quantize
     from rwkv_engine.model import Model as Model
     from rwkv_engine.numbers.shapes import ModelConfig as ModelConfig
+    from rwkv_engine.shrinking.prune import prune as prune
     from rwkv_engine.state import State as State
     from rwkv_engine.text.chat import Template as Template
     from rwkv_engine.tools.state_files import blend as blend
@@ -51,10 +53,12 @@ _HOME = {
     "chat.conversation": "Conversation",
     "errors": "CheckpointError DownloadError EngineError MissingExtra MissingTensor OptionError SessionError"
     " StateError TokenError UnknownLayout UnsupportedSystem WrongShape",
+    "evaluation.evaluate": "evaluate",
     "library.pull": "pull",
     "loading": "describe load quantize",
     "model": "Model",
     "numbers.shapes": "ModelConfig",
+    "shrinking.prune": "prune",
     "state": "State",
     "text.chat": "Template",
     "tools.state_files": "blend",

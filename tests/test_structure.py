@@ -23,6 +23,8 @@ LEVELS = (
     ("model", "library"),
     ("loading",),
     ("bench", "chat"),
+    ("evaluation",),
+    ("shrinking",),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 #: the same for the command: verbs stand side by side and know nothing of each other
@@ -42,6 +44,8 @@ CLI_USES = {
     "bench.report",
     "chat",
     "errors",
+    "evaluation",
+    "evaluation.plot",
     "formats",
     "library.known_models",
     "library.registry",

@@ -34,7 +34,8 @@ class Start:
 
     first_token  seconds from the start of `rwkv generate` to its first token, compile cache warm.
     load         seconds of `load()`, the package being imported and the file in the page cache.
-    peak, private  bytes, after writing some tokens: most resident memory, and what of it is no file's; None where the system does not say.
+    peak, private  bytes, after writing some tokens: most resident memory, and what of it is no file's; None
+                   where the system does not say.
     """
 
     first_token: float
@@ -44,7 +45,10 @@ class Start:
 
 
 def start_of(source: str | None, weights: str | None, threads: int | None, trials: int) -> Start:
-    """Start the engine again and again; a first time is not counted. Raises EngineError with the reason if it does not start."""
+    """Start the engine again and again; a first time is not counted.
+
+    Raises EngineError with the reason if it does not start.
+    """
     first = [_first_token(source, weights, threads) for _ in range(trials + 1)][1:]
     loads = [
         json.loads(_run((sys.executable, "-c", _LOAD, json.dumps([source, weights, threads, 32]))))
@@ -52,6 +56,15 @@ def start_of(source: str | None, weights: str | None, threads: int | None, trial
     ]
     peak, private = loads[-1][1:]
     return Start(statistics.median(first), statistics.median(load for load, *_ in loads), peak, private)
+
+
+def peak_of(source: str | None, weights: str | None, threads: int | None) -> int | None:
+    """The most resident memory, in bytes, of a process that loads a model and feeds it some tokens; None
+    where the system does not say.
+    """
+    given = json.dumps([source, weights, threads, 32])
+    peak = json.loads(_run((sys.executable, "-c", _LOAD, given)))[1]
+    return None if peak is None else int(peak)
 
 
 def _first_token(source: str | None, weights: str | None, threads: int | None) -> float:

@@ -18,6 +18,7 @@ import functools
 import hashlib
 import os
 import pickle
+import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -40,6 +41,16 @@ try:
 
     reduce, rebuild = CompileResult._reduce, CompileResult._rebuild
     KEEPS = True
+except (ImportError, AttributeError):
+    KEEPS = False
+try:
+    from numba.core.bytecode import FunctionIdentity
+
+    # Functions that one piece of source made, with other functions inside, have one name and a number: in
+    # numba the first of a process is 1. Programs from two processes then define one symbol for two of them,
+    # and where both are loaded, the linker takes the first for both: a model in BF16 was run by what an F32
+    # one had brought, and gave NaN.
+    FunctionIdentity._unique_ids = iter(functools.partial(secrets.randbits, 62), None)
 except (ImportError, AttributeError):
     KEEPS = False
 try:

@@ -162,3 +162,12 @@ def test_numba_s_private_parts_are_used_in_one_file():
         if f"{place}.{name.strip()}" not in allowed
     }
     assert users == {"_cache.py"}
+
+
+def test_no_two_processes_give_functions_the_same_name(tmp_path):
+    """They did: programs of two processes, loaded into a third, then had symbols in common, and one ran the
+    other's functions.
+    """
+    code = "from rwkv_engine.kernels.calling import ring\nfrom numba.core.bytecode import FunctionIdentity\n"
+    code += "print(FunctionIdentity.from_function(ring).unique_name)"
+    assert start(tmp_path, code) != start(tmp_path, code)
