@@ -28,13 +28,15 @@ Source = Annotated[
 ]
 ModelArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
 Weights = Annotated[
-    str | None, typer.Option(help="Weight format: f32, bf16, f16 or int8; default: the checkpoint's own.")
+    str | None,
+    typer.Option(help="Weight format: f32, bf16, f16, int8 or int4; default: the checkpoint's own."),
 ]
 Threads = Annotated[
     int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")
 ]
 NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Neither read nor keep what --weights int8 makes of the model.")
+    bool,
+    typer.Option("--no-cache", help="Neither read nor keep what --weights int8 or int4 makes of the model."),
 ]
 TokenizerOption = Annotated[
     str | None,

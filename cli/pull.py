@@ -20,7 +20,7 @@ def pull(
         str | None, typer.Option(help="Short name to register; default: the known name, or the repository's.")
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="int8 (default), or keep: as it was published.")
+        str | None, typer.Option("--format", help="int8 (default), int4, or keep: as it was published.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Pull it though memory or disk seem too small.")
@@ -28,7 +28,10 @@ def pull(
     tokenizer: o.TokenizerOption = None,
     as_json: o.Json = False,
 ) -> None:
-    """Download a model, check it, quantize it, and give it a short name for -m. Broken downloads are resumed."""
+    """Download a model, check it, quantize it, and give it a short name for -m.
+
+    Broken downloads are resumed.
+    """
     if source is None:
         _list_known(as_json)
         return

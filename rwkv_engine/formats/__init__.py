@@ -9,12 +9,14 @@ options then support it.
 from collections.abc import Sequence
 
 from rwkv_engine.errors import CheckpointError, OptionError
-from rwkv_engine.formats import bf16, f16, f32, int8
+from rwkv_engine.formats import bf16, f16, f32, int4, int8
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
 
-FORMATS: dict[str, Format] = {one.name: one for one in (f32.FORMAT, bf16.FORMAT, f16.FORMAT, int8.FORMAT)}
-#: the default format of `quantize` and `pull`
+FORMATS: dict[str, Format] = {
+    one.name: one for one in (f32.FORMAT, bf16.FORMAT, f16.FORMAT, int8.FORMAT, int4.FORMAT)
+}
+#: the format that `quantize` and `pull` make unless told otherwise
 DEFAULT = int8.FORMAT.name
 
 

@@ -80,7 +80,7 @@ def _split_dot(rows: int, name: str, offset: int) -> Dot:
         upper, lower = _joined(b, sums[:parts]), _joined(b, sums[parts:])
         return b.add(b.shl(upper, WORDS([8] * STRIP)), lower)
 
-    return Dot(True, offset, begin, weights, inputs, dot, total)
+    return Dot(True, offset, begin, weights, inputs, dot, total, 4 * rows, lambda b, parts: parts)
 
 
 def _pairs_added(b: ir.IRBuilder, parts: Values) -> ir.Value:
@@ -106,7 +106,10 @@ def _wide_dot(rows: int, sums_each: int, multiply: Callable[..., ir.Value]) -> D
         return [sums_kind([0] * sums_each * rows)] * parts
 
     def weights(b: ir.IRBuilder, address: ir.Value) -> Values:
-        return [b.sext(load(b, b.add(address, I64(4 * rows * p)), four), wide) for p in range(parts)]
+        return widened(b, [load(b, b.add(address, I64(4 * rows * p)), four) for p in range(parts)])
+
+    def widened(b: ir.IRBuilder, line: Values) -> Values:
+        return [b.sext(part, wide) for part in line]
 
     def inputs(b: ir.IRBuilder, address: ir.Value, plane: ir.Value) -> Values:
         return [b.bitcast(splat(b, load(b, address, I64), rows), wide)]
@@ -114,7 +117,7 @@ def _wide_dot(rows: int, sums_each: int, multiply: Callable[..., ir.Value]) -> D
     def dot(b: ir.IRBuilder, sums: Values, line: Values, x: Values) -> Values:
         return [b.add(total, multiply(b, part, x[0])) for total, part in zip(sums, line, strict=True)]
 
-    return Dot(False, 0, begin, weights, inputs, dot, _pairs_added)
+    return Dot(False, 0, begin, weights, inputs, dot, _pairs_added, 4 * rows, widened)
 
 
 def _pmaddwd(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:

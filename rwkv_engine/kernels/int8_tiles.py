@@ -1,14 +1,15 @@
 """Tiles: blocks of a product that are computed at once, and the loop over blocks for tiles of vectors.
 
-A tile multiplies strips of 16 rows of INT8 weights by a few tokens' 16-bit inputs. `Dot` says how an
-instruction set multiplies a line of 64 bytes, the weights of 4 inputs for 16 rows; the loop around it is the
-same for all. Sums inside a group of 32 inputs are exact integers, so all tiles agree; between groups, sums
-are float32. Twin: `int8_layout.unpacked`.
+A tile multiplies strips of 16 rows of packed weights by a few tokens' 16-bit inputs. `Dot` says how an
+instruction set multiplies 64 bytes, the weights of 4 inputs for 16 rows, and `Layout` how a format's strips
+give them; the loop around them is the same everywhere. All sums inside a group of inputs are exact integers,
+so every tile gives the same ones; between groups, they are float32. Twins: `unpacked` of the layouts.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
@@ -18,7 +19,7 @@ from numba.extending import intrinsic
 
 from rwkv_engine.kernels.pointers import prefetch, prefetch_ahead
 from rwkv_engine.kernels.vectors import FLOATS, I8, I32, I64, WORDS, ZERO, Loop, fma, load, store
-from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
+from rwkv_engine.numbers.int8_layout import BLOCK, GROUP, GROUPS, LINE, STRIP
 
 Values = list[ir.Value]
 
@@ -59,6 +60,9 @@ class Dot:
     inputs   (builder, address of 4 inputs, bytes from the upper to the lower plane) -> the inputs, ready.
     dot      (builder, sums, line, inputs) -> sums.
     total    (builder, sums) -> the 16 rows' integers, <16 x i32>.
+    part     bytes of one vector of a line.
+    widened  (builder, vectors of `part` signed bytes, or of unsigned ones where there is an offset) -> a
+             line, made ready.
     """
 
     split: bool
@@ -68,6 +72,39 @@ class Dot:
     inputs: Callable[[ir.IRBuilder, ir.Value, ir.Value], Values]
     dot: Callable[[ir.IRBuilder, Values, Values, Values], Values]
     total: Callable[[ir.IRBuilder, Values], ir.Value]
+    part: int
+    widened: Callable[[ir.IRBuilder, Values], Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a format's weights lie in a strip: blocks of 64 inputs, each some lines of weights, then one of
+    scales.
+
+    group    inputs of a group.     groups  of a block.     quads  of inputs in a line of weights.
+    weights  (builder, dot, address of a line) -> each quad's weights, made ready.
+    scales   (builder, address of a line of scales, group) -> the 16 rows' scales, <16 x float>.
+    tail     bytes behind the last block.
+    factor   None, or (builder, address of the tail) -> by what the 16 rows' sums are multiplied at last.
+    """
+
+    group: int
+    groups: int
+    quads: int
+    weights: Callable[[ir.IRBuilder, Dot, ir.Value], list[Values]]
+    scales: Callable[[ir.IRBuilder, ir.Value, int], ir.Value]
+    tail: int = 0
+    factor: Callable[[ir.IRBuilder, ir.Value], ir.Value] | None = None
+
+    @property
+    def lines(self) -> int:
+        """Lines of weights of a group."""
+        return self.group // 4 // self.quads
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block."""
+        return (self.groups * self.lines + 1) * LINE
 
 
 def multiply(tile: Tile) -> Any:
@@ -107,67 +144,79 @@ def emitted(emit: Callable[[ir.IRBuilder], None]) -> Any:
     return run
 
 
-def vector_tile(dot: Dot, strips: int, tokens: int, following: int = 0) -> Tile:
-    """A tile whose sums stay in vector registers."""
-    return Tile(strips, tokens, partial(_emit, dot, strips, tokens, following), following=following)
+def vector_tile(dot: Dot, strips: int, tokens: int, following: int = 0, layout: Layout | None = None) -> Tile:
+    """A tile whose sums stay in vector registers; of INT8 weights, if no layout is given."""
+    emit = partial(_emit, dot, layout or INT8, strips, tokens, following)
+    return Tile(strips, tokens, emit, following=following)
 
 
-def _emit(dot: Dot, strips: int, tokens: int, following: int, b: ir.IRBuilder, arguments: Any) -> None:
-    """The loop over blocks; reads a block's lines in order, each once for all tokens."""
+def _emit(
+    dot: Dot, layout: Layout, strips: int, tokens: int, following: int, b: ir.IRBuilder, arguments: Any
+) -> None:
+    """The loop over blocks; a block's lines are read in order, each once for all tokens."""
     weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later = arguments
     pairs = [(s, t) for s in range(strips) for t in range(tokens)]
     loop = Loop(b, blocks, [ZERO] * len(pairs))
     n, grown = loop.number, dict(zip(pairs, loop.sums, strict=True))
-    strip_at = [
-        b.add(b.add(weights, b.mul(strip_pitch, I64(s))), b.mul(n, I64(BLOCK_BYTES))) for s in range(strips)
-    ]
+    first_at = [b.add(weights, b.mul(strip_pitch, I64(s))) for s in range(strips)]
+    strip_at = [b.add(at, b.mul(n, I64(layout.block_bytes))) for at in first_at]
     bytes_each = 1 if dot.split else 2
     token_at = [
         b.add(b.add(x, b.mul(x_pitch, I64(t))), b.mul(n, I64(BLOCK * bytes_each))) for t in range(tokens)
     ]
     start_at = [
-        b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * GROUPS))) for t in range(tokens)
+        b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * layout.groups)))
+        for t in range(tokens)
     ]
     for number in range(following):
         prefetch(b, b.add(later, b.mul(b.add(b.mul(n, I64(following)), I64(number)), I64(LINE))), 2)
-    for group in range(GROUPS):
+    scale_at = [b.add(at, I64(layout.block_bytes - LINE)) for at in strip_at]
+    for group in range(layout.groups):
         begins = [load(b, b.add(at, I64(4 * group)), I32) if dot.offset else I32(0) for at in start_at]
         sums = {(s, t): dot.begin(b, begins[t]) for s, t in pairs}
-        for line in range(group * GROUP // 4, (group + 1) * GROUP // 4):
+        for line in range(group * layout.lines, (group + 1) * layout.lines):
             here = [b.add(at, I64(LINE * line)) for at in strip_at]
             for place in here:
                 prefetch_ahead(b, place)
-            lines = [dot.weights(b, place) for place in here]
-            for t in range(tokens):
-                inputs = dot.inputs(b, b.add(token_at[t], I64(4 * line * bytes_each)), plane)
+            lines = [layout.weights(b, dot, place) for place in here]
+            for quad, t in product(range(layout.quads), range(tokens)):
+                number = line * layout.quads + quad
+                inputs = dot.inputs(b, b.add(token_at[t], I64(4 * number * bytes_each)), plane)
                 for s in range(strips):
-                    sums[s, t] = dot.dot(b, sums[s, t], lines[s], inputs)
+                    sums[s, t] = dot.dot(b, sums[s, t], lines[s][quad], inputs)
         for s in range(strips):
-            scale = scales(b, b.add(strip_at[s], I64(BLOCK_BYTES - LINE)), group)
+            scale = layout.scales(b, scale_at[s], group)
             for t in range(tokens):
                 grown[s, t] = fma(b, b.sitofp(dot.total(b, sums[s, t]), FLOATS), scale, grown[s, t])
-    for at in strip_at:
-        prefetch_ahead(b, b.add(at, I64(BLOCK_BYTES - LINE)))
-    totals = loop.close([grown[pair] for pair in pairs])
-    for (s, t), total in zip(pairs, totals, strict=True):
-        store(b, total, b.add(out, I64((t * strips + s) * STRIP * 4)))
+    for at in scale_at:
+        prefetch_ahead(b, at)
+    totals = dict(zip(pairs, loop.close([grown[pair] for pair in pairs]), strict=True))
+    tails = [b.add(at, b.mul(blocks, I64(layout.block_bytes))) for at in first_at]
+    factors = [layout.factor(b, at) if layout.factor else None for at in tails]
+    for (s, t), total in totals.items():
+        whole = total if factors[s] is None else b.fmul(total, factors[s])
+        store(b, whole, b.add(out, I64((t * strips + s) * STRIP * 4)))
 
 
-@intrinsic
-def group_sum(typingctx, upper, lower):
-    """Sum of a group's inputs, int32, from the addresses (int64) of its upper and lower bytes.
+def group_sum(group: int) -> Any:
+    """Compile-time maker of an intrinsic: the sum of a group's inputs, int32, from the addresses (int64) of
+    its upper and of its lower bytes.
 
     Explicit vector code: LLVM unrolls such a short loop into a chain of additions, one per cycle.
     """
+    narrow, wide = ir.VectorType(I8, group), ir.VectorType(I32, group)
 
-    def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        wide = ir.VectorType(I32, GROUP)
-        high, low = (b.sext(load(b, address, ir.VectorType(I8, GROUP)), wide) for address in arguments)
-        kind = ir.FunctionType(I32, [wide])
-        reduce = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.add.v{GROUP}i32")
-        return b.call(reduce, [b.add(b.shl(high, wide([8] * GROUP)), low)])
+    @intrinsic
+    def run(typingctx, upper, lower):
+        def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+            high, low = (b.sext(load(b, address, narrow), wide) for address in arguments)
+            kind = ir.FunctionType(I32, [wide])
+            reduce = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.add.v{group}i32")
+            return b.call(reduce, [b.add(b.shl(high, wide([8] * group)), low)])
 
-    return types.int32(types.int64, types.int64), codegen
+        return types.int32(types.int64, types.int64), codegen
+
+    return run
 
 
 def scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
@@ -175,3 +224,6 @@ def scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
     words = load(b, address, WORDS)
     bits = b.and_(words, WORDS([0xFFFF0000] * STRIP)) if group else b.shl(words, WORDS([16] * STRIP))
     return b.bitcast(bits, FLOATS)
+
+
+INT8 = Layout(GROUP, GROUPS, 1, lambda b, dot, address: [dot.weights(b, address)], scales)

@@ -16,7 +16,7 @@ from numba.extending import overload
 
 from rwkv_engine.kernels._jit import FASTMATH, exact, kernel
 from rwkv_engine.kernels.int8_levels import LEVELS, chosen
-from rwkv_engine.kernels.int8_tiles import Tile, emitted, group_sum, multiply
+from rwkv_engine.kernels.int8_tiles import INT8, Layout, Tile, emitted, group_sum, multiply
 from rwkv_engine.kernels.lanes import take
 from rwkv_engine.kernels.matmul import ADD, activate, matmul
 from rwkv_engine.kernels.pointers import (
@@ -28,7 +28,7 @@ from rwkv_engine.kernels.pointers import (
     integers,
     words_at,
 )
-from rwkv_engine.numbers.int8_layout import BLOCK, BLOCK_BYTES, GROUP, GROUPS, LINE, STRIP
+from rwkv_engine.numbers.int8_layout import BLOCK, LINE, STRIP
 
 #: largest input integer: its rounded upper byte still fits in 8 bits
 LARGEST = 127 * 256 + 127
@@ -58,43 +58,52 @@ def rounded(number, factor):
     return np.int32(bits_of_float32(number * factor + _MAGIC)) - np.int32(bits_of_float32(_MAGIC))
 
 
-@kernel
-def quantize_inputs(q, start, x):
-    """At address q <- x [cols] as integers of at most LARGEST; returns the scale: x = integer * scale.
+def quantizing(group: int) -> Any:
+    """Compile-time maker of `quantize_inputs` for formats with groups of so many inputs."""
+    sum_of = group_sum(group)
 
-    q      room for blocks * BLOCK numbers of 2 bytes; filled with zeros after x. Split levels use upper
-           bytes, followed by all lower bytes; the others 16-bit numbers.
-    start  [groups] int32 <- -offset * sum of a group's integers.
-    Rounds to nearest. If an input is NaN or infinite, so is the scale, so that it is not lost.
-    """
-    cols, room = x.shape[0], start.shape[0] * GROUP
-    bits = integers(address_of(x), cols)
-    largest_bits = np.int32(0)
-    for i in range(cols):
-        largest_bits = max(largest_bits, bits[i] & np.int32(0x7FFFFFFF))
-    largest = float32_of_bits(np.uint32(largest_bits))
-    inverse = (
-        np.float32(LARGEST) / largest
-        if largest > np.float32(1e-30) and largest_bits < 0x7F800000
-        else np.float32(0)
-    )
-    upper, lower, words = bytes_at(q, room), bytes_at(q + room, room), words_at(q, room)
-    for i in range(cols):
-        n = rounded(x[i], inverse)
-        if _SPLIT:
-            upper[i] = (n + np.int32(128)) >> np.int32(8)
-            lower[i] = n
-        else:
-            words[i] = n
-    for i in range(cols, room):
-        if _SPLIT:
-            upper[i] = lower[i] = 0
-        else:
-            words[i] = 0
-    if _OFFSET:
-        for g in range(start.shape[0]):
-            start[g] = np.int32(-_OFFSET) * group_sum(q + g * GROUP, q + room + g * GROUP)
-    return largest / np.float32(LARGEST)
+    @kernel
+    def quantize_inputs(q, start, x):
+        """At address q <- x [cols] as integers of at most LARGEST; start [groups] int32 <- -offset * sum of a
+        group's.
+
+        Returns the scale.
+
+        q has room for blocks * BLOCK numbers of 2 bytes; what lies behind x is filled with zeros. Levels that
+        split read the upper bytes and, behind all of them, the lower bytes; the others 16-bit numbers. x =
+        integer * scale, rounded to nearest; a NaN or infinity among the inputs becomes the scale, so that it
+        is not lost.
+        """
+        cols, room = x.shape[0], start.shape[0] * group
+        bits = integers(address_of(x), cols)
+        largest_bits = np.int32(0)
+        for i in range(cols):
+            largest_bits = max(largest_bits, bits[i] & np.int32(0x7FFFFFFF))
+        largest = float32_of_bits(np.uint32(largest_bits))
+        inverse = (
+            np.float32(LARGEST) / largest
+            if largest > np.float32(1e-30) and largest_bits < 0x7F800000
+            else np.float32(0)
+        )
+        upper, lower, words = bytes_at(q, room), bytes_at(q + room, room), words_at(q, room)
+        for i in range(cols):
+            n = rounded(x[i], inverse)
+            if _SPLIT:
+                upper[i] = (n + np.int32(128)) >> np.int32(8)
+                lower[i] = n
+            else:
+                words[i] = n
+        for i in range(cols, room):
+            if _SPLIT:
+                upper[i] = lower[i] = 0
+            else:
+                words[i] = 0
+        if _OFFSET:
+            for g in range(start.shape[0]):
+                start[g] = np.int32(-_OFFSET) * sum_of(q + g * group, q + room + g * group)
+        return largest / np.float32(LARGEST)
+
+    return quantize_inputs
 
 
 def _largest(tiles: Sequence[Tile]) -> int:
@@ -102,10 +111,17 @@ def _largest(tiles: Sequence[Tile]) -> int:
     return max(tile.strips * tile.tokens for tile in tiles) * STRIP
 
 
-def room_for(cols: int, tokens: int) -> int:
-    """float32 numbers of private scratch for a product of `tokens` inputs of `cols` numbers."""
-    groups = GROUPS * -(-cols // BLOCK)
-    return _largest(TILES) + tokens * (1 + groups + groups * GROUP // 2)
+def room_in(tiles: Sequence[Tile], layout: Layout) -> Callable[[int, int], int]:
+    """room(cols, tokens): float32 numbers of private scratch that a product of so many inputs takes."""
+
+    def room(cols: int, tokens: int) -> int:
+        blocks = -(-cols // BLOCK)
+        return _largest(tiles) + tokens * (1 + blocks * (layout.groups + BLOCK // 2))
+
+    return room
+
+
+room_for = room_in(TILES, INT8)
 
 
 class Job(NamedTuple):
@@ -198,19 +214,22 @@ def _around(tiles: Sequence[Tile], emits: Sequence[Callable[..., None]]) -> Any:
     return around
 
 
-def product(tiles: Sequence[Tile]) -> Any:
-    """Make the whole product for Int8Rows, cut into `tiles`: an implementation of `matmul`.
+def product(tiles: Sequence[Tile], layout: Layout = INT8) -> Any:
+    """Compile-time maker of the whole product, cut into `tiles`: of what `matmul` is for weights
+    that lie as `layout` says.
 
     Every lane quantizes the inputs itself: that is less work than a barrier.
     """
     multiply_strips, largest = _cut(tiles), _largest(tiles)
     begin, end = _around(tiles, [tile.begin for tile in tiles]), _around(tiles, [tile.end for tile in tiles])
-    #: strips multiplied by all tokens before the next ones; a multiple of every tile's strips
+    quantize_inputs, groups = quantizing(layout.group), layout.groups
+    block_bytes, tail = layout.block_bytes, layout.tail
+    #: strips that are multiplied by all tokens before the next ones; a multiple of every tile's
     group = max(tile.strips for tile in tiles)
 
     def implementation(lane, slot, y, W, layer, x, finish):
         tokens, blocks = x.shape[0], (W.cols + BLOCK - 1) // BLOCK
-        strips, strip_bytes = (W.rows + STRIP - 1) // STRIP, blocks * BLOCK_BYTES
+        strips, strip_bytes = (W.rows + STRIP - 1) // STRIP, blocks * block_bytes + tail
         least = 1 if tokens == 1 else group
         block = max(1, TICKET_BYTES // strip_bytes // least) * least
         tickets = (strips + block - 1) // block
@@ -218,12 +237,12 @@ def product(tiles: Sequence[Tile]) -> Any:
         if ticket >= tickets:
             return
         out = address_of(lane.room)
-        scale, start_pitch = out + largest * 4, blocks * GROUPS * 4
+        scale, start_pitch = out + largest * 4, blocks * groups * 4
         start = scale + tokens * 4
         q, plane, q_pitch = start + tokens * start_pitch, blocks * BLOCK, blocks * BLOCK * 2
         scales = floats(scale, tokens)
         for t in range(tokens):
-            starts = integers(start + t * start_pitch, blocks * GROUPS)
+            starts = integers(start + t * start_pitch, blocks * groups)
             scales[t] = quantize_inputs(q + t * q_pitch, starts, x[t])
         job = Job(W.at[layer], strip_bytes, q, plane, q_pitch, start, start_pitch, scale, out, blocks, tokens)
         together = block if tokens == 1 else group

@@ -1,0 +1,129 @@
+"""The byte layout of packed 4-bit matrices, in plain numpy: codes of a table of 16 values, an 8-bit scale for
+every 16 inputs of a row, a float32 scale for each row.
+
+A matrix [rows, cols], padded to a multiple of 16 rows and of 64 cols, lies in strips of 16 rows; in a strip,
+blocks of 64 inputs, then one line of 64 bytes with the rows' scales [16] float32. A block is 9 lines: 8 of
+codes, then one of scales [4 groups of 16 inputs][16 rows] int8. A line of codes holds two quads of inputs [16
+rows][4 inputs], the first one's in the low halves of its bytes, the second one's in the high halves. weight =
+VALUES[code] * scale * row's scale. 4.5 bits a weight, and 32 a row.
+
+The table is llama.cpp's IQ4_NL: values lie close together where weights are many. It is not symmetric, so a
+scale may be negative.
+"""
+
+import numpy as np
+
+#: rows of a strip, inputs of a group, groups of a block
+STRIP, GROUP, GROUPS = 16, 16, 4
+#: inputs of a block; bytes of a line; bytes of a block: its codes, and a line of scales; bytes of the rows'
+#: scales
+BLOCK = GROUP * GROUPS
+LINE = 4 * STRIP
+CODES = BLOCK // 8 * LINE
+BLOCK_BYTES = CODES + LINE
+TAIL = LINE
+#: what the codes stand for
+VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+#: halfway between neighbours: what lies above it is nearer to the next value
+EDGES = tuple((low + high) / 2 for low, high in zip(VALUES, VALUES[1:], strict=False))
+#: a row's scale is such that the largest scale of a group can be this many times what brings its largest
+#: weight to the table's end
+_HEADROOM = np.float32(1.3)
+LARGEST_SCALE = 127
+#: scales that are tried for a group, as parts of the one that brings its largest weight to the table's end;
+#: each with either sign
+TRIED = tuple(float(part) for part in np.float32(0.82) + np.float32(0.02) * np.arange(24, dtype=np.float32))
+
+
+def shape_of(rows: int, cols: int) -> tuple[int, int]:
+    """Shape of a packed matrix: [strips, bytes of a strip]."""
+    return -(-rows // STRIP), -(-cols // BLOCK) * BLOCK_BYTES + TAIL
+
+
+def row_scales(values: np.ndarray) -> np.ndarray:
+    """[rows] float32 of weights [rows, cols].
+
+    A NaN or infinity makes the scale NaN, so that it is not lost.
+    """
+    largest = np.maximum(values.max(axis=1), -values.min(axis=1))
+    scale: np.ndarray = largest * (_HEADROOM / np.float32(LARGEST_SCALE * -VALUES[0]))
+    scale[~np.isfinite(largest)] = np.nan
+    return scale
+
+
+def padded(rows: np.ndarray) -> np.ndarray:
+    """Weights [rows, cols] with zeros behind them, to whole strips and blocks."""
+    out = np.zeros((-(-rows.shape[0] // STRIP) * STRIP, -(-rows.shape[1] // BLOCK) * BLOCK), np.float32)
+    out[: rows.shape[0], : rows.shape[1]] = rows
+    return out
+
+
+def quantized(values: np.ndarray, scale: np.ndarray, importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(codes [rows, cols] uint8, scales [rows, groups] int8) of float32 weights [rows, cols]: those with the
+    smallest squared error.
+
+    scale       [rows] of `row_scales`.
+    importance  [cols] float32: by which the squared error of a column counts.
+    The slow twin of `kernels.int4_search`, which gives the same numbers.
+    """
+    values = np.where(np.isnan(scale)[:, None], np.float32(0), values)
+    scale = np.nan_to_num(scale)
+    table, edges = np.array(VALUES, np.float32), np.array(EDGES, np.float32)
+    groups = values.reshape(len(values), -1, GROUP)
+    weight = importance.reshape(-1, GROUP)
+    largest = np.abs(groups).max(axis=2)
+    unit = scale[:, None] * np.float32(-VALUES[0])
+    ideal = np.divide(largest, unit, out=np.zeros_like(largest), where=unit > 0)
+    best, chosen = np.full_like(largest, np.inf), np.zeros_like(largest)
+    for part in TRIED:
+        size = np.minimum(np.rint(ideal * np.float32(part)), np.float32(LARGEST_SCALE))
+        for signed in (size, -size):
+            step = signed * scale[:, None]
+            error = np.zeros_like(largest)
+            for k in range(GROUP):
+                value = table[np.searchsorted(edges, groups[:, :, k] * _inverse(step))]
+                off = groups[:, :, k] - value * step
+                error = error + off * off * weight[:, k]
+            better = error < best
+            best, chosen = np.where(better, error, best), np.where(better, signed, chosen)
+    inverse = _inverse(chosen * scale[:, None])
+    codes = np.searchsorted(edges, groups * inverse[:, :, None]).astype(np.uint8)
+    return codes.reshape(values.shape), chosen.astype(np.int8)
+
+
+def _inverse(step: np.ndarray) -> np.ndarray:
+    """1 / step; 0 where it is too small to divide by."""
+    return np.divide(np.float32(1), step, out=np.zeros_like(step), where=np.abs(step) > np.float32(1e-37))
+
+
+def arranged(codes: np.ndarray, scales: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """[strips, bytes of a strip] uint8 of what `quantized` and `row_scales` give for whole strips and blocks."""
+    strips, blocks = len(codes) // STRIP, codes.shape[1] // BLOCK
+    out = np.empty((strips, blocks * BLOCK_BYTES + TAIL), np.uint8)
+    out[:, -TAIL:] = np.ascontiguousarray(scale).view(np.uint8).reshape(strips, TAIL)
+    block = out[:, :-TAIL].reshape(strips, blocks, BLOCK_BYTES)
+    # [strips, rows, blocks, lines, quads of a line, inputs] -> [quads, strips, blocks, lines, rows, inputs]
+    low, high = codes.reshape(strips, STRIP, blocks, BLOCK // 8, 2, 4).transpose(4, 0, 2, 3, 1, 5)
+    block[:, :, :CODES] = (low | (high << 4)).reshape(strips, blocks, CODES)
+    block[:, :, CODES:] = (
+        scales.view(np.uint8)
+        .reshape(strips, STRIP, blocks, GROUPS)
+        .transpose(0, 2, 3, 1)
+        .reshape(strips, blocks, LINE)
+    )
+    return out
+
+
+def unpacked(stored: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """float32 [rows, cols] of a packed matrix."""
+    strips, blocks = len(stored), (stored.shape[1] - TAIL) // BLOCK_BYTES
+    scale = np.ascontiguousarray(stored[:, -TAIL:]).view(np.float32).reshape(strips, STRIP, 1, 1)
+    block = stored[:, :-TAIL].reshape(strips, blocks, BLOCK_BYTES)
+    line = block[:, :, :CODES].reshape(strips, blocks, BLOCK // 8, STRIP, 4)
+    codes = np.stack([line & 15, line >> 4], axis=3)  # [strips, blocks, lines, quads, rows, inputs]
+    values = np.array(VALUES, np.float32)[codes.transpose(0, 4, 1, 2, 3, 5).reshape(strips, STRIP, -1, GROUP)]
+    scales = block[:, :, CODES:].view(np.int8).reshape(strips, blocks, GROUPS, STRIP)
+    wide = scales.transpose(0, 3, 1, 2).reshape(strips, STRIP, -1, 1).astype(np.float32)
+    return np.ascontiguousarray(
+        (values * (wide * scale)).reshape(strips * STRIP, blocks * BLOCK)[:rows, :cols]
+    )
