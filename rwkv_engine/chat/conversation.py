@@ -1,9 +1,8 @@
-"""`Conversation`: a talk with a model that can be taken back, asked again, edited and forked, at the cost of
-one turn.
+"""`Conversation`: a conversation with a model that can be undone, retried, edited and forked.
 
-After every turn the state is kept: it has constant size, so going back is a copy and never a second reading.
-What was thought before an answer is not part of history: the turn is read once more without it, from where
-the two ways of writing it part.
+The state after every turn is kept. It has constant size, so going back is a copy and needs no reading.
+Thinking is not part of the history: a turn with thinking is read again without it, from where the two texts
+differ.
 """
 
 import uuid
@@ -27,30 +26,27 @@ from rwkv_engine.writing.writer import Wishes, Writer
 
 Parts = Generator[Part, None, None]
 
-#: tokens that are read at once before a reader may stop; a multiple of the model's longest pass, so that the
-#: numbers are the same
+#: tokens that are read at once; a multiple of the model's longest pass, so that the numbers are the same
 PIECE = 128
 
 
 class Talks(Feeds, Protocol):
-    """What a conversation needs of a model."""
+    """A model with a chat template."""
 
     @property
-    def template(self) -> Template:
-        """How conversations with it are written down."""
+    def template(self) -> Template: ...
 
 
 class Conversation:
-    """A talk. `say` answers; everything else only changes where it goes on from.
+    """A conversation. `say` answers; everything else only changes where it continues.
 
     model     the model.
-    template  how the conversation is written down; None: in the model's own way.
-    system    what the model is told in front of the next turn; None: nothing new.
-    turns     what was said so far.
-    shelf     where older states are found; None: in memory only.
-    draft     drafts the tokens of answers, as for `Model.generate`; n-grams see what was said before.
-    The states kept are never changed: each answer is written by a copy, so an answer that fails or is dropped
-    leaves no trace.
+    template  the chat template; None: the model's own.
+    system    the system prompt for the next turn; None: nothing new.
+    turns     the turns so far.
+    shelf     where older states are stored; None: in memory only.
+    draft     drafts the tokens of answers, as for `Model.generate`; n-grams see the earlier turns.
+    Each answer is written with a copy of the state, so an answer that fails or is dropped leaves no trace.
     """
 
     __slots__ = ("_marks", "draft", "model", "shelf", "system", "template", "think", "turns")
@@ -78,10 +74,7 @@ class Conversation:
         return f"Conversation({len(self.turns)} turns, {self.tokens} tokens, template {self.template.name!r})"
 
     def set_think(self, think: Think) -> None:
-        """Think in this mode from the next answer on.
-
-        Raises OptionError for one that the template does not have.
-        """
+        """Use this thinking mode from the next answer on. Raises OptionError if the template lacks it."""
         if think not in self.template.thinks:
             raise OptionError(
                 f"think: got {think!r}, the template {self.template.name} has {', '.join(self.template.thinks)}"
@@ -90,7 +83,7 @@ class Conversation:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the whole talk."""
+        """Tokens of the whole conversation."""
         return sum(len(turn.tokens) for turn in self.turns)
 
     def say(
@@ -106,8 +99,7 @@ class Conversation:
     ) -> Parts:
         """Answer `text`, part by part; for the other arguments see `Model.generate`.
 
-        The turn counts when the iterator ends, or is closed after the first token of the answer. One that is
-        cancelled before that leaves no trace.
+        The turn counts when the iterator ends, or is closed after the first token of the answer.
         Raises OptionError, and what reading raises.
         """
         if not text.strip():
@@ -165,24 +157,20 @@ class Conversation:
         return Wishes(max_tokens, sampling or Sampling(), stops, constraint, prefix_cache, alternatives, ends)
 
     def undo(self, count: int = 1) -> list[Turn]:
-        """Take back the last turns; returns them, first one first. Raises OptionError if there are fewer."""
+        """Take back the last turns and return them, oldest first. Raises OptionError if there are fewer."""
         if count < 1 or count > len(self.turns):
             raise OptionError(
-                f"undo: got {count}, the talk has {len(self.turns)} turn{'s' * (len(self.turns) != 1)}"
+                f"undo: got {count}, the conversation has {len(self.turns)} turn{'s' * (len(self.turns) != 1)}"
             )
         kept, gone = self.turns[:-count], self.turns[-count:]
         self.turns = kept
-        told = next((turn.system for turn in gone if turn.system), None)
-        self.system = self.system or told  # what was told with a turn that is gone is told with the next
+        self.system = self.system or next((turn.system for turn in gone if turn.system), None)
         for turn in gone:
             self._marks.pop(turn.uid, None)
         return gone
 
     def fork(self) -> "Conversation":
-        """Another talk that has gone the same way so far.
-
-        Costs nothing: the states kept are shared, and never change.
-        """
+        """A second conversation with the same turns. It costs nothing: states are shared and never change."""
         twin = Conversation(
             self.model,
             self.template,
@@ -196,7 +184,7 @@ class Conversation:
         return twin
 
     def state(self) -> State:
-        """A copy of the state after the last turn; what it has not read yet, or no longer, is read first."""
+        """A copy of the state after the last turn; tokens that it lacks are read first."""
         state, rest = self._before(len(self.turns))
         if rest:
             self.model.feed(rest, state)
@@ -208,7 +196,7 @@ class Conversation:
         return {uid: state for uid, (state, rest) in self._marks.items() if not rest}
 
     def release(self, recent: int = 4) -> None:
-        """Keep in memory only the states of so many turns: for a talk whose shelf holds the others."""
+        """Keep only the states of the last turns in memory; the shelf must have the others."""
         last = {turn.uid for turn in self.turns[-recent:]}
         self._marks = {uid: mark for uid, mark in self._marks.items() if uid in last}
 
@@ -264,10 +252,10 @@ class Conversation:
     def _read(
         self, writer: Writer, total: int, part_at: int, cancel: Cancel | None
     ) -> Generator[Part, None, State | None]:
-        """Read all but the last piece of a prompt of `total` tokens, telling after each piece how far it is.
+        """Read all but the last piece of a prompt of `total` tokens; yields progress after each piece.
 
-        Returns a copy of the state behind the first `part_at` tokens; None where the prefix cache leapt over
-        that.
+        Returns a copy of the state after the first `part_at` tokens; None if the prefix cache skipped that
+        place.
         """
         writer.begin()
         asked: State | None = None
@@ -286,8 +274,8 @@ class Conversation:
     ) -> None:
         """Make `turn` the last one, with the state after it.
 
-        thoughtless  to take a thought out: a state within the turn, and the turn's tokens up to there. What
-                     is to be read from there is left for later, so that the turn can be put away first.
+        thoughtless  to remove thinking: a state within the turn, and the turn's tokens up to there. The rest
+                     is read later, so that the turn can be stored first.
         """
         rest: list[int] = []
         if thoughtless:
@@ -306,9 +294,7 @@ class Conversation:
         self._keep(turn.uid, state, rest)
 
     def _parting(self, ids: list[int], text: str, system: str | None, first: bool) -> int:
-        """How many tokens of the prompt stay in history whatever the answer is: all, or up to where thinking
-        is asked for.
-        """
+        """How many tokens of the prompt stay in the history whatever the answer is."""
         if self.think == "off":
             return 0
         plain = ids_kept(self.model.tokenizer, self.template, text, "", system, first)
@@ -318,7 +304,7 @@ class Conversation:
         return min(same, len(ids) - 1)
 
     def _before(self, number: int) -> tuple[State, list[int]]:
-        """A state of one's own at or before turn `number`, and the tokens from there to that turn."""
+        """A copy of a state at or before turn `number`, and the tokens from there to that turn."""
         behind: list[int] = []
         for turn in reversed(self.turns[:number]):
             if turn.uid in self._marks:
