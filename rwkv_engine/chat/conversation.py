@@ -1,4 +1,4 @@
-"""`Conversation`: a talk with a model that can be taken back, asked again, edited and forked, at the cost of one turn.
+"""`Conversation`: a conversation with a model that can be taken back, asked again, edited and forked, at the cost of one turn.
 
 After every turn the state is kept: it has constant size, so going back is a copy and never a second reading. What was thought
 before an answer is not part of history: the turn is read once more without it, from where the two ways of writing it part.
@@ -37,7 +37,7 @@ class Talks(Feeds, Protocol):
 
 
 class Conversation:
-    """A talk. `say` answers; everything else only changes where it goes on from.
+    """A conversation. `say` answers; everything else only changes where it goes on from.
 
     model     the model.
     template  how the conversation is written down; None: in the model's own way.
@@ -158,7 +158,7 @@ class Conversation:
         """Take back the last turns; returns them, first one first. Raises OptionError if there are fewer."""
         if count < 1 or count > len(self.turns):
             raise OptionError(
-                f"undo: got {count}, the talk has {len(self.turns)} turn{'s' * (len(self.turns) != 1)}"
+                f"undo: got {count}, the conversation has {len(self.turns)} turn{'s' * (len(self.turns) != 1)}"
             )
         kept, gone = self.turns[:-count], self.turns[-count:]
         self.turns = kept
@@ -169,7 +169,7 @@ class Conversation:
         return gone
 
     def fork(self) -> "Conversation":
-        """Another talk that has gone the same way so far. Costs nothing: the states kept are shared, and never change."""
+        """Another conversation that has gone the same way so far. Costs nothing: the states kept are shared, and never change."""
         twin = Conversation(
             self.model,
             self.template,
@@ -194,7 +194,7 @@ class Conversation:
         return {uid: state for uid, (state, rest) in self._marks.items() if not rest}
 
     def release(self, recent: int = 4) -> None:
-        """Keep in memory only the states of so many turns: for a talk whose shelf holds the others."""
+        """Keep in memory only the states of so many turns: for a conversation whose shelf holds the others."""
         last = {turn.uid for turn in self.turns[-recent:]}
         self._marks = {uid: mark for uid, mark in self._marks.items() if uid in last}
 

@@ -1,4 +1,4 @@
-"""The texts of kept talks: an SQLite file with a row for each session and a row for each turn.
+"""The texts of kept conversations: an SQLite file with a row for each session and a row for each turn.
 
 A change is one transaction, so a process that is killed leaves either the old rows or the new ones. Each session counts its
 revisions: who writes says which one he has seen, and learns if another process has moved the session on.
