@@ -1,4 +1,4 @@
-"""`rwkv chat`: talk to a model."""
+"""`rwkv chat`: a conversation with a model."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,8 @@ from rwkv_engine_cli import options as o
 from rwkv_engine_cli.output import complain
 from rwkv_engine_cli.sampling import NOTHING, Chosen, restored, with_sampling
 
+from rwkv_engine import __version__
+
 if TYPE_CHECKING:
     from rwkv_engine_cli.talk.loop import Screen
     from rwkv_engine_cli.talk.running import Talk
@@ -18,14 +20,32 @@ if TYPE_CHECKING:
 
 @with_sampling
 def chat(
+    question: Annotated[
+        str | None,
+        typer.Argument(
+            help="Answer this and leave. Standard input is put in front of it; - or a pipe: only standard input."
+        ),
+    ] = None,
     model: o.Source = None,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last talk.")] = False,
     session: Annotated[
-        str | None, typer.Option(help="Go on with the talk of this name, or begin it.")
+        str | None, typer.Option(help="Go on with the conversation of this name, or begin it.")
     ] = None,
-    no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep this talk.")] = False,
+    no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep this conversation.")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep it also where only one question or a pipe is answered.")
+    ] = False,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Answer standard input line by line, as one conversation.")
+    ] = False,
+    extract: Annotated[
+        bool, typer.Option("-x", "--extract", help="Print only the first code block of the answer.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
+    verbose: o.Verbose = False,
     read_again: Annotated[
-        bool, typer.Option("--read-again", help="Go on with a talk held with another model: read it all.")
+        bool,
+        typer.Option("--read-again", help="Go on with a conversation begun with another model: read it all."),
     ] = False,
     system: Annotated[
         str | None, typer.Option(help="What the model is told before the conversation.")
@@ -53,9 +73,10 @@ def chat(
     lora: o.Lora = None,
     lora_alpha: o.LoraAlpha = None,
 ) -> None:
-    """Talk to a model; /help lists commands.
+    """Chat with a model, or answer one question.
 
-    Ctrl-C stops an answer and not the program; ctrl-D leaves. Every talk is kept.
+    In a conversation, /help lists the commands, ctrl-C stops an answer, and ctrl-D leaves; conversations are
+    kept, answers to one question only if you ask for it.
     """
     given = {
         "model": None if model is None else o.source(model),
@@ -67,7 +88,10 @@ def chat(
         "lora": lora,
         "lora_alpha": lora_alpha,
     }
-    store, info = _kept(go_on, session, no_save)
+    text = None if lines else o.read_prompt(question)
+    _check_once(text, question, lines, extract or as_json, save and no_save)
+    asked = go_on or session is not None or save
+    store, info = _kept(go_on, session, no_save, asked or (text is None and not lines))
     wanted: dict[str, Any] = {
         **(info.settings if info else {"model": o.source(None)}),
         **{name: value for name, value in given.items() if value is not None},
@@ -88,12 +112,40 @@ def chat(
     talk = _talk(engine, store, info, session, wanted, read_again)
     talk.conversation.draft = o.draft(draft, wanted.get("weights"), threads, no_cache, ram)
     talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
+    if text is not None:
+        from rwkv_engine_cli.talk.once import answer_once
+
+        if text.strip():
+            answer_once(talk, text, extract=extract, as_json=as_json, verbose=verbose)
+        return
     from rwkv_engine_cli.talk.loop import run
+    from rwkv_engine_cli.talk.outcome import recap
 
-    run(talk, _screen(store))
+    screen = _screen(store, lines)
+    if screen.commands:
+        screen.show(
+            f"rwkv-engine {__version__}, {engine.checkpoint.path.name} ({engine.format}); /help lists commands"
+        )
+        if info is not None:
+            screen.show(recap(talk.conversation))
+    run(talk, screen, verbose)
 
 
-def _kept(go_on: bool, name: str | None, no_save: bool) -> "tuple[Store | None, Info | None]":
+def _check_once(text: str | None, question: str | None, lines: bool, formed: bool, both: bool) -> None:
+    """Raises OptionError for options that do not go together."""
+    from rwkv_engine.errors import OptionError
+
+    if lines and question is not None:
+        raise OptionError("got a question and --lines; give one of them")
+    if both:
+        raise OptionError("got --save and --no-save; give one of them")
+    if formed and text is None:
+        raise OptionError(
+            "--extract and --json are for one question: give it as argument or on standard input"
+        )
+
+
+def _kept(go_on: bool, name: str | None, no_save: bool, keep: bool) -> "tuple[Store | None, Info | None]":
     """The store, and the session to go on with. Raises OptionError, SessionError."""
     from rwkv_engine.chat import Store
     from rwkv_engine.errors import OptionError, SessionError
@@ -102,19 +154,21 @@ def _kept(go_on: bool, name: str | None, no_save: bool) -> "tuple[Store | None, 
         raise OptionError("--no-save keeps nothing, so it goes neither with -c nor with --session")
     if go_on and name is not None:
         raise OptionError("got -c and --session; give one of them")
-    if no_save:
+    if no_save or not keep:
         return None, None
     try:
         store = Store()
     except SessionError as error:
         if go_on or name is not None:
             raise
-        complain(f"{error}; this talk is not kept")
+        complain(f"{error}; this conversation is not kept")
         return None, None
     store.collect()
     info = store.find(name) if name is not None else store.last() if go_on else None
     if go_on and info is None:
-        raise SessionError("no talk is kept yet, so there is none to go on with; start one with: rwkv chat")
+        raise SessionError(
+            "no conversation is kept yet, so there is none to go on with; start one with: rwkv chat"
+        )
     return store, info
 
 
@@ -126,7 +180,7 @@ def _talk(
     wanted: dict[str, Any],
     read_again: bool,
 ) -> "Talk":
-    """The talk to go on with, or a new one."""
+    """The conversation to go on with, or a new one."""
     from rwkv_engine_cli.talk.running import Talk
 
     from rwkv_engine.chat import Session
@@ -161,12 +215,12 @@ def _absolute(value: str | None) -> str | None:
     return str(Path(value).absolute()) if value is not None and Path(value).exists() else value
 
 
-def _screen(store: "Store | None") -> "Screen":
+def _screen(store: "Store | None", lines: bool) -> "Screen":
     """A terminal's if there is one on both sides, else the plain one."""
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if not lines and sys.stdin.isatty() and sys.stdout.isatty():
         from rwkv_engine_cli.talk.terminal import Terminal
 
         return Terminal(store.folder / "history" if store else None)
     from rwkv_engine_cli.talk.plain import Plain
 
-    return Plain()
+    return Plain(lines)

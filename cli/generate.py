@@ -1,7 +1,6 @@
 """`rwkv generate`: continue a text."""
 
 import json
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from rwkv_engine_cli import options as o
 from rwkv_engine_cli.interrupt import Interrupt, interruptible
 from rwkv_engine_cli.output import Stream, complain, echo
 from rwkv_engine_cli.sampling import NOTHING, Chosen, with_sampling
+from rwkv_engine_cli.usage import show_usage
 
 if TYPE_CHECKING:
     from rwkv_engine import Step
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @with_sampling
 def generate(
     prompt: Annotated[
-        str | None, typer.Argument(help="Text to continue; without it, --file or standard input.")
+        str | None,
+        typer.Argument(
+            help="Text to continue. Standard input is put in front of it; - or nothing: only standard input."
+        ),
     ] = None,
     model: o.Source = None,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="Read the prompt from this file.")] = None,
@@ -39,6 +42,7 @@ def generate(
         int, typer.Option(help="With --json: name this many of the likeliest tokens at each step.")
     ] = 0,
     draft: o.Draft = None,
+    verbose: o.Verbose = False,
     weights: o.Weights = None,
     threads: o.Threads = None,
     tokenizer: o.TokenizerOption = None,
@@ -48,7 +52,7 @@ def generate(
     lora: o.Lora = None,
     lora_alpha: o.LoraAlpha = None,
 ) -> None:
-    """Continue a text, streaming it as it is written.
+    """Continue a text and print it as it is written.
 
     With --schema, --regex or --choice only what was written is printed.
     """
@@ -57,7 +61,9 @@ def generate(
     if alternatives and not json_lines:
         raise OptionError("--alternatives: they are told only with --json")
     constraint = o.make_constraint(schema, regex, choice, after)
-    text = prompt if prompt is not None and file is None else _prompt(prompt, file)
+    text = o.read_prompt(prompt, file)
+    if text is None:
+        raise OptionError("no prompt: give one as argument, with --file, or on standard input")
     engine = o.load_model(o.source(model), weights, threads, tokenizer, no_cache, ram)
     drafts = o.draft(draft, weights, threads, no_cache, ram)
     memory = engine.load_state(state) if state else engine.new_state()
@@ -89,6 +95,8 @@ def generate(
             raise
         if save_state:
             memory.save(save_state)
+    if verbose:
+        show_usage(step.usage, step.stop)
     if step.stop == "cancelled":
         raise KeyboardInterrupt
     if step.stop == "cut" and constraint is not None:
@@ -118,14 +126,3 @@ def _show(steps: "Generator[Step]", interrupt: Interrupt, before: str, json_line
     if not json_lines:
         echo()
     return step
-
-
-def _prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from where the options say. Raises OptionError if they say two places, or none."""
-    from rwkv_engine import OptionError
-
-    if prompt is not None and file is not None:
-        raise OptionError("got a prompt and --file; give one of them")
-    if file is None and sys.stdin.isatty():
-        raise OptionError("no prompt: give one as argument, with --file, or on standard input")
-    return o.read_text(file)

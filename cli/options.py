@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +33,7 @@ Weights = Annotated[
     typer.Option(help="Weight format: f32, bf16, f16, int8 or int4; default: the checkpoint's own."),
 ]
 Threads = Annotated[
-    int | None, typer.Option(help="Lanes; default: as many physical cores as the work is worth.")
+    int | None, typer.Option(help="Threads; default: as many physical cores as the work is worth.")
 ]
 NoCache = Annotated[
     bool,
@@ -58,6 +59,9 @@ LoraAlpha = Annotated[
 MaxTokens = Annotated[int, typer.Option(help="Write at most this many tokens.", callback=one_or_more)]
 Force = Annotated[bool, typer.Option("--force", help="Write over an existing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Also tell speeds, times, peak memory and why it stopped.")
+]
 NoPrefixCache = Annotated[
     bool, typer.Option("--no-prefix-cache", help="Neither look up nor keep the states behind long prompts.")
 ]
@@ -195,6 +199,35 @@ def _schema_file(path: Path) -> str:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise OptionError(f"--schema {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_prompt(argument: str | None, file: Path | None = None) -> str | None:
+    """The text that is meant: the argument's or a file's, and what standard input brings in front of it.
+
+    Standard input is all of the text where nothing else is given, or for the argument "-". None: there is
+    none, and a person sits at the terminal. Raises OptionError.
+    """
+    from rwkv_engine import OptionError
+
+    if argument is not None and file is not None:
+        raise OptionError("got a prompt and --file; give one of them")
+    if file is not None:
+        return read_text(file)
+    if argument == "-":
+        return read_text(None)
+    if argument is None:
+        return None if sys.stdin.isatty() else read_text(None)
+    piped = read_text(None).rstrip("\n") if _brings_text() else ""
+    return f"{piped}\n{argument}" if piped.strip() else argument
+
+
+def _brings_text() -> bool:
+    """Whether standard input is a pipe or a file, whose text will end."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # no file at all, as in tests
+        return not sys.stdin.isatty()
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
 def read_text(path: Path | None) -> str:

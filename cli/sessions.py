@@ -1,4 +1,4 @@
-"""`rwkv sessions`: the talks that are kept."""
+"""`rwkv sessions`: the conversations that are kept."""
 
 import json
 from dataclasses import asdict
@@ -12,11 +12,11 @@ from rwkv_engine_cli.output import echo
 from rwkv_engine_cli.tables import print_rows
 
 sessions = typer.Typer(
-    help="List, show, export and delete the talks that are kept.",
+    help="List, show, export and delete the conversations that are kept.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
-Name = Annotated[str, typer.Argument(help="Name of a talk, as the list shows it.")]
+Name = Annotated[str, typer.Argument(help="Name of a conversation, as the list shows it.")]
 
 
 @sessions.callback()
@@ -87,7 +87,7 @@ def export(
 @sessions.command("rm", hidden=True)
 @sessions.command()
 def delete(names: Annotated[list[str], typer.Argument(help="Names of talks.")]) -> None:
-    """Delete some, and the states that no other talk shares."""
+    """Delete some, and the states that no other conversation shares."""
     from rwkv_engine.chat import Store
 
     store = Store()

@@ -31,7 +31,7 @@ LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 CLI_LEVELS = (
     ("interrupt", "output", "progress"),
     ("tables",),
-    ("options", "sampling"),
+    ("options", "sampling", "usage"),
     ("talk",),
     ("verb",),
     ("app",),
@@ -55,7 +55,9 @@ CLI_USES = {
     "running.compiling",
     "state",
     "system.files",
+    "system.pages",
     "system.folders",
+    "system",
     "system.support",
     "text.templates",
     "tools.quantize",

@@ -1,1 +1,3 @@
-"""What `rwkv chat` is made of: the running talk, its commands, and the two ways of showing it, plain and on a terminal."""
+"""What `rwkv chat` is made of: the running conversation, its commands, and the two ways of showing it, plain
+and on a terminal.
+"""

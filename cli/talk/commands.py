@@ -1,17 +1,15 @@
-"""The commands of a talk: a table of what begins with a slash."""
+"""The commands of a conversation: a table of what begins with a slash."""
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from rwkv_engine_cli.sampling import FIELDS, SINGLE, value
+from rwkv_engine_cli.talk import keeping
+from rwkv_engine_cli.talk.outcome import Outcome, how_long, number, short
 from rwkv_engine_cli.talk.running import Talk
 
-from rwkv_engine.chat import Session
-from rwkv_engine.chat.answer import Part
-from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.errors import OptionError
 from rwkv_engine.numbers.sizes import size
 from rwkv_engine.writing.sampling import PRESETS, Sampling
@@ -19,16 +17,6 @@ from rwkv_engine.writing.step import Usage
 
 #: what /set changes
 SETTABLE = (*SINGLE, "max_tokens")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What comes of a line: text to show, an answer to stream, a question to edit, or the end of the talk."""
-
-    text: str = ""
-    parts: Iterator[Part] | None = None
-    edit: str | None = None
-    leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +35,14 @@ class Command:
 
 
 def obey(talk: Talk, line: str) -> Outcome:
-    """Do what a line that begins with a slash says. Raises OptionError, with the nearest command, for one that is unknown."""
+    """Do what a line that begins with a slash says.
+
+    Raises OptionError, with the nearest command, for one that is unknown.
+    """
     word, _, argument = line[1:].strip().partition(" ")
-    command = COMMANDS.get(word.lower())
+    command = COMMANDS.get(ALIASES.get(word.lower(), word.lower()))
     if command is None:
-        near = difflib.get_close_matches(word.lower(), COMMANDS, 1, 0.3)
+        near = difflib.get_close_matches(word.lower(), COMMANDS, 1, 0.7)
         hint = f"did you mean /{near[0]}?" if near else "/help lists them"
         raise OptionError(f"/{word}: there is no such command; {hint}")
     if argument.strip() and not command.usage:
@@ -75,10 +66,10 @@ def _help(talk: Talk, argument: str) -> Outcome:
 
 
 def _undo(talk: Talk, argument: str) -> Outcome:
-    gone = talk.conversation.undo(_number(argument or "1", "/undo"))
+    gone = talk.conversation.undo(number(argument or "1", "/undo"))
     talk.keep()
     return Outcome(
-        f"taken back: {_short(gone[0].user)}" + (f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+        f"taken back: {short(gone[0].user)}" + (f" and {len(gone) - 1} more" if len(gone) > 1 else "")
     )
 
 
@@ -115,7 +106,7 @@ def _think(talk: Talk, argument: str) -> Outcome:
         return Outcome(f"think: {argument}")
     thought = next((turn.thinking for turn in reversed(talk.conversation.turns) if turn.thinking), "")
     if argument == "show":
-        return Outcome(thought or "no answer of this talk was thought about")
+        return Outcome(thought or "no answer of this conversation has a thought")
     return Outcome(
         f"think: {talk.conversation.think}; there is {', '.join(talk.template.thinks)}; /think show unfolds the last thought"
     )
@@ -135,7 +126,7 @@ def _set(talk: Talk, argument: str) -> Outcome:
         near = difflib.get_close_matches(name, SETTABLE, 1, 0.3)
         raise OptionError.of("/set", name, f"one of {', '.join(SETTABLE)}", f"{near[0]}?" if near else "")
     if word and name == "max_tokens":
-        talk.max_tokens = _number(word, "/set max_tokens")
+        talk.max_tokens = number(word, "/set max_tokens")
     elif word:
         new = value(name, word, f"/set {name}")
         talk.sampling = dataclasses.replace(talk.sampling, **{FIELDS[name].name: new})
@@ -144,53 +135,10 @@ def _set(talk: Talk, argument: str) -> Outcome:
     return Outcome("  ".join(f"{n} {values[n] if values[n] is not None else 'none'}" for n in wanted))
 
 
-def _save(talk: Talk, argument: str) -> Outcome:
-    _current(talk).fork(_named(argument, "/save"), talk.settings())
-    talk.keep()  # last, so that it is this talk that `rwkv chat -c` goes on with
-    return Outcome(f"kept as {argument!r}; /load {argument} comes back to this point")
-
-
-def _load(talk: Talk, argument: str) -> Outcome:
-    store = talk.need_store()
-    kept = Session.open(store, store.info(_named(argument, "/load")), talk.model, talk.template)
-    talk.enter(
-        Session(store, kept.conversation, store.free_name(argument))
-    )  # a copy, kept from its next turn on
-    return Outcome(f"a copy of {argument!r}, {_extent(talk.conversation)}")
-
-
-def _fork(talk: Talk, argument: str) -> Outcome:
-    talk.keep()
-    before = talk.name
-    talk.enter(_current(talk).fork(_named(argument, "/fork"), talk.settings()))
-    return Outcome(f"now in {argument!r}; {before!r} stays as it is")
-
-
-def _switch(talk: Talk, argument: str) -> Outcome:
-    store = talk.need_store()
-    info = store.info(_named(argument, "/switch"))
-    talk.enter(Session.open(store, info, talk.model, talk.template))
-    talk.keep()
-    return Outcome(f"now in {argument!r}, {_extent(talk.conversation)}")
-
-
-def _sessions(talk: Talk, argument: str) -> Outcome:
-    infos = talk.need_store().infos()
-    if not infos:
-        return Outcome("no session is kept yet")
-    width = max(len(info.name) for info in infos)
-    rows = []
-    for info in infos:
-        here = "*" if info.name == talk.name else " "
-        when = datetime.fromtimestamp(info.changed).strftime("%Y-%m-%d %H:%M")
-        rows.append(f"{here} {info.name:<{width}}  {when}  {extent(info.turns, info.tokens)}")
-    return Outcome("\n".join(rows))
-
-
 def _tokens(talk: Talk, argument: str) -> Outcome:
     turns = talk.conversation.turns
     last = f"; the last one {len(turns[-1].tokens):,}" if turns else ""
-    return Outcome(f"{_extent(talk.conversation)}{last}")
+    return Outcome(f"{how_long(talk.conversation)}{last}")
 
 
 def _stats(talk: Talk, argument: str) -> Outcome:
@@ -221,48 +169,18 @@ def _stats(talk: Talk, argument: str) -> Outcome:
     return Outcome("\n".join(f"{name:<9}{value}" for name, value in rows))
 
 
-def _current(talk: Talk) -> Session:
-    """The session to copy. Raises OptionError if nothing has been said."""
-    if not talk.conversation.turns:
-        raise OptionError("nothing has been said yet")
-    store = talk.need_store()
-    return talk.session or Session(store, talk.conversation)
-
-
-def _extent(conversation: Conversation) -> str:
-    return extent(len(conversation.turns), conversation.tokens)
-
-
-def extent(turns: int, tokens: int) -> str:
-    """How long a talk is, for people."""
-    return f"{tokens:,} tokens in {turns} turn{'s' * (turns != 1)}"
-
-
-def _named(argument: str, command: str) -> str:
-    if not argument:
-        raise OptionError(f"{command}: want the name of a session")
-    return argument
-
-
-def _number(text: str, what: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise OptionError(f"{what}: got {text.strip()!r}, want a whole number of 1 or more")
-    return int(text)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 50 else line[:47] + "..."
-
-
 def _names(talk: Talk) -> list[str]:
     return [info.name for info in talk.store.infos()] if talk.store else []
 
 
+#: other names of commands
+ALIASES = {"clear": "new", "reset": "new", "exit": "quit", "bye": "quit", "?": "help"}
+
 COMMANDS = {
     command.name: command
     for command in (
-        Command("help", "", "this list", _help),
+        Command("help", "", "this list; also /?", _help),
+        Command("new", "", "begin a new conversation; also /clear, /reset", keeping.new),
         Command("undo", "[N]", "take back the last N turns (1)", _undo),
         Command("retry", "", "answer the last question again", _retry),
         Command("edit", "[TEXT]", "change the last question and have it answered", _edit),
@@ -287,13 +205,21 @@ COMMANDS = {
             _set,
             lambda t: SETTABLE,
         ),
-        Command("save", "NAME", "keep a copy of the talk as it is now", _save),
-        Command("load", "NAME", "go on from a copy of a kept talk", _load, _names),
-        Command("fork", "NAME", "go on in a copy; the talk itself stays as it is", _fork),
-        Command("switch", "NAME", "go on with another talk", _switch, _names),
-        Command("sessions", "", "the kept talks; * is this one", _sessions),
-        Command("tokens", "", "how long the talk is", _tokens),
+        Command("save", "NAME", "bookmark: keep a copy of this point and stay here", keeping.save),
+        Command("load", "NAME", "go on from a bookmark, in a copy of it", keeping.load, _names),
+        Command("fork", "NAME", "go on in a copy called NAME; this one stays as it is", keeping.fork),
+        Command("switch", "NAME", "go on with the kept conversation NAME itself", keeping.switch, _names),
+        Command("sessions", "", "the kept conversations; * is this one", keeping.sessions),
+        Command("tokens", "", "how long the conversation is", _tokens),
+        Command(
+            "export", "[FILE]", "write the conversation as Markdown, or as JSON to a .json", keeping.export
+        ),
         Command("stats", "", "speed and sizes", _stats),
-        Command("quit", "", "leave; so does ctrl-D", lambda talk, argument: Outcome(leave=True)),
+        Command(
+            "quit",
+            "",
+            "leave; also /exit, /bye, exit, quit, ctrl-D",
+            lambda talk, argument: Outcome(leave=True),
+        ),
     )
 }

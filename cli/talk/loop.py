@@ -1,19 +1,24 @@
-"""The loop of a talk: read a line, answer it or obey it, keep what came of it."""
+"""The loop of a conversation: read a line, answer it or obey it, keep what came of it."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rwkv_engine_cli.talk.commands import Outcome, obey
+from rwkv_engine_cli.talk.commands import obey
+from rwkv_engine_cli.talk.outcome import Outcome
 from rwkv_engine_cli.talk.running import Talk
+from rwkv_engine_cli.usage import show_usage
 
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.errors import CheckpointError, EngineError
 
+#: what a person types who wants to leave, besides the command
+LEAVING = ("exit", "quit")
+
 
 class Screen(Protocol):
-    """Where a talk is seen.
+    """Where a conversation is seen.
 
     commands  whether lines that begin with a slash are commands.
     """
@@ -30,8 +35,8 @@ class Screen(Protocol):
         """Show an answer as it comes."""
 
 
-def run(talk: Talk, screen: Screen) -> None:
-    """Talk until the person leaves."""
+def run(talk: Talk, screen: Screen, verbose: bool = False) -> None:
+    """Answer until the person leaves."""
     editing: str | None = None
     while (line := screen.read(talk, editing or "")) is not None:
         change, editing = editing is not None, None
@@ -43,9 +48,7 @@ def run(talk: Talk, screen: Screen) -> None:
             if outcome.text:
                 screen.show(outcome.text)
             if outcome.parts is not None:
-                with until_interrupt(outcome.parts) as parts:
-                    screen.stream(talk, parts)
-                    talk.keep()
+                _stream(talk, screen, outcome.parts, verbose)
             elif talk.session and talk.session is session and session.kept and talk.settings() != settings:
                 talk.keep()
             editing = outcome.edit
@@ -60,7 +63,39 @@ def run(talk: Talk, screen: Screen) -> None:
             return
 
 
+def _stream(talk: Talk, screen: Screen, parts: Iterator[Part], verbose: bool) -> None:
+    """Show an answer, keep it, and say what there is to say about it."""
+    try:
+        with until_interrupt(parts) as some:
+            screen.stream(talk, some)
+            talk.keep()
+    except KeyboardInterrupt:  # before the first token: the conversation is as it was
+        if not screen.commands:
+            raise
+        screen.show("(stopped)")
+        return
+    note = limit_note(talk)
+    if note and screen.commands:
+        screen.show(note)
+    if verbose and talk.usage is not None:
+        show_usage(talk.usage, talk.conversation.turns[-1].stop if talk.conversation.turns else None)
+
+
+def limit_note(talk: Talk) -> str:
+    """What is said of an answer that was cut off by the limit; nothing for others."""
+    turns = talk.conversation.turns
+    if talk.usage is None or not turns or turns[-1].stop != "length":
+        return ""
+    what = "thought" if turns[-1].thinking and not turns[-1].answer else "answer"
+    return (
+        f"the {what} was cut at {talk.max_tokens:,} tokens; "
+        f"more: /set max_tokens {2 * talk.max_tokens}, or --max-tokens {2 * talk.max_tokens}"
+    )
+
+
 def _outcome(talk: Talk, screen: Screen, line: str, change: bool) -> Outcome:
+    if screen.commands and not change and line.strip().lower() in LEAVING:
+        return Outcome(leave=True)
     if screen.commands and line.startswith("//"):
         line = line[1:]
     elif screen.commands and line.startswith("/"):
@@ -70,17 +105,23 @@ def _outcome(talk: Talk, screen: Screen, line: str, change: bool) -> Outcome:
 
 @contextmanager
 def until_interrupt(parts: Iterator[Part]) -> Iterator[Iterator[Part]]:
-    """The same parts up to the first ctrl-C, which ends the answer between two tokens; a second one ends the program."""
-    asked = False
+    """The same parts up to the first ctrl-C, which ends the answer between two tokens; a second one changes
+    nothing.
+
+    Before the first part, while a program is compiled for instance, ctrl-C is a KeyboardInterrupt.
+    """
+    asked = begun = False
 
     def stop(number: int, frame: object) -> None:
         nonlocal asked
-        if asked:
+        if not begun:
             raise KeyboardInterrupt
         asked = True
 
     def some() -> Iterator[Part]:
+        nonlocal begun
         for part in parts:
+            begun = True
             yield part
             if asked:
                 break

@@ -1,4 +1,4 @@
-"""A talk without a terminal: a line in, an answer out, and nothing else."""
+"""A conversation without a terminal: a line in, an answer out, and nothing else."""
 
 import sys
 from collections.abc import Iterator
@@ -11,18 +11,21 @@ from rwkv_engine.errors import OptionError
 
 
 class Plain:
-    """Lines from standard input, answers to standard output. Commands only if a person types them; thoughts are not shown."""
+    """Lines from standard input, answers to standard output.
+
+    Commands only if a person types them; thoughts are not shown.
+    """
 
     __slots__ = ("commands",)
 
-    def __init__(self) -> None:
-        self.commands = sys.stdin.isatty()
+    def __init__(self, lines: bool = False) -> None:
+        self.commands = not lines and sys.stdin.isatty()
 
     def read(self, talk: Talk, before: str) -> str | None:
         """The next line that is not blank."""
         while True:
             try:
-                line = input("> " if self.commands else "")
+                line = input(("edit> " if before else "> ") if self.commands else "")
             except EOFError:
                 if self.commands:
                     echo()
@@ -30,7 +33,9 @@ class Plain:
             except KeyboardInterrupt:
                 if not self.commands:
                     raise
-                echo("  (ctrl-D leaves)")
+                echo("  (not changed)" if before else "  (ctrl-D leaves)")
+                if before:
+                    return ""
                 continue
             except UnicodeDecodeError as error:
                 raise OptionError(

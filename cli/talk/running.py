@@ -1,4 +1,4 @@
-"""The running talk: a conversation, its place in the store, and how answers are chosen."""
+"""The running conversation: a conversation, its place in the store, and how answers are chosen."""
 
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
@@ -81,18 +81,21 @@ class Talk:
         )
 
     def keep(self) -> None:
-        """Put the talk as it is now into the store. A failure is told, and ends keeping; the talk goes on."""
+        """Put the conversation as it is now into the store.
+
+        A failure is told, and ends keeping; the conversation goes on.
+        """
         if self.session is None:
             return
         try:
             before = self.session.name
             if not self.session.keep(self.settings()):
                 self.warn(
-                    f"session {before!r} was changed by another process; this talk is now {self.session.name!r}"
+                    f"session {before!r} was changed by another process; this conversation is now {self.session.name!r}"
                 )
         except SessionError as error:
             self.session = self.store = None
-            self.warn(f"{error}; this talk is no longer kept")
+            self.warn(f"{error}; this conversation is no longer kept")
 
     def enter(self, session: Session) -> None:
         """Go on with another session."""
@@ -103,7 +106,7 @@ class Talk:
     def need_store(self) -> Store:
         """The store. Raises SessionError if nothing is kept."""
         if self.store is None:
-            raise SessionError("this talk is not kept (--no-save), so there are no sessions")
+            raise SessionError("this conversation is not kept (--no-save), so there are no sessions")
         return self.store
 
     def status(self) -> str:

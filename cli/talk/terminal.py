@@ -1,4 +1,4 @@
-"""A talk on a terminal: a line editor with history and completion, and answers as Markdown."""
+"""A conversation on a terminal: a line editor with history and completion, and answers as Markdown."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,17 +26,18 @@ _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "pro
 class Terminal:
     """The person's screen.
 
-    history  file of what was typed in all talks; None: only in memory.
+    editing  whether the last question is being changed.
+    history  file of what was typed in all conversations; None: only in memory.
     """
 
-    __slots__ = ("_console", "_prompt", "_talk", "commands")
+    __slots__ = ("_console", "_prompt", "_talk", "commands", "editing")
 
     def __init__(self, history: Path | None) -> None:
-        self.commands = True
+        self.commands, self.editing = True, False
         self._console = Console(highlight=False)
         self._talk: Talk | None = None
         self._prompt: PromptSession[str] = PromptSession(
-            [("class:prompt", "> ")],
+            lambda: [("class:prompt", "edit> " if self.editing else "> ")],
             history=_history(history),
             completer=_Completer(self),
             complete_while_typing=True,
@@ -49,18 +50,24 @@ class Terminal:
 
     @property
     def talk(self) -> Talk | None:
-        """The talk that the line under way belongs to."""
+        """The conversation that the line under way belongs to."""
         return self._talk
 
     def read(self, talk: Talk, before: str) -> str | None:
-        """What the person says. Ctrl-C empties the line; ctrl-D on an empty one leaves."""
-        self._talk = talk
+        """What the person says.
+
+        Ctrl-C empties the line, or leaves the last question unchanged; ctrl-D on an empty line leaves.
+        """
+        self._talk, self.editing = talk, bool(before)
         while True:
             try:
                 return self._prompt.prompt(default=before)
             except EOFError:
                 return None
             except KeyboardInterrupt:
+                if self.editing:
+                    self.show("(not changed)")
+                    return ""
                 self.show("(ctrl-D leaves)")
 
     def show(self, text: str) -> None:
@@ -76,7 +83,7 @@ class Terminal:
         turns = self._talk.conversation.turns if self._talk else []
         thought = next(
             (turn.thinking for turn in reversed(turns) if turn.thinking),
-            "no answer of this talk was thought about",
+            "no answer of this conversation has a thought",
         )
         self._console.print(Text(visible(thought), style="dim italic"))
 
@@ -120,7 +127,7 @@ def _keys(screen: Terminal) -> KeyBindings:
 
     @keys.add("c-c")
     def _(event: KeyPressEvent) -> None:
-        if event.current_buffer.text:
+        if event.current_buffer.text and not screen.editing:
             event.current_buffer.reset()
         else:
             event.app.exit(exception=KeyboardInterrupt)

@@ -73,7 +73,9 @@ def _first_token(source: str | None, weights: str | None, threads: int | None) -
     options = [part for name, value in given.items() if value is not None for part in (name, str(value))]
     command = [*RWKV, "generate", "Once", "--max-tokens", "1", "--temperature", "0", "--json", *options]
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout and process.stderr
         line = process.stdout.readline()
         seconds = time.perf_counter() - start

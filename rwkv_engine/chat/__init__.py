@@ -1,4 +1,4 @@
-"""Talks that are kept: a folder with a database of what was said, and the states to go on from."""
+"""Conversations that are kept: a folder with a database of what was said, and the states to go on from."""
 
 from rwkv_engine.chat.database import Info
 from rwkv_engine.chat.export import as_json, as_markdown

@@ -1,7 +1,8 @@
-"""The texts of kept talks: an SQLite file with a row for each session and a row for each turn.
+"""The texts of kept conversations: an SQLite file with a row for each session and a row for each turn.
 
-A change is one transaction, so a process that is killed leaves either the old rows or the new ones. Each session counts its
-revisions: who writes says which one he has seen, and learns if another process has moved the session on.
+A change is one transaction, so a process that is killed leaves either the old rows or the new ones. Each
+session counts its revisions: who writes says which one he has seen, and learns if another process has moved
+the session on.
 """
 
 import json
@@ -56,7 +57,9 @@ class Info:
 
 
 class Database:
-    """The rows. Raises SessionError where the file is damaged, cannot be written, or belongs to a later version.
+    """The rows.
+
+    Raises SessionError where the file is damaged, cannot be written, or belongs to a later version.
 
     Many threads may use one: each call has the connection for itself.
     """
@@ -134,7 +137,9 @@ class Database:
         start: int,
         turns: Sequence[Turn],
     ) -> bool:
-        """Replace the turns from number `start` on; False, and no change, if the session is no longer at `revision`."""
+        """Replace the turns from number `start` on; False, and no change, if the session is no longer at
+        `revision`.
+        """
         with self._change():
             row = self._connection.execute(
                 "UPDATE sessions SET changed = ?, revision = revision + 1, fingerprint = ?, settings = ? WHERE id = ? AND revision = ?",

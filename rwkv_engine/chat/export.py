@@ -1,4 +1,4 @@
-"""A kept talk for people (Markdown) and for programs (JSON)."""
+"""A kept conversation for people (Markdown) and for programs (JSON)."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from rwkv_engine.chat.database import Info
 
 
 def as_markdown(info: Info, turns: Sequence[Turn]) -> str:
-    """The talk with a heading for each side; thoughts are folded away in a `<details>`."""
+    """The conversation with a heading for each side; thoughts are folded away in a `<details>`."""
     parts = [f"# {info.name}\n\n{_date(info.changed)}, {info.turns} turns, {info.tokens} tokens\n"]
     for turn in turns:
         if turn.system:
@@ -25,7 +25,9 @@ def as_markdown(info: Info, turns: Sequence[Turn]) -> str:
 
 
 def as_json(info: Info, turns: Sequence[Turn]) -> str:
-    """One JSON object: name, times, fingerprint, settings, and `messages` with role and content as chat programs exchange them."""
+    """One JSON object: name, times, fingerprint, settings, and `messages` with role and content as chat
+    programs exchange them.
+    """
     messages: list[dict[str, str]] = []
     for turn in turns:
         if turn.system:

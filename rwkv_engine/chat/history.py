@@ -12,7 +12,8 @@ from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.chat import Template
 from rwkv_engine.text.markers import ids_kept
 
-#: states of the last turns that are all kept; of older ones, a quarter as many for each doubling of the distance
+#: states of the last turns that are all kept; of older ones, a quarter as many for each doubling of the
+#: distance
 RECENT = 24
 
 
@@ -24,16 +25,20 @@ class Shelf(Protocol):
 
 
 def worth_keeping(number: int, count: int) -> bool:
-    """Whether the state after turn `number` of `count` is kept: of the last RECENT, and of every sixth, twelfth ... further back.
+    """Whether the state after turn `number` of `count` is kept: of the last RECENT, and of every sixth,
+    twelfth ... further back.
 
-    That is RECENT / 4 for each doubling of the distance. A turn that is dropped is not wanted again as the talk goes on.
+    That is RECENT / 4 for each doubling of the distance. A turn that is dropped is not wanted again as the
+    conversation goes on.
     """
     distance = count - number
     return distance <= RECENT or (number + 1) % (RECENT // 4 << int(math.log2(distance / RECENT))) == 0
 
 
 def reread(turns: Sequence[Turn], tokenizer: Tokenizer, template: Template) -> list[Turn]:
-    """The same talk for another model or template: the texts stay, tokens and names are new, and no state belongs to it."""
+    """The same conversation for another model or template: the texts stay, tokens and names are new, and no
+    state belongs to it.
+    """
     return [
         replace(
             turn,

@@ -11,7 +11,7 @@ from rwkv_engine.errors import SessionError, StateError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template
 
-if TYPE_CHECKING:  # listing talks needs no model, and a model is slow to import
+if TYPE_CHECKING:  # listing conversations needs no model, and a model is slow to import
     from rwkv_engine.model import Model
 
 
@@ -35,7 +35,7 @@ class Session:
     """A conversation and its place in a store.
 
     name          None until it is first kept without one: it is then named after its first words.
-    conversation  to talk with; `keep` after each turn.
+    conversation  to conversation with; `keep` after each turn.
     """
 
     __slots__ = ("_id", "_revision", "_stored", "conversation", "name", "store")
@@ -53,14 +53,15 @@ class Session:
     ) -> "Session":
         """Go on with a kept session.
 
-        read_again  accept another model than the one it was held with: all of it is then read before the next answer.
+        read_again  accept another model than the one it was begun with: all of it is then read before the
+                    next answer.
         Raises      SessionError for another model otherwise.
         """
         turns = store.turns(info)
         if info.fingerprint != model.fingerprint:
             if not read_again:
                 raise SessionError(
-                    f"session {info.name!r} was held with another model (fingerprint {info.fingerprint[:12]}, this one has "
+                    f"session {info.name!r} was begun with another model (fingerprint {info.fingerprint[:12]}, this one has "
                     f"{model.fingerprint[:12]}); give that model with -m, or --read-again to have this one read it all"
                 )
             turns = reread(turns, model.tokenizer, template)
@@ -77,9 +78,12 @@ class Session:
         return self._id is not None
 
     def keep(self, settings: Mapping[str, Any]) -> bool:
-        """Put what was said since the last time into the store: first the rows, then the states. Nothing said: nothing kept.
+        """Put what was said since the last time into the store: first the rows, then the states.
 
-        Returns False if another process had changed the session meanwhile: this talk then goes on under a new name.
+        Nothing said: nothing kept.
+
+        Returns False if another process had changed the session meanwhile: this conversation then goes on
+        under a new name.
         Raises  SessionError; what was kept before stays as it was.
         """
         turns, uids = self.conversation.turns, [turn.uid for turn in self.conversation.turns]
@@ -108,7 +112,10 @@ class Session:
         return alone
 
     def fork(self, name: str | None, settings: Mapping[str, Any]) -> "Session":
-        """A kept copy under another name; no state is copied. Raises SessionError for a name that is taken."""
+        """A kept copy under another name; no state is copied.
+
+        Raises SessionError for a name that is taken.
+        """
         if name is not None and self.store.find(checked_name(name)):
             raise SessionError(f"there is already a session {name!r}; choose another name")
         twin = Session(self.store, self.conversation.fork(), name)

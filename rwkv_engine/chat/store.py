@@ -26,17 +26,17 @@ _LONGEST_NAME = 80
 
 
 def data_folder() -> Path:
-    """Where talks are kept: the user's data folder. Raises SessionError for a user without a home."""
+    """Where conversations are kept: the user's data folder. Raises SessionError for a user without a home."""
     try:
         return folders.data_folder()
     except OSError:
         raise SessionError(
-            "there is no home folder to keep talks in; set XDG_DATA_HOME, or give --no-save"
+            "there is no home folder to keep conversations in; set XDG_DATA_HOME, or give --no-save"
         ) from None
 
 
 class Store:
-    """Kept talks, by name.
+    """Kept conversations, by name.
 
     Many processes may use one folder. Raises SessionError where it cannot be read or written.
     """
@@ -51,7 +51,7 @@ class Store:
             folders.private_folder(self._states)
         except OSError as error:
             raise SessionError(
-                f"{self.folder}: talks cannot be kept there: {error.strerror or error}"
+                f"{self.folder}: conversations cannot be kept there: {error.strerror or error}"
             ) from None
         self._database = Database(self.folder / "sessions.sqlite")
 
@@ -181,6 +181,6 @@ def checked_name(name: str) -> str:
 
 
 def name_for(text: str) -> str:
-    """A short name for a talk that begins with `text`: its first words."""
+    """A short name for a conversation that begins with `text`: its first words."""
     words = re.findall(r"\w+", text.lower())[:4]
     return "-".join(words)[:30].strip("-") or "talk"

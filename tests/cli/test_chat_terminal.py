@@ -58,6 +58,9 @@ Where is Mia?
 /sessions
 /stats
 /undoo
+/umbrella
+/new
+/tokens
 /quit now
 //etc is a folder.
 """
@@ -88,6 +91,7 @@ def masked(line, shown):
         ]
         return "\n".join([*(re.sub(r"\d[\d.,]*", "N", note) for note in notes), "ANSWER"])
     shown = shown.replace(os.environ["XDG_DATA_HOME"], "DATA")
+    shown = re.sub(r"^model: .*", "model: ANSWER", shown, flags=re.MULTILINE | re.DOTALL)
     shown = re.sub(
         r"(?<![\w-])\d[\d.,:-]*( [kKMG]?B(?!\w)| bytes)?", lambda m: "N" + (" BYTES" if m[1] else ""), shown
     )
@@ -173,11 +177,14 @@ def test_the_first_ctrl_c_ends_an_answer_between_two_tokens_and_keeps_what_was_s
                 os.kill(os.getpid(), signal.SIGINT)
     assert (talk.turns[-1].answer, talk.turns[-1].stop) == ("one tw", None)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), until_interrupt(talk.retry(Sampling(temperature=0))) as parts:
+    with until_interrupt(talk.retry(Sampling(temperature=0))) as parts:
         for _ in parts:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
+    assert (talk.turns[-1].answer, talk.turns[-1].stop) == ("", None), "the second one changes nothing"
     assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt), until_interrupt(talk.retry()):
+        os.kill(os.getpid(), signal.SIGINT)  # before the first token it is heard at once
 
 
 def test_markdown_is_rendered_and_finished_blocks_are_never_drawn_again():

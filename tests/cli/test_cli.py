@@ -89,6 +89,7 @@ def test_constrained_text_is_all_that_is_printed(tmp_path):
 def test_chat_answers_each_line_and_keeps_what_was_said():
     done = rwkv(
         "chat",
+        "--lines",
         "--temperature",
         "0",
         text="Tom has the ball. Who has the ball?\n\nMia is in the park. Where is Mia?\n",
@@ -191,8 +192,10 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments):
 
 def test_a_kept_talk_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path):
     data = {"XDG_DATA_HOME": str(tmp_path)}
-    assert rwkv("chat", "-c", env=data).stderr.startswith("rwkv: no talk is kept yet")
-    said = rwkv("chat", "--temperature", "0", text="Tom has the ball. Who has the ball?\n", env=data).stdout
+    assert rwkv("chat", "-c", env=data).stderr.startswith("rwkv: no conversation is kept yet")
+    said = rwkv(
+        "chat", "--save", "--temperature", "0", text="Tom has the ball. Who has the ball?\n", env=data
+    ).stdout
     again = rwkv("chat", "-c", text="Mia is in the park. Where is Mia?\n", env=data).stdout
     rwkv("chat", "--session", "other", "--max-tokens", "1", text="Hi\n", env=data)
     assert rwkv("chat", "--no-save", "--max-tokens", "1", text="Hi\n", env=data).returncode == 0
@@ -214,7 +217,9 @@ def test_a_kept_talk_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path)
 
 def test_a_talk_that_cannot_be_kept_goes_on_with_a_warning(tmp_path):
     (tmp_path / "rwkv_engine").write_text("not a folder")
-    done = rwkv("chat", "--max-tokens", "1", text="Hi\n", env={"XDG_DATA_HOME": str(tmp_path)})
+    done = rwkv("chat", "--save", "--max-tokens", "1", text="Hi\n", env={"XDG_DATA_HOME": str(tmp_path)})
     assert (
-        done.returncode == 0 and "this talk is not kept" in done.stderr and len(done.stderr.splitlines()) == 1
+        done.returncode == 0
+        and "this conversation is not kept" in done.stderr
+        and len(done.stderr.splitlines()) == 1
     )

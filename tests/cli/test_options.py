@@ -153,7 +153,7 @@ def test_the_model_is_an_argument_an_option_or_a_variable(rwkv, monkeypatch, tmp
 
 def test_a_conversation_goes_on_with_its_own_model_whatever_the_variable_says(rwkv, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    rwkv("chat", "--max-tokens", "2", text="Hi\n")
+    rwkv("chat", "--save", "--max-tokens", "2", text="Hi\n")
     monkeypatch.setenv("RWKV_MODEL", "no-such-model")
     rwkv("chat", "-c", "--max-tokens", "2", text="Hi\n")
 

@@ -1,0 +1,47 @@
+"""One question from the shell: its answer as text, as JSON, or only the code in it."""
+
+import json
+import re
+
+from rwkv_engine_cli.output import Stream, complain, echo
+from rwkv_engine_cli.talk.loop import limit_note, until_interrupt
+from rwkv_engine_cli.talk.running import Talk
+from rwkv_engine_cli.usage import show_usage, usage_json
+
+#: a fenced block of Markdown: its text
+_FENCED = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def answer_once(talk: Talk, question: str, *, extract: bool, as_json: bool, verbose: bool) -> None:
+    """Answer one question and keep it, if anything is kept.
+
+    Raises KeyboardInterrupt if ctrl-C ended the answer.
+    """
+    out = None if extract or as_json else Stream()
+    with until_interrupt(talk.say(question)) as parts:
+        for part in parts:
+            if out is not None and part.kind == "answer" and part.text:
+                out.write(part.text)
+    talk.keep()
+    if not talk.conversation.turns:
+        raise KeyboardInterrupt
+    turn = talk.conversation.turns[-1]
+    if as_json:
+        usage = usage_json(talk.usage) if talk.usage else {}
+        whole = {"answer": turn.answer, "thinking": turn.thinking, "stop": turn.stop or "cancelled", **usage}
+        echo(json.dumps(whole, ensure_ascii=False))
+    else:
+        echo(first_code(turn.answer) if extract else "")
+    note = limit_note(talk)
+    if note:
+        complain(note)
+    if verbose and talk.usage is not None:
+        show_usage(talk.usage, turn.stop)
+    if turn.stop is None:
+        raise KeyboardInterrupt
+
+
+def first_code(text: str) -> str:
+    """The text of the first fenced code block; the whole text where there is none."""
+    found = _FENCED.search(text)
+    return found[2].removesuffix("\n") if found else text
