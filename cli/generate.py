@@ -58,7 +58,9 @@ def generate(
         raise OptionError("--alternatives: they are told only with --json")
     constraint = o.make_constraint(schema, regex, choice, after)
     text = prompt if prompt is not None and file is None else _prompt(prompt, file)
-    engine = o.load_model(o.source(model), weights, threads, tokenizer, no_cache, ram)
+    engine = o.load_model(
+        o.source(model), weights, threads, tokenizer, no_cache, ram, lora=lora, lora_alpha=lora_alpha
+    )
     drafts = o.draft(draft, weights, threads, no_cache, ram)
     memory = engine.load_state(state) if state else engine.new_state()
     # the prompt goes in front of the first step: compiling may have a word before it

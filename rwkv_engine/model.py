@@ -1,7 +1,6 @@
 """`Model`: a checkpoint made ready to run, and the verbs that run it."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.numbers.token_ids import token_ids
-from rwkv_engine.running.machinery import Machinery, not_finite, shares
+from rwkv_engine.running.cutting import read_cut
+from rwkv_engine.running.machinery import Machinery, not_finite
 from rwkv_engine.running.scores import mean_hidden, token_logprobs
 from rwkv_engine.running.team import behind_this_turn
 from rwkv_engine.state import Advance, State, StateLayout, touch
@@ -205,33 +205,10 @@ class Model:
             raise StateError("feed_batch: the same state is given twice; fork() it")
         if any(len(trail) >= max(1, len(ids)) for trail, ids in zip(trails, left, strict=True)):
             raise StateError("feed_batch: a sequence has as many states to keep as tokens; give one less")
-        # by sequence and tokens that are left behind it: the row of a token's logits
         asked = [b for b in range(len(batch)) if wanted is None or wanted[b]]
-        places = [(b, rest) for b in asked for rest in range(len(trails[b]), -1, -1)]
-        row_of, finite = {place: row for row, place in enumerate(places)}, True
-        logits = np.empty((len(places), self.config.vocab), np.float32)
         with Advance([*owners, *others], [*map(len, left), *(0 for _ in others)]):
             touch(others)
-            while pending := [b for b in range(len(batch)) if len(left[b])][:CHUNK]:
-                parts = [
-                    left[b][:count]
-                    for b, count in zip(pending, shares([len(left[b]) for b in pending]), strict=True)
-                ]
-                spans = list(accumulate((len(part) for part in parts), initial=0))
-                ends, rows, keep = list[int](), list[int](), [0] * spans[-1]
-                for i, b in enumerate(pending):
-                    first = len(left[b]) - len(parts[i])
-                    for rest in range(min(len(trails[b]), len(left[b]) - 1), first - 1, -1):
-                        at = spans[i] + len(left[b]) - 1 - rest
-                        if (b, rest) in row_of:
-                            ends, rows = [*ends, at], [*rows, row_of[b, rest]]
-                        keep[at] = trails[b][len(trails[b]) - rest].address if rest else 0
-                    left[b] = left[b][len(parts[i]) :]
-                out = np.empty((len(ends), self.config.vocab), np.float32)
-                finite &= self._machinery.run(
-                    np.concatenate(parts), spans, [owners[b] for b in pending], ends, out, kept=keep
-                )
-                logits[rows] = out
+            logits, finite = read_cut(self._machinery, left, owners, trails, asked)
         for owner, trail in zip(owners, trails, strict=True):
             for rest, state in zip(range(len(trail), 0, -1), trail, strict=True):
                 state.position = owner.position - rest

@@ -1,9 +1,7 @@
-"""`Conversation`: a talk with a model that can be taken back, asked again, edited and forked, at the cost of
-one turn.
+"""`Conversation`: it can be taken back, asked again, edited and forked, at the cost of one turn.
 
-After every turn the state is kept: it has constant size, so going back is a copy and never a second reading.
-What was thought before an answer is not part of history: the turn is read once more without it, from where
-the two ways of writing it part.
+After every turn the state is kept, so going back is a copy and never a second reading. What was thought before
+an answer is not part of history: the turn is read once more without it, from where the two ways part.
 """
 
 import uuid
@@ -12,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from rwkv_engine.chat.answer import Answer, Part, Turn
-from rwkv_engine.chat.history import Shelf, worth_keeping
+from rwkv_engine.chat.history import Shelf, parting, worth_keeping
 from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template, Think
@@ -27,8 +25,7 @@ from rwkv_engine.writing.writer import Wishes, Writer
 
 Parts = Generator[Part, None, None]
 
-#: tokens that are read at once before a reader may stop; a multiple of the model's longest pass, so that the
-#: numbers are the same
+#: tokens that are read at once before a reader may stop; a multiple of the longest pass: same numbers
 PIECE = 128
 
 
@@ -49,8 +46,7 @@ class Conversation:
     turns     what was said so far.
     shelf     where older states are found; None: in memory only.
     draft     drafts the tokens of answers, as for `Model.generate`; n-grams see what was said before.
-    The states kept are never changed: each answer is written by a copy, so an answer that fails or is dropped
-    leaves no trace.
+    The states kept never change: answers are written by copies, and one that is dropped leaves no trace.
     """
 
     __slots__ = ("_marks", "draft", "model", "shelf", "system", "template", "think", "turns")
@@ -222,10 +218,10 @@ class Conversation:
         system = self.system or (self.turns[number].system if number < len(self.turns) else None)
         prompt = self.template.asks(text, self.think, system, number == 0)
         ids = ids_asked(self.model.tokenizer, self.template, text, self.think, system, number == 0)
-        said = [*(token for turn in self.turns[:number] for token in turn.tokens), *ids]
-        drafts = drafting(self.draft, self.model, said)
+        said = (token for turn in self.turns[:number] for token in turn.tokens)
         state, behind = self._before(number)
-        part_at = self._parting(ids, text, system, number == 0)
+        plain = ids_kept(self.model.tokenizer, self.template, text, "", system, number == 0)
+        part_at = 0 if self.think == "off" else parting(ids, plain)
         yield from self._catch_up(number, behind, state, cancel)
         model = self.model
         writer = Writer(ids, wishes, state, model.tokenizer, model.format, model.vocab)
@@ -239,7 +235,7 @@ class Conversation:
             )
             self._settle(number, turn, state, (asked, ids[:part_at]) if answer.split.tagged else None)
 
-        steps = write(model, writer, cancel, drafts)
+        steps = write(model, writer, cancel, drafting(self.draft, model, [*said, *ids]))
         try:
             for step in steps:
                 yield from answer.parts(step)
@@ -304,18 +300,6 @@ class Conversation:
         self.turns[number:] = [turn]
         self.system = None
         self._keep(turn.uid, state, rest)
-
-    def _parting(self, ids: list[int], text: str, system: str | None, first: bool) -> int:
-        """How many tokens of the prompt stay in history whatever the answer is: all, or up to where thinking
-        is asked for.
-        """
-        if self.think == "off":
-            return 0
-        plain = ids_kept(self.model.tokenizer, self.template, text, "", system, first)
-        same = next(
-            (n for n, (a, b) in enumerate(zip(ids, plain, strict=False)) if a != b), min(len(ids), len(plain))
-        )
-        return min(same, len(ids) - 1)
 
     def _before(self, number: int) -> tuple[State, list[int]]:
         """A state of one's own at or before turn `number`, and the tokens from there to that turn."""
