@@ -64,7 +64,9 @@ def generate(
     text = o.read_prompt(prompt, file)
     if text is None:
         raise OptionError("no prompt: give one as argument, with --file, or on standard input")
-    engine = o.load_model(o.source(model), weights, threads, tokenizer, no_cache, ram)
+    engine = o.load_model(
+        o.source(model), weights, threads, tokenizer, no_cache, ram, lora=lora, lora_alpha=lora_alpha
+    )
     drafts = o.draft(draft, weights, threads, no_cache, ram)
     memory = engine.load_state(state) if state else engine.new_state()
     # the prompt goes in front of the first step: compiling may have a word before it

@@ -11,8 +11,8 @@ from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.errors import CheckpointError, StateError, TokenError
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.numbers.token_ids import token_ids
+from rwkv_engine.running.cutting import read_cut
 from rwkv_engine.running.machinery import Machinery, not_finite
-from rwkv_engine.running.many import read_all
 from rwkv_engine.running.scores import mean_hidden, token_logprobs
 from rwkv_engine.running.team import behind_this_turn
 from rwkv_engine.state import Advance, State, StateLayout, touch
@@ -208,7 +208,7 @@ class Model:
         asked = [b for b in range(len(batch)) if wanted is None or wanted[b]]
         with Advance([*owners, *others], [*map(len, left), *(0 for _ in others)]):
             touch(others)
-            logits, finite = read_all(self._machinery, left, owners, asked, trails)
+            logits, finite = read_cut(self._machinery, left, owners, trails, asked)
         for owner, trail in zip(owners, trails, strict=True):
             for rest, state in zip(range(len(trail), 0, -1), trail, strict=True):
                 state.position = owner.position - rest

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from rwkv_engine.chat.answer import Answer, Part, Turn
-from rwkv_engine.chat.history import Shelf, worth_keeping
+from rwkv_engine.chat.history import Shelf, parting, worth_keeping
 from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template, Think
@@ -210,10 +210,10 @@ class Conversation:
         system = self.system or (self.turns[number].system if number < len(self.turns) else None)
         prompt = self.template.asks(text, self.think, system, number == 0)
         ids = ids_asked(self.model.tokenizer, self.template, text, self.think, system, number == 0)
-        said = [*(token for turn in self.turns[:number] for token in turn.tokens), *ids]
-        drafts = drafting(self.draft, self.model, said)
+        said = (token for turn in self.turns[:number] for token in turn.tokens)
         state, behind = self._before(number)
-        part_at = self._parting(ids, text, system, number == 0)
+        plain = ids_kept(self.model.tokenizer, self.template, text, "", system, number == 0)
+        part_at = 0 if self.think == "off" else parting(ids, plain)
         yield from self._catch_up(number, behind, state, cancel)
         model = self.model
         writer = Writer(ids, wishes, state, model.tokenizer, model.format, model.vocab)
@@ -227,7 +227,7 @@ class Conversation:
             )
             self._settle(number, turn, state, (asked, ids[:part_at]) if answer.split.tagged else None)
 
-        steps = write(model, writer, cancel, drafts)
+        steps = write(model, writer, cancel, drafting(self.draft, model, [*said, *ids]))
         try:
             for step in steps:
                 yield from answer.parts(step)
@@ -292,16 +292,6 @@ class Conversation:
         self.turns[number:] = [turn]
         self.system = None
         self._keep(turn.uid, state, rest)
-
-    def _parting(self, ids: list[int], text: str, system: str | None, first: bool) -> int:
-        """How many tokens of the prompt stay in the history whatever the answer is."""
-        if self.think == "off":
-            return 0
-        plain = ids_kept(self.model.tokenizer, self.template, text, "", system, first)
-        same = next(
-            (n for n, (a, b) in enumerate(zip(ids, plain, strict=False)) if a != b), min(len(ids), len(plain))
-        )
-        return min(same, len(ids) - 1)
 
     def _before(self, number: int) -> tuple[State, list[int]]:
         """A copy of a state at or before turn `number`, and the tokens from there to that turn."""

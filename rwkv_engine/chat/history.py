@@ -24,6 +24,17 @@ class Shelf(Protocol):
         """The state after the turn `uid`, or None: it will be made again by reading."""
 
 
+def parting(asked: Sequence[int], kept: Sequence[int]) -> int:
+    """How many tokens of a prompt stay in history whatever the answer is: up to where thinking is asked for.
+
+    asked, kept  the prompt's ids, and those that history holds of it.
+    """
+    same = next(
+        (n for n, (a, b) in enumerate(zip(asked, kept, strict=False)) if a != b), min(len(asked), len(kept))
+    )
+    return min(same, len(asked) - 1)
+
+
 def worth_keeping(number: int, count: int) -> bool:
     """Whether the state after turn `number` of `count` is kept: of the last RECENT, and of every sixth,
     twelfth ... further back.

@@ -151,17 +151,6 @@ def _lies_ready(checkpoint: Checkpoint, weights: str | None) -> bool:
     )
 
 
-def shares(lengths: Sequence[int]) -> list[int]:
-    """How many tokens of each sequence go into a pass of CHUNK: all of the short ones, equal shares of the
-    long ones.
-    """
-    shares, room = [0] * len(lengths), CHUNK
-    for done, b in enumerate(sorted(range(len(lengths)), key=lengths.__getitem__)):
-        shares[b] = min(lengths[b], room // (len(lengths) - done))
-        room -= shares[b]
-    return shares
-
-
 def not_finite(checkpoint: Checkpoint) -> CheckpointError:
     """The error for logits that are not finite, naming the tensor that is to blame."""
     for name, tensor in checkpoint.tensors.items():

@@ -26,9 +26,14 @@ class Costs:
 
     def add(self, tokens: int, seconds: float) -> None:
         """A pass of so many tokens, at most CHUNK, took so long."""
-        known = self._seconds[tokens]
-        # one that was disturbed counts little
-        self._seconds[tokens] = known + 0.15 * (min(seconds, 2 * known) - known) if known else seconds
+        known, guess = self._seconds[tokens], self.of(tokens)
+        if guess and seconds >= guess:  # what is too slow was most often disturbed, and counts little
+            seconds = guess + 0.1 * (min(seconds, 2 * guess) - guess)
+        elif known:
+            seconds = (known + seconds) / 2
+        self._seconds[tokens] = seconds
+        for fewer in range(1, tokens):  # a shorter pass takes no longer
+            self._seconds[fewer] = min(self._seconds[fewer], seconds)
 
     def of(self, tokens: int) -> float:
         """What a pass of so many tokens takes: measured, between two that were, or guessed; 0 if none was
@@ -56,12 +61,13 @@ class Pace:
     first  for each kind the share of its tokens that is taken to be right before any was seen.
     """
 
-    __slots__ = ("_balance", "_first", "_right", "_seen", "_spent", "_tried", "costs")
+    __slots__ = ("_balance", "_first", "_rest", "_right", "_seen", "_spent", "_tried", "costs")
 
     def __init__(self, costs: Costs, first: tuple[float, ...]) -> None:
         self.costs, self._first = costs, first
         self._right, self._seen = [0.0] * len(first), [0.0] * len(first)
         self._balance = self._spent = 0.0
+        self._rest = False  # whether the next pass has no drafts, so that single tokens are measured too
         self._tried = 0.0  # seconds that drafting one token takes
 
     def fork(self) -> "Pace":
@@ -73,6 +79,9 @@ class Pace:
 
     def length(self, kind: int, most: int, beside: int) -> int:
         """How many tokens to draft, from 0 to `most`, if a pass has `beside` tokens besides the draft's."""
+        if self._rest:
+            self._rest = False
+            return 0
         one = self.costs.of(beside)
         best, length = GAIN / one * beside if one else 0.0, 0
         if one and self._balance > -(LOSS * self._spent + CREDIT * one):
@@ -108,5 +117,6 @@ class Pace:
         """
         self._right[kind] = self._right[kind] * FADING + accepted
         self._seen[kind] = self._seen[kind] * FADING + accepted + (not whole)
+        self._rest = not accepted
         one = self.costs.of(beside)
         self._balance += accepted * one / beside - (self.costs.of(beside + drafted) - one)

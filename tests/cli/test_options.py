@@ -241,3 +241,20 @@ def test_drafts_change_no_text_of_the_command_and_odd_ones_are_refused(rwkv):
     plain = rwkv(*asked, "--draft", "none")
     assert plain == rwkv(*asked) == rwkv(*asked, "--draft", "ngram")
     assert "no-such-model" in rwkv(*asked, "--draft", "no-such-model", status=2)
+
+
+def test_a_model_behind_a_link_is_kept_under_the_links_name(tmp_path, monkeypatch):
+    """As in the hub's cache: the link lies among the files that belong to it, what it points to does not."""
+    from rwkv_engine_cli.chat import _absolute
+
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "sha").write_text("")
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "sha")
+    monkeypatch.chdir(tmp_path)
+    assert _absolute("model.safetensors") == str(tmp_path / "model.safetensors")
+    assert _absolute("a-short-name") == "a-short-name"
+
+
+def test_a_schema_file_may_begin_with_a_byte_order_mark(rwkv, tmp_path):
+    (tmp_path / "s.json").write_bytes(b'\xef\xbb\xbf{"type": "boolean"}')
+    assert rwkv("generate", "x", "--schema", tmp_path / "s.json").strip() in ("true", "false")
