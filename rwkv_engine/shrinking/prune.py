@@ -29,6 +29,8 @@ STEP = 32
 #: the check text may lose this much more, in bits a byte, than the text that units were chosen on, before a
 #: warning is given
 MARGIN = 0.002
+#: and its mean KL may be this much more than ten times that of the other
+KL_MARGIN = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,11 @@ def _kept(checkpoint: Checkpoint, share: float) -> tuple[int, int]:
             f"{checkpoint.path} is packed; prune the checkpoint that it was made of", path=checkpoint.path
         )
     units = families.config_of(checkpoint).ffn
+    if any(name.endswith("ffn.s_emb.weight") for name in checkpoint.tensors):
+        raise OptionError(
+            f"{checkpoint.path}: the channel mix of RWKV-7a has a factor for each unit, which prune does not know",
+            path=checkpoint.path,
+        )
     step = STEP if units % STEP == 0 else 1
     keep = max(step, round(units * (1 - share) / step) * step)
     if keep >= units:
@@ -196,7 +203,7 @@ def _warning(losses: tuple[Loss, ...]) -> str | None:
     if len(losses) < 2:
         return None
     own, other = (loss.after - loss.before for loss in losses)
-    if other <= own + MARGIN and losses[1].kl <= 10 * losses[0].kl + MARGIN:
+    if other <= own + MARGIN and losses[1].kl <= 10 * losses[0].kl + KL_MARGIN:
         return None
     return (
         f"{losses[1].text} lost {other:.4f} bits a byte (mean KL {losses[1].kl:.1e}), {losses[0].text} {own:.4f} ({losses[0].kl:.1e}): "

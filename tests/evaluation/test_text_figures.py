@@ -38,7 +38,7 @@ def test_costs_and_divergences_are_those_of_float64(vocab):
         p, q = log_softmax(theirs), log_softmax(ours)
         np.testing.assert_allclose(costs, -q[np.arange(9), targets], rtol=1e-6, atol=1e-7)
         np.testing.assert_array_equal(best, ours.argmax(1))
-        np.testing.assert_allclose(kl, (np.exp(p) * (p - q)).sum(1), rtol=2e-3, atol=1e-13)
+        np.testing.assert_allclose(kl, (np.exp(p) * (p - q)).sum(1), rtol=2e-2, atol=1e-12)
 
 
 def test_bits_per_byte_of_a_text_are_those_of_the_slow_twin(tmp_path, embedded):
