@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import typer
+from rwkv_engine_cli.batch import batch
 from rwkv_engine_cli.bench import bench
 from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.eval import eval
@@ -15,6 +16,7 @@ from rwkv_engine_cli.output import complain, echo, open_streams, silence
 from rwkv_engine_cli.prune import prune
 from rwkv_engine_cli.pull import pull
 from rwkv_engine_cli.quantize import quantize
+from rwkv_engine_cli.serve import serve
 from rwkv_engine_cli.sessions import sessions
 from rwkv_engine_cli.state import state
 from rwkv_engine_cli.tokenize import tokenize
@@ -55,7 +57,7 @@ def _options(
     """Options before the verb."""
 
 
-for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull, warmup):
+for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull, serve, batch, warmup):
     app.command()(verb)
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")

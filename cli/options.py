@@ -115,7 +115,7 @@ def load_model(
     import rwkv_engine
 
     if tell:
-        _watch_compiling()
+        watch_compiling()
     return rwkv_engine.load(
         source,
         weights,
@@ -140,7 +140,7 @@ def draft(
 
 
 @functools.cache
-def _watch_compiling() -> None:
+def watch_compiling() -> None:
     """Tell about compiling, from now on; once is enough for a process."""
 
     from rwkv_engine_cli.progress import Compiling

@@ -23,7 +23,7 @@ LEVELS = (
     ("model", "library"),
     ("loading",),
     ("bench", "chat"),
-    ("evaluation",),
+    ("evaluation", "serve"),
     ("shrinking",),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
@@ -53,6 +53,8 @@ CLI_USES = {
     "loading",
     "numbers.sizes",
     "running.compiling",
+    "serve.jobs",
+    "serve.running",
     "state",
     "system.files",
     "system.pages",

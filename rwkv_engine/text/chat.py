@@ -50,6 +50,15 @@ class Template(Protocol):
     def keeps(self, text: str, answer: str, system: str | None, first: bool) -> str:
         """The same text followed by the answer, as the history keeps it: without any thinking."""
 
+    def render(
+        self,
+        messages: Sequence[Message],
+        think: Think = "off",
+        tools: Sequence[Mapping[str, Any]] = (),
+        call: bool = False,
+    ) -> str:
+        """A whole conversation, up to where the next answer begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:

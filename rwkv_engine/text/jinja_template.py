@@ -60,9 +60,13 @@ class JinjaTemplate:
         messages: Sequence[Message],
         think: Think = "off",
         tools: Sequence[Mapping[str, Any]] = (),
+        call: bool = False,
         open: bool = True,
     ) -> str:
-        """The whole conversation; with `open`, up to where the next answer begins."""
+        """The whole talk; with `open`, up to where the next answer begins.
+
+        How a call begins, no such template says.
+        """
         from rwkv_engine.text.jinja_sandbox import rendered
 
         if think not in self.thinks:

@@ -5,11 +5,14 @@ template is rendered, and put back after the special tokens have been found.
 """
 
 import itertools
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from rwkv_engine.errors import EngineError
-from rwkv_engine.text.chat import Template, Think
+from rwkv_engine.errors import EngineError, OptionError
+from rwkv_engine.text.chat import Message, Template, Think
 from rwkv_engine.text.tokenizer import Tokenizer
 
 
@@ -27,6 +30,50 @@ def ids_kept(
     """The ids of `template.keeps`."""
     hide, tell = _hiding(tokenizer, text, answer, system or "")
     return tell(template.keeps(hide(text), hide(answer), hide(system) if system else system, first))
+
+
+def ids_rendered(
+    tokenizer: Tokenizer,
+    template: Template,
+    messages: Sequence[Message],
+    think: Think = "off",
+    tools: Sequence[Mapping[str, Any]] = (),
+    call: bool = False,
+    *,
+    goes_on: bool = False,
+    answer: str | None = None,
+) -> tuple[list[int], str]:
+    """A conversation of whole messages, up to where the next answer begins: ids, and the text for `Thinking`.
+
+    goes_on  only what comes behind an earlier answer, which a state has read.
+    answer   not None: the conversation as history keeps it, with this answer at its end.
+    Raises   OptionError for messages that the template does not write down.
+    """
+    told = json.dumps(list(tools), ensure_ascii=False)
+    hide, tell = _hiding(tokenizer, told, answer or "", *(message.text for message in messages))
+    before, after = itertools.islice(unused(told, answer or "", *(m.text for m in messages)), 50, 52)
+    written = [replace(message, text=hide(message.text)) for message in messages]
+    if goes_on:
+        written = [Message("user", "-"), Message("assistant", before), *written]
+    if answer is not None:
+        written += [Message("assistant", after), Message("user", "-")]
+    text = template.render(written, "off" if answer is not None else think, json.loads(hide(told)), call)
+    if goes_on:
+        text = _behind(template, text, before)
+    if answer is not None:
+        found, there, _ = text.partition(after)
+        if not there:
+            raise OptionError(f"template {template.name}: it does not write down what the assistant said")
+        text = found + hide(answer.strip()) if answer.strip() else found.rstrip(" ")
+    return tell(text), text
+
+
+def _behind(template: Template, text: str, mark: str) -> str:
+    """What the template wrote behind the mark that stands for the answer before."""
+    _, written, behind = text.partition(mark)
+    if not written:
+        raise OptionError(f"template {template.name}: it does not write down what the assistant said")
+    return behind
 
 
 def turn_ends(tokenizer: Tokenizer, template: Template) -> frozenset[int]:

@@ -12,7 +12,7 @@ prompt.
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,10 +93,12 @@ class Batch:
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
         draft: object = None,
+        ends: Collection[int] = (),
     ) -> int:
         """Begin a text with the next step; see `Model.generate` for the arguments.
 
         state    moved on in place; it is behind the text when its last step has come. None: a new one.
+        ends     ids that end the text besides those of the tokenizer.
         Returns  the text's ticket, by which `step` tells whose a step is.
         Raises   OptionError (also when the batch is full), TokenError, StateError; nothing is added then.
         """
@@ -105,7 +107,9 @@ class Batch:
             self._model.own(state)
             if any(state is other.writer.state for other in self._sequences.values()):
                 raise OptionError("state: another text of this batch goes on from it; fork() it")
-        wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
+        wishes = Wishes(
+            max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives, ends
+        )
         model, own = self._model, self._model.new_state() if state is None else state
         writer = Writer(prompt, wishes, own, model.tokenizer, model.format, model.vocab)
         drafts = drafting(draft, model, writer.feed)

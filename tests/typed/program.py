@@ -34,7 +34,9 @@ from rwkv_engine import (
     __version__,
     blend,
     describe,
+    evaluate,
     load,
+    prune,
     pull,
     quantize,
 )
@@ -111,3 +113,9 @@ def together(model: Model, prompts: list[str]) -> dict[int, str]:
             usage: Usage = step.usage
             print(usage.rate)
     return texts
+
+
+def measured(path: str) -> float:
+    prune(path, "smaller.safetensors", ffn=0.5, text="story.txt")
+    rows = evaluate([path, "smaller.safetensors"], texts=["story.txt"], weights=["bf16", "int4"])
+    return sum(row.tokens_per_second for row in rows)

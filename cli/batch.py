@@ -1,0 +1,45 @@
+"""`rwkv batch`: many requests from a file, many at once, resumed where a run was killed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rwkv_engine_cli import options as o
+from rwkv_engine_cli.output import echo, progress
+from rwkv_engine_cli.sampling import NOTHING, Chosen, with_sampling
+
+
+@with_sampling
+def batch(
+    requests: Annotated[
+        Path, typer.Argument(metavar="IN", help="Lines of OpenAI's batch format, or of JSON texts: prompts.")
+    ],
+    answers: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="One line for each request; what is there already is not done again."
+        ),
+    ],
+    model: o.Source = None,
+    max_tokens: o.MaxTokens = 256,
+    sampling: Chosen = NOTHING,
+    max_sequences: Annotated[int, typer.Option(min=1, help="Most texts at once.")] = 32,
+    weights: o.Weights = None,
+    threads: o.Threads = None,
+    tokenizer: o.TokenizerOption = None,
+    no_cache: o.NoCache = False,
+    ram: o.Ram = None,
+) -> None:
+    """Answer the requests of a file, one line each, many at once.
+
+    Run it again after a kill: it goes on where it was.
+    """
+    from rwkv_engine.serve.jobs import Job, run
+
+    engine = o.load_model(o.source(model), weights, threads, tokenizer, no_cache, ram)
+    job = Job(requests, answers, sampling.over(), max_tokens, max_sequences)
+    done = run(
+        engine, job, lambda done, total, rate: progress(f"{done} of {total} requests, {rate:.0f} tokens/s")
+    )
+    progress(f"{done.answered} requests, {done.tokens} tokens", last=True)
+    echo(f"{done.answered} answered now, {done.before} before, {done.failed} refused: {answers}", err=True)
