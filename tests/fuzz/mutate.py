@@ -50,7 +50,10 @@ def other_json(rng, value, most=3):
 
 def text_of(value):
     """JSON as Python writes it, with NaN and lone surrogates."""
-    return json.dumps(value)
+    try:
+        return json.dumps(value)
+    except RecursionError:  # Python writes nothing that is nested so deeply, others do
+        return "[" * 3000 + "]" * 3000
 
 
 def _changed(rng, value):

@@ -1,17 +1,16 @@
-"""The readers: what each is given when nothing is wrong, the changes made to it, and what reads it.
+"""The readers: what each is given when nothing is wrong, how that is changed, and what reads it.
 
 A reader is a function of a folder that gives (make, read): make(rng) -> a damaged input, read(it). FOUND is
 what was once wrong.
 """
 
 import json
+import shutil
 import sqlite3
 import struct
-from pathlib import Path
 
 import numpy as np
 from checkpoint_files import canonical, dict_op, pickle_bytes, storage_op, tensor_op, zip_torch
-from json_tokenizers import byte_level, sentencepiece
 from models import random_model, write
 
 import rwkv_engine
@@ -22,7 +21,8 @@ from rwkv_engine.checkpoints.fingerprint import fingerprint
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.tools.state_files import layout_of, read_state_file
 
-from .mutate import other_bytes, other_json, other_text, text_of
+from .mutate import other_bytes, other_json, text_of
+from .text_readers import regex, schema, template, tokenizer
 
 PICKLE = (b"(", b")", b"t", b"R", b"}", b"]", b"a", b"e", b"s", b"u", b"b", b"Q", b"0", b"1", b"2", b"N", b".", b"\x93", b"\x94", b"h\0",
           b"j\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8b\xff\xff\xff\x7f", b"cos\nsystem\n",
@@ -174,9 +174,9 @@ def store(folder):
     from rwkv_engine.chat import Store
 
     with_two = Store(folder / "base")
-    turn = rwkv_engine.Turn("Hello", "World", "", None, "off", 9, "end", None)
+    first, second = (rwkv_engine.Turn("Hello", "World", "", None, "off", (1, 2), "end", uid) for uid in "ab")
     for name in ("one", "two"):
-        with_two.add(name, "f" * 64, {"model": "x"}, [turn, turn])
+        with_two.add(name, "f" * 64, {"model": "x"}, [first] if name == "one" else [second])
     with_two.close()
     path = next((folder / "base").glob("*.sqlite*"))
     (folder / "t").mkdir()
@@ -201,9 +201,8 @@ def store(folder):
         return changed.read_bytes()
 
     def read(content):
-        for old in (folder / "s").glob("*"):
-            old.unlink()
-        (folder / "s").mkdir(exist_ok=True)
+        shutil.rmtree(folder / "s", ignore_errors=True)
+        (folder / "s").mkdir()
         (folder / "s" / path.name).write_bytes(content)
         opened = Store(folder / "s")
         try:
@@ -234,100 +233,6 @@ def registry(folder):
         records.resolve(records.record("m").name)
 
     return _json(whole), read
-
-
-def tokenizer(folder):
-    from rwkv_engine.text.bpe import Json
-
-    kinds = [byte_level(["<s>"], ["hello", "world"]), sentencepiece(["▁hello", "▁world"])]
-    # vocabularies of a few tokens leave more of the changes to the rest
-    kinds[1]["model"]["vocab"] = {
-        k: v for k, v in kinds[1]["model"]["vocab"].items() if "0x" not in k or v < 20
-    }
-
-    def make(rng):
-        return text_of(other_json(rng, rng.choice(kinds)))
-
-    def read(content):
-        made = Json.of_text(content, "case")
-        ids = made.encode("hello w\u00f6rld <s>")
-        made.decode(ids)
-        decoder = made.decoder()
-        for one in ids:
-            decoder.push(one) if hasattr(decoder, "push") else None
-
-    return make, read
-
-
-def template(folder):
-    from rwkv_engine.text.jinja_template import JinjaTemplate
-
-    source = (
-        "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}<|im_start|>user\n{{ message['content'] | trim }}"
-        "<|im_end|>\n{% else %}{{ message.content }}{% endif %}{% endfor %}{% set x = namespace(a=1) %}{% if add_generation_prompt %}A:{% endif %}"
-    )
-    pieces = ("{{", "}}", "{%", "%}", "{#", "#}", "| tojson", "for a in range(10**9)", "'a' * 10**9", "__class__", "raise_exception('x')",
-              "loop", "recursive", "{% macro a(a, a) %}", "{% endmacro %}", "{% set True = 1 %}", "{% block a %}", "is", "not", "(", ")")  # fmt: skip
-
-    def read(content):
-        made = JinjaTemplate(content)
-        made.asks("Hello", "off", None, True)
-        made.keeps("Hello", "World", "System", False)
-
-    return lambda rng: other_text(rng, source, pieces), read
-
-
-def schema(folder):
-    kinds = [
-        {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}, "b": {"enum": ["x", 1]}}, "required": ["a"]},
-        {"$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "maxItems": 3}}, "$ref": "#/$defs/a"},
-        {"anyOf": [{"type": "string", "pattern": "a+b", "maxLength": 5}, {"type": "number", "multipleOf": 0.5}], "additionalProperties": False},
-        {"type": "string", "format": "date-time"},
-    ]  # fmt: skip
-    vocabulary = _bytes()
-
-    def read(content):
-        rwkv_engine.Constraint.json_schema(content).begin(vocabulary)
-
-    return lambda rng: text_of(other_json(rng, rng.choice(kinds))), read
-
-
-def regex(folder):
-    kinds = ["[a-z]{1,5}(foo|bar)?", "\\d+\\.\\d*", "(a|b)*c", "(?i)x{2,9}[^\\n]", "\\p{L}+\\s\\w"]
-    pieces = (
-        "{1000}",
-        "{9,999999}",
-        "(",
-        ")",
-        "[",
-        "]",
-        "*",
-        "+",
-        "?",
-        "|",
-        "\\",
-        "\\p{L}",
-        "(?:",
-        "(?=",
-        "^",
-        "$",
-        "[^",
-        "\\x",
-        "&",
-        "~",
-    )
-    vocabulary = _bytes()
-
-    def read(content):
-        rwkv_engine.Constraint.regex(content).begin(vocabulary)
-
-    return lambda rng: other_text(rng, rng.choice(kinds), pieces), read
-
-
-def _bytes():
-    from rwkv_engine.text import find_tokenizer
-
-    return find_tokenizer(256, Path(), "bytes")
 
 
 READERS = {
