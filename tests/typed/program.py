@@ -118,4 +118,4 @@ def together(model: Model, prompts: list[str]) -> dict[int, str]:
 def measured(path: str) -> float:
     prune(path, "smaller.safetensors", ffn=0.5, text="story.txt")
     rows = evaluate([path, "smaller.safetensors"], texts=["story.txt"], weights=["bf16", "int4"])
-    return sum(row.tokens_per_second for row in rows)
+    return sum(row.tokens_per_second or 0 for row in rows)
