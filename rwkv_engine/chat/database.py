@@ -256,7 +256,11 @@ class Database:
         with self._lock:
             try:
                 yield
-            except (sqlite3.Error, OSError) as error:
+            except (
+                sqlite3.Error,
+                OSError,
+                UnicodeDecodeError,
+            ) as error:  # the last: a damaged name in its message
                 raise SessionError(f"{self.path}: {str(error)[:200]}; {_advice(error)}") from None
 
 

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rwkv_engine.errors import CheckpointError, OptionError
@@ -106,8 +106,8 @@ def record(name: str) -> Record:
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}); pull {name} again, or remove it"
         ) from None
-    texts = {key: value for key, value in asdict(found).items() if key != "bytes"}
-    good = type(found.bytes) is int and 0 <= found.bytes < 1 << 62 and all(map(_is_text, texts.values()))
+    texts = [getattr(found, field.name) for field in fields(Record) if field.name != "bytes"]
+    good = type(found.bytes) is int and 0 <= found.bytes < 1 << 62 and all(map(_is_text, texts))
     if version != VERSION or found.name != name or not good or not _is_inside(found):
         raise CheckpointError(
             f"{path} is damaged, or of another version of the engine; pull {name} again, or remove it"

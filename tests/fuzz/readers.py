@@ -246,7 +246,10 @@ FOUND = {
         '{"properties":{"a":' * 900 + "{}" + "}}" * 900,
     ],
     "template": ["{% set True = 1 %}", "{% macro a(a, a) %}{% endmacro %}", "{{ 'a' * 10**9 }}", "{{ message['x'] }}" * 3],
-    "registry": [json.dumps({"version": 1, "name": "m", "path": "data"}).encode(), b"[]", b"\xff"],
+    "registry": [
+        b'{"version": 1, "name": "m", "family": ' + b"[" * 900 + b"]" * 900 + b', "format": "F32", "bytes": 5, '
+        b'"path": "data/m-0/m", "source": "a/b:c", "revision": "x", "digest": "d", "fingerprint": "f"}',
+        json.dumps({"version": 1, "name": "m", "path": "data"}).encode(), b"[]", b"\xff"],
     "regex": ["\ud800", "(a{1000}){1000}"],
     "tokenizer": ['{"padding": {"strategy": {"Fixed": 1099511627776}}}'],
     "state": [np.zeros(9, np.uint8).tobytes()],
