@@ -309,3 +309,18 @@ def test_drafts_that_are_wrong_cost_little_on_a_machine_that_is_disturbed(distur
         if count:
             pace.saw(0, count, 0, False, 1)
     assert spent < 1.03 * 1000
+
+
+def test_a_small_model_that_first_reads_a_long_prompt_goes_on_drafting():
+    costs = Costs()
+    for count in range(1, LONGEST + 1):
+        costs.add(count, 1 + 0.1 * (count - 1))
+    pace = Pace(costs, (0.7,))
+    assert pace.length(0, 4, 1)
+    pace.drafted(4, 100.0)  # the prompt is read
+    pace.saw(0, 4, 4, True, 1)
+    for _ in range(5):
+        count = pace.length(0, 4, 1)
+        assert count
+        pace.drafted(count, 0.1 * count)
+        pace.saw(0, count, count, True, 1)
