@@ -68,7 +68,7 @@ class Pace:
         self._right, self._seen = [0.0] * len(first), [0.0] * len(first)
         self._balance = self._spent = 0.0
         self._rest = False  # whether the next pass has no drafts, so that single tokens are measured too
-        self._tried = 0.0  # seconds that drafting one token takes
+        self._tried = -1.0  # seconds that drafting one token takes; 0: unknown; -1: none was drafted
 
     def fork(self) -> "Pace":
         """A copy that learns by itself."""
@@ -90,7 +90,7 @@ class Pace:
             for count in range(1, most + 1):
                 chance *= right
                 written += chance
-                speed = written / (self.costs.of(beside + count) + count * self._tried)
+                speed = written / (self.costs.of(beside + count) + count * max(self._tried, 0.0))
                 if speed > best:
                     best, length = speed, count
         if not length:
@@ -108,8 +108,13 @@ class Pace:
 
     def drafted(self, count: int, seconds: float) -> None:
         """It took so long to draft so many tokens."""
-        self._balance -= seconds
-        self._tried += (seconds / count - self._tried) * (0.2 if self._tried else 1.0)
+        if self._tried < 0:  # the first time, a small model reads the prompt: that is not what drafting takes
+            self._tried = 0.0
+            return
+        each = seconds / count
+        each = min(each, 2 * self._tried) if self._tried else each
+        self._balance -= each * count
+        self._tried += (each - self._tried) * (0.2 if self._tried else 1.0)
 
     def saw(self, kind: int, drafted: int, accepted: int, whole: bool, beside: int) -> None:
         """Of so many drafted tokens the first `accepted` were right; whole: the next was not looked at, or
