@@ -44,6 +44,7 @@ def eval(
     resume: Annotated[
         Path | None, typer.Option(help="Keep what is done in this folder, and go on from there next time.")
     ] = None,
+    no_cache: o.NoCache = False,
     as_json: o.Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
@@ -64,6 +65,7 @@ def eval(
         tokens=tokens,
         items=items,
         resume=resume,
+        cache=not no_cache,
         tell=lambda line: progress(f"{line} ..."),
     )
     progress("", last=True)

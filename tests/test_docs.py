@@ -16,7 +16,15 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
 #: pages that need no example: made ones, tables, texts about the project
-TABLES = {"api.md", "architecture.md", "cli.md", "server.md", "small-computers.md", "speed.md"}
+TABLES = {
+    "api.md",
+    "architecture.md",
+    "cli.md",
+    "precision.md",
+    "server.md",
+    "small-computers.md",
+    "speed.md",
+}
 #: README's blocks behind this comment are not run
 NETWORK = "<!-- needs a network -->"
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -33,6 +33,7 @@ def evaluate(
     items: int | None = None,
     resume: str | Path | None = None,
     memory: bool = True,
+    cache: bool = True,
     tell: Tell = lambda line: None,
 ) -> list[Row]:
     """How good models are on texts and tasks, beside what they cost: a row for each model in each format.
@@ -48,6 +49,7 @@ def evaluate(
              None: all.
     resume   a folder in which is kept what is done; a run that was stopped goes on from there.
     memory   whether each row says the most memory of a process of its own, which takes a second or two.
+    cache    as for `load`.
     tell     is told, in a line, how far it is.
     Without texts and tasks, the embedded model is asked its own ones. Raises OptionError, TokenError, and
     what `load` raises.
@@ -68,19 +70,19 @@ def evaluate(
     for source in named:
         for chosen in formats:
             tell(f"loading {source or 'the embedded model'}")
-            model = load(source, chosen, threads)
-            reference = None if against is None else _reference(model, source, against, threads)
+            model = load(source, chosen, threads, cache=cache)
+            reference = None if against is None else _reference(model, source, against, threads, cache)
             reference_name = None if against is None else str(against)
             peak = peak_of(None if source is None else str(source), chosen, threads) if memory else None
             rows.append(_row(model, reference, reference_name, read, asked, tokens, peak, keeper, tell))
     return rows
 
 
-def _reference(model: Model, source: Source, against: str | Path, threads: int | None) -> Model:
+def _reference(model: Model, source: Source, against: str | Path, threads: int | None, cache: bool) -> Model:
     """The model that another is compared with. Raises OptionError for one whose tokens are others."""
-    reference = (
-        load(source, str(against), threads) if str(against) in FORMATS else load(against, None, threads)
-    )
+    own = str(against) in FORMATS
+    which, weights = (source, str(against)) if own else (against, None)
+    reference = load(which, weights, threads, cache=cache)
     ours, theirs = model.tokenizer, reference.tokenizer
     if model.vocab != reference.vocab or ours.encode(_PROBE) != theirs.encode(_PROBE):
         raise OptionError(

@@ -49,14 +49,7 @@ def rolling(model: Model, text: str) -> float:
     is not counted.
     """
     context, ids = pair(model, "", text)
-    ids, state, nats = [*context, *ids], model.new_state(), 0.0
-    for start in range(0, len(ids) - 1, CHUNK):
-        targets = np.array(ids[start + 1 : start + CHUNK + 1], np.int64)
-        costs = np.empty(len(targets))
-        logits = model.feed(ids[start : start + len(targets)], state, every=True)
-        costs_of(logits, targets, costs, np.empty(len(targets), np.int64))
-        nats += float(costs.sum())
-    return nats
+    return -float(model.score(ids, context).sum(dtype=np.float64)) if ids else 0.0
 
 
 def likelihoods(
