@@ -91,7 +91,7 @@ def masked(line, shown):
         ]
         return "\n".join([*(re.sub(r"\d[\d.,]*", "N", note) for note in notes), "ANSWER"])
     shown = shown.replace(os.environ["XDG_DATA_HOME"], "DATA")
-    shown = re.sub(r"^model: .*", "model: ANSWER", shown, flags=re.MULTILINE | re.DOTALL)
+    shown = re.sub(r"^model:.*", "model: ANSWER", shown, flags=re.MULTILINE | re.DOTALL)
     shown = re.sub(
         r"(?<![\w-])\d[\d.,:-]*( [kKMG]?B(?!\w)| bytes)?", lambda m: "N" + (" BYTES" if m[1] else ""), shown
     )
