@@ -1,4 +1,4 @@
-"""The machine code of the INT8 tiles, for processors that this machine need not be: LLVM makes it for any of
+"""The machine code of the tiles of quantized formats, for processors that this machine need not be: LLVM makes it for any of
 them.
 """
 
@@ -8,7 +8,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from rwkv_engine.kernels import int8_amx
+from rwkv_engine.kernels import int4_tiles, int8_amx
 from rwkv_engine.kernels.int8_levels import LEVELS
 from rwkv_engine.kernels.int8_tiles import vector_tile
 from rwkv_engine.kernels.vectors import I64
@@ -89,6 +89,30 @@ def test_the_inner_loop_is_made_of_the_levels_instruction(processor, tile):
     words = [word for line in loop_of(assembly(triple, processor, 10, tile.emit)) for word in line.split()]
     used = sum(word.startswith(instruction) for word in words)
     assert used == NUMBER[level] * tile.strips * tile.tokens
+
+
+#: level -> (what looks codes up, how many times for the 128 quads of rows and inputs of a block)
+LOOKUP = {
+    "vnni": ("vpshufb", 16),
+    "avxvnni": ("vpshufb", 32),
+    "avx2": ("vpshufb", 64),
+    "dotprod": ("tbl", 64),
+}
+#: (processor, a tile of 4-bit weights of its level)
+INT4_TILES = [(name, tile) for name, (_, level, _) in PROCESSORS.items() for tile in int4_tiles.TILES[level]]
+
+
+@pytest.mark.parametrize(("processor", "tile"), INT4_TILES, ids=lambda x: getattr(x, "tokens", x))
+def test_the_inner_loop_of_4_bits_looks_codes_up_and_multiplies(processor, tile):
+    triple, level, instruction = PROCESSORS[processor]
+    loop = loop_of(assembly(triple, processor, 10, tile.emit))
+    words = [word for line in loop for word in line.split()]
+    lookup, times = LOOKUP.get(level, ("tbl", 64))  # AArch64 also widens scales by `tbl`
+    assert sum(word.startswith(lookup) for word in words) >= times * tile.strips
+    used = sum(word.startswith(instruction) for word in words)
+    assert used == NUMBER[level] * tile.strips * tile.tokens
+    if processor == "znver4":
+        assert not [line for line in loop if STACK.search(line)]
 
 
 def test_a_tile_fetches_so_many_lines_of_what_follows():
