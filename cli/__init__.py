@@ -1,1 +1,1 @@
-"""The command `rwkv`: one file per verb. A verb parses, calls the library once, and prints."""
+"""The command `rwkv`: one file for each verb. A verb parses, calls the library once, and prints."""

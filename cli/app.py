@@ -1,4 +1,4 @@
-"""`rwkv`: the list of verbs, and what every failure looks like: one line on stderr and exit code 2."""
+"""`rwkv`: the list of verbs, and the form of errors: one line on standard error and exit code 2."""
 
 import difflib
 import sys
@@ -65,7 +65,7 @@ app.add_typer(sessions, name="sessions")
 
 
 def main() -> None:
-    """Run the command line; turn every refusal of the engine into one line."""
+    """Run the command line; every EngineError becomes one line."""
     open_streams()
     try:
         support.check()
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _misused(error: Any) -> int:
-    """Tell a wrong option or argument in one line, with the nearest option there is."""
+    """Report a wrong option or argument in one line, with the nearest existing option."""
     message, context = error.format_message(), error.ctx
     if "\n" in message:  # the help of a command that was called without arguments
         echo(message, err=True)

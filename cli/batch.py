@@ -1,4 +1,4 @@
-"""`rwkv batch`: many requests from a file, many at once, resumed where a run was killed."""
+"""`rwkv batch`: answer the requests of a file, many at once; resumable."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +32,7 @@ def batch(
 ) -> None:
     """Answer the requests of a file, one line each, many at once.
 
-    Run it again after a kill: it goes on where it was.
+    After a kill, run it again: it continues where it stopped.
     """
     from rwkv_engine.serve.jobs import Job, run
 

@@ -34,9 +34,9 @@ def bench(
         Path | None, typer.Option(help="Show the figures beside those of an earlier --json run.")
     ] = None,
 ) -> None:
-    """Measure memory bandwidth, speed, start and memory of a model on this machine.
+    """Measure memory bandwidth, speed, start time and memory of a model on this machine.
 
-    Leave the machine alone meanwhile.
+    Do not use the machine for other things meanwhile.
     """
     import rwkv_engine
     from rwkv_engine.bench import Report, compared, measure, table

@@ -27,9 +27,9 @@ def chat(
         ),
     ] = None,
     model: o.Source = None,
-    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last talk.")] = False,
+    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Continue the last conversation.")] = False,
     session: Annotated[
-        str | None, typer.Option(help="Go on with the conversation of this name, or begin it.")
+        str | None, typer.Option(help="Continue the conversation with this name, or start it.")
     ] = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep this conversation.")] = False,
     save: Annotated[
@@ -45,11 +45,12 @@ def chat(
     verbose: o.Verbose = False,
     read_again: Annotated[
         bool,
-        typer.Option("--read-again", help="Go on with a conversation begun with another model: read it all."),
+        typer.Option(
+            "--read-again",
+            help="Continue a conversation that was started with another model: read all of it.",
+        ),
     ] = False,
-    system: Annotated[
-        str | None, typer.Option(help="What the model is told before the conversation.")
-    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     template: Annotated[
         str | None, typer.Option(help="Chat template: a name, or a Jinja file; default: the model's.")
     ] = None,
@@ -75,8 +76,8 @@ def chat(
 ) -> None:
     """Chat with a model, or answer one question.
 
-    In a conversation, /help lists the commands, ctrl-C stops an answer, and ctrl-D leaves; conversations are
-    kept, answers to one question only if you ask for it.
+    In a chat, /help lists the commands, ctrl-C stops an answer, and ctrl-D leaves. Conversations are saved;
+    a single question is saved only with --save, --session or -c.
     """
     given = {
         "model": None if model is None else o.source(model),
@@ -146,7 +147,7 @@ def _check_once(text: str | None, question: str | None, lines: bool, formed: boo
 
 
 def _kept(go_on: bool, name: str | None, no_save: bool, keep: bool) -> "tuple[Store | None, Info | None]":
-    """The store, and the session to go on with. Raises OptionError, SessionError."""
+    """(the store, the session to continue). Raises OptionError, SessionError."""
     from rwkv_engine.chat import Store
     from rwkv_engine.errors import OptionError, SessionError
 
@@ -180,7 +181,7 @@ def _talk(
     wanted: dict[str, Any],
     read_again: bool,
 ) -> "Talk":
-    """The conversation to go on with, or a new one."""
+    """The conversation to continue, or a new one."""
     from rwkv_engine_cli.talk.running import Talk
 
     from rwkv_engine.chat import Session
@@ -209,14 +210,12 @@ def _talk(
 
 
 def _absolute(value: str | None) -> str | None:
-    """A path that holds from any folder; a link stays one, because other files may lie beside it and not
-    beside its target.
-    """
+    """An absolute path. A link stays a link, because other files may be beside it and not beside its target."""
     return str(Path(value).absolute()) if value is not None and Path(value).exists() else value
 
 
 def _screen(store: "Store | None", lines: bool) -> "Screen":
-    """A terminal's if there is one on both sides, else the plain one."""
+    """A terminal's screen if input and output are a terminal, else the plain one."""
     if not lines and sys.stdin.isatty() and sys.stdout.isatty():
         from rwkv_engine_cli.talk.terminal import Terminal
 

@@ -1,4 +1,4 @@
-"""`rwkv eval`: how good models are on a text or a task, beside what they cost."""
+"""`rwkv eval`: the quality of models on texts and tasks, beside their cost."""
 
 from pathlib import Path
 from typing import Annotated
@@ -42,14 +42,14 @@ def eval(
     tokens: Annotated[int | None, typer.Option(help="Read at most this many tokens of each text.")] = None,
     items: Annotated[int | None, typer.Option(help="Ask at most this many questions of each task.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Keep what is done in this folder, and go on from there next time.")
+        Path | None, typer.Option(help="Store results in this folder, and continue from there next time.")
     ] = None,
     no_cache: o.NoCache = False,
     as_json: o.Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
 ) -> None:
-    """Measure how good models are on a text or on tasks, beside the bytes, memory and time that they take."""
+    """Measure the quality of models on texts and tasks, beside the bytes, memory and time that they take."""
     import rwkv_engine
     from rwkv_engine.evaluation import report
 

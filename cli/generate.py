@@ -29,7 +29,7 @@ def generate(
     max_tokens: o.MaxTokens = 256,
     sampling: Chosen = NOTHING,
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given again.")] = None,
-    state: Annotated[Path | None, typer.Option(help="Go on from a saved state.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Start from a saved state.")] = None,
     save_state: Annotated[Path | None, typer.Option(help="Save the state after the last token.")] = None,
     schema: o.Schema = None,
     regex: o.Regex = None,
@@ -54,7 +54,7 @@ def generate(
 ) -> None:
     """Continue a text and print it as it is written.
 
-    With --schema, --regex or --choice only what was written is printed.
+    With --schema, --regex or --choice the prompt is not printed.
     """
     from rwkv_engine import OptionError
 
@@ -108,7 +108,7 @@ def generate(
 
 
 def _show(steps: "Generator[Step]", interrupt: Interrupt, before: str, json_lines: bool) -> "Step":
-    """Print each step as it comes; the last one. The first ctrl-C ends it between two tokens."""
+    """Print each step as it comes and return the last one. The first ctrl-C ends the text between two tokens."""
     out = Stream()
     for step in steps:
         interrupt.begun = True

@@ -21,7 +21,7 @@ def info(
     lora: o.Lora = None,
     lora_alpha: o.LoraAlpha = None,
 ) -> None:
-    """Tell a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
+    """Show a checkpoint's family, sizes, layout, parameters, bytes and tokenizer."""
     import rwkv_engine
     from rwkv_engine.numbers.sizes import mb
 

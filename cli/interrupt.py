@@ -1,4 +1,4 @@
-"""Ctrl-C while a text is written: the first one ends it between two tokens, so that what was written counts."""
+"""Ctrl-C while a text is written: the first one ends it between two tokens, and keeps what was written."""
 
 import signal
 from collections.abc import Iterator
@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 
 class Interrupt:
-    """Whether somebody pressed ctrl-C: the `cancel` of a generation.
+    """Whether ctrl-C was pressed: the `cancel` of a generation.
 
-    begun  set it when the first token is there. Before that, ctrl-C is a KeyboardInterrupt, and so is a second one.
+    begun  set when the first token has come. Before that, ctrl-C raises KeyboardInterrupt; so does a second
+           one.
     """
 
     __slots__ = ("_asked", "begun")
@@ -17,7 +18,7 @@ class Interrupt:
         self._asked = self.begun = False
 
     def is_set(self) -> bool:
-        """Whether to end now."""
+        """Whether to stop now."""
         return self._asked
 
     def _press(self, number: int, frame: object) -> None:
@@ -28,7 +29,7 @@ class Interrupt:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Hear ctrl-C as an `Interrupt` inside."""
+    """Turn ctrl-C into an `Interrupt` inside the block."""
     interrupt = Interrupt()
     before = signal.signal(signal.SIGINT, interrupt._press)
     try:

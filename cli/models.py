@@ -59,7 +59,7 @@ def show_all(as_json: Json = False) -> None:
 @models.command("rm", hidden=True)
 @models.command()
 def remove(name: Annotated[str, typer.Argument(help="Short name of the model.")]) -> None:
-    """Forget a model and delete its files."""
+    """Remove a model's short name and delete its files."""
     from rwkv_engine.library import registry
 
     registry.remove(name)

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how they become a model, a text and a constraint."""
+"""Options that several verbs share, and the model, text and constraint that they stand for."""
 
 import functools
 import os
@@ -46,7 +46,7 @@ TokenizerOption = Annotated[
 Ram = Annotated[
     str | None,
     typer.Option(
-        help="Stay under this much memory, such as 900M or 2GiB; what does not fit is read from the file anew."
+        help="Stay under this much memory, such as 900M or 2GiB; weights that do not fit are read from the file again for each token."
     ),
 ]
 Lora = Annotated[
@@ -86,7 +86,7 @@ After = Annotated[
 
 
 def source(model: str | None, named: str | None = None) -> str | None:
-    """The model that is meant: the argument's or -m's, else $RWKV_MODEL's; None: the embedded one.
+    """The model to use: the argument, else -m, else $RWKV_MODEL; None: the embedded model.
 
     Raises OptionError.
     """
@@ -111,7 +111,7 @@ def load_model(
     lora: str | None = None,
     lora_alpha: float | None = None,
 ) -> "Model":
-    """The model that the options name; from then on, if code has to be compiled, that is told."""
+    """Load the model that the options name; compiling is shown from then on."""
     import rwkv_engine
 
     if tell:
@@ -131,7 +131,7 @@ def load_model(
 def draft(
     wanted: str | None, weights: str | None, threads: int | None, no_cache: bool, ram: str | None
 ) -> "Model | str":
-    """What --draft asks for, as `Model.generate` takes it: a model is loaded, in the format `weights`."""
+    """The value of --draft as `Model.generate` takes it; a model is loaded, in the format `weights`."""
     if wanted is None:
         return "auto" if ram is None else "none"
     if wanted in ("auto", "ngram", "none"):
@@ -141,7 +141,7 @@ def draft(
 
 @functools.cache
 def watch_compiling() -> None:
-    """Tell about compiling, from now on; once is enough for a process."""
+    """Show compiling from now on; once for a process is enough."""
 
     from rwkv_engine_cli.progress import Compiling
 
@@ -151,7 +151,7 @@ def watch_compiling() -> None:
 
 
 def prefix_cache() -> "PrefixCache | None":
-    """The user's cache of prompts that were read; None for a user without a home."""
+    """The user's cache of prompt prefixes; None for a user without a home folder."""
     from rwkv_engine import PrefixCache
 
     try:
@@ -163,10 +163,7 @@ def prefix_cache() -> "PrefixCache | None":
 def make_constraint(
     schema: str | None, regex: str | None, choices: list[str] | None, after: str | None
 ) -> "Constraint | None":
-    """The constraint that the options ask for.
-
-    Raises OptionError, also for more than one of them, and MissingExtra.
-    """
+    """The constraint of the options. Raises OptionError, also for more than one, and MissingExtra."""
     from rwkv_engine import OptionError
 
     given = [
@@ -202,10 +199,10 @@ def _schema_file(path: Path) -> str:
 
 
 def read_prompt(argument: str | None, file: Path | None = None) -> str | None:
-    """The text that is meant: the argument's or a file's, and what standard input brings in front of it.
+    """The prompt: standard input, if it is a pipe or a file, followed by the argument or --file.
 
-    Standard input is all of the text where nothing else is given, or for the argument "-". None: there is
-    none, and a person sits at the terminal. Raises OptionError.
+    "-" as argument means standard input alone. None: there is no prompt, and standard input is a terminal.
+    Raises OptionError.
     """
     from rwkv_engine import OptionError
 
@@ -222,7 +219,7 @@ def read_prompt(argument: str | None, file: Path | None = None) -> str | None:
 
 
 def _brings_text() -> bool:
-    """Whether standard input is a pipe or a file, whose text will end."""
+    """Whether standard input is a pipe or a file."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):  # no file at all, as in tests
@@ -246,7 +243,7 @@ def read_text(path: Path | None) -> str:
 
 
 def write_text(path: Path, text: str, option: str) -> None:
-    """Write a text file, whole or not at all. Raises OptionError where it cannot be written."""
+    """Write a text file, whole or not at all. Raises OptionError if it cannot be written."""
     from rwkv_engine import OptionError
     from rwkv_engine.system.files import write_whole
 

@@ -1,7 +1,8 @@
-"""What reaches a terminal. There, text is shown without control characters and escape sequences; a pipe gets it as it is.
+"""Printing. On a terminal, text is shown without control characters and escape sequences.
 
-Models, checkpoints and kept conversations hold text that others wrote. Printed as it is, it could move the cursor, change
-the window's title or write to the clipboard. So every verb prints through this file.
+Models, checkpoints and saved conversations hold text from others. Printed raw, it could move the cursor,
+change the window's title or write to the clipboard. So every verb prints through this file. A pipe gets the
+exact text.
 """
 
 import os
@@ -10,7 +11,8 @@ import sys
 from io import TextIOWrapper
 from typing import TextIO
 
-#: a whole escape sequence, a string sequence (window title, clipboard) up to its end or the line's, or one character
+#: a whole escape sequence, a string sequence (window title, clipboard) up to its end or the line's, or one
+#: character
 _HIDDEN = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]?"
     r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"
@@ -22,12 +24,12 @@ _BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\n]*\x1b?|[ -/]*)\
 
 
 def visible(text: str) -> str:
-    """The text without control characters, newline and tab excepted, and without escape sequences."""
+    """The text without escape sequences and control characters, except newline and tab."""
     return _HIDDEN.sub("", text)
 
 
 class Visible:
-    """`visible` for text that comes in pieces: a sequence may begin in one and end in another."""
+    """`visible` for text in pieces: an escape sequence may begin in one piece and end in another."""
 
     __slots__ = ("_begun",)
 
@@ -35,7 +37,7 @@ class Visible:
         self._begun = ""
 
     def __call__(self, text: str) -> str:
-        """What of this piece is seen."""
+        """The visible part of this piece."""
         text = self._begun + text
         found = _BEGUN.search(text)
         if found is None:
@@ -68,7 +70,7 @@ def echo(text: object = "", *, end: str = "\n", err: bool = False) -> None:
 
 
 def complain(text: object) -> None:
-    """One line on standard error, whatever the text is made of; nothing where that cannot be written."""
+    """Print one line on standard error; do nothing if that cannot be written."""
     try:
         echo(f"rwkv: {' '.join(str(text).split())}", err=True)
     except OSError:
@@ -76,14 +78,14 @@ def complain(text: object) -> None:
 
 
 def progress(text: str, *, last: bool = False) -> None:
-    """Show on a terminal how far it is, each line over the one before; elsewhere nothing."""
+    """Show progress on a terminal, each line over the one before; print nothing elsewhere."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{visible(text)}" + ("\n" if last else ""))
         sys.stderr.flush()
 
 
 def open_streams() -> None:
-    """Make the standard streams safe to use: closed ones lead nowhere, and characters that a locale lacks become "?"."""
+    """Make the standard streams safe: closed ones are discarded, characters that the locale lacks become "?"."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
@@ -95,7 +97,7 @@ def open_streams() -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Lead a stream that cannot be written nowhere, so that Python's own flush at exit does not fail again."""
+    """Discard a stream that cannot be written, so that Python's flush at exit does not fail again."""
     try:
         stream.flush()
     except OSError:

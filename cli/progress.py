@@ -1,4 +1,4 @@
-"""What is said while numba compiles: on a terminal one line that counts, elsewhere one line, and another every half minute."""
+"""The notice while numba compiles: on a terminal one counting line, elsewhere a line every half minute."""
 
 import sys
 from typing import TextIO
@@ -17,7 +17,7 @@ class Compiling:
         self._last: float | None = None
 
     def __call__(self, functions: int, seconds: float, done: bool) -> None:
-        """Say how far it is."""
+        """Show the progress."""
         out = self._out or sys.stderr  # as it is now: who embeds the command may exchange it
         if out.isatty():
             end = "; later starts are quick\n" if done else " ..."

@@ -25,8 +25,8 @@ def prune(
     threads: o.Threads = None,
     force: o.Force = False,
 ) -> None:
-    """Write a smaller checkpoint: without the hidden units that matter least on a text, the others fitted to
-    stand in for them.
+    """Write a smaller checkpoint without the hidden units that matter least on a text; the others are
+    refitted.
     """
     import rwkv_engine
 

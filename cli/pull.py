@@ -1,4 +1,4 @@
-"""`rwkv pull`: a model from the hub to a short name."""
+"""`rwkv pull`: download a model from the hub and give it a short name."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def pull(
 ) -> None:
     """Download a model, check it, quantize it, and give it a short name for -m.
 
-    Broken downloads are resumed.
+    An interrupted download is resumed.
     """
     if source is None:
         _list_known(as_json)
@@ -60,7 +60,7 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def _list_known(as_json: bool) -> None:
-    """The table of known models, with what they take."""
+    """The table of known models, with their sizes."""
     from rwkv_engine.formats import DEFAULT
     from rwkv_engine.library.footprint import KEEP
     from rwkv_engine.library.known_models import KNOWN

@@ -1,4 +1,4 @@
-"""`rwkv quantize`: a checkpoint into a packed file that loads at once."""
+"""`rwkv quantize`: write a checkpoint as a packed file that loads at once."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +22,7 @@ def quantize(
     lora: o.Lora = None,
     lora_alpha: o.LoraAlpha = None,
 ) -> None:
-    """Pack a checkpoint: matrices quantized as the kernels read them, tokenizer inside; it then loads without
-    copying.
-    """
+    """Pack a checkpoint: quantized matrices, and the tokenizer inside. It then loads without copying."""
     import rwkv_engine
     from rwkv_engine.formats import DEFAULT
     from rwkv_engine.loading import open_named

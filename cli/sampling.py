@@ -1,5 +1,7 @@
-"""The options of `Sampling`, made of its fields: each field that has a help text is an option of generate and chat, and a
-name that /set knows."""
+"""The options of `Sampling`, made from its fields.
+
+Each field with a help text is an option of generate and chat, and a name for /set.
+"""
 
 import functools
 import inspect
@@ -17,7 +19,10 @@ from rwkv_engine.writing.sampling import PRESETS, Sampling
 class _Kind:
     """How values of one type are written.
 
-    read  a word -> a value; ValueError.    wanted  for errors.    shown  in help.    many  whether there can be several.
+    read    a word -> a value; raises ValueError.
+    wanted  for errors.
+    shown   for help.
+    many    whether there can be several.
     """
 
     read: Callable[[str], Any]
@@ -55,16 +60,17 @@ SINGLE = tuple(name for name in FIELDS if not _kind(name).many)
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the command line says about sampling.
+    """The sampling options of a command line.
 
-    preset  its name, if one was given.    values  by names of fields: only what was given.
+    preset  its name, if one was given.
+    values  by names of fields; only those that were given.
     """
 
     preset: str | None
     values: Mapping[str, Any]
 
     def over(self, kept: Sampling | None = None) -> Sampling:
-        """The preset with the values put over it; without a preset, over `kept`. Raises OptionError."""
+        """The preset, or else `kept`, with the given values. Raises OptionError."""
         base = Sampling.preset(self.preset) if self.preset is not None else kept or Sampling()
         return replace(base, **self.values)
 
@@ -73,7 +79,7 @@ NOTHING = Chosen(None, {})
 
 
 def restored(kept: Mapping[str, Any] | None) -> Sampling | None:
-    """The sampling that was kept with a conversation, as JSON gave it back; None if none was."""
+    """The sampling that was saved with a conversation, from JSON; None if there was none."""
     if kept is None:
         return None
     values = {field.name: kept[field.name] for field in FIELDS.values() if field.name in kept}
@@ -84,7 +90,10 @@ def restored(kept: Mapping[str, Any] | None) -> Sampling | None:
 
 
 def value(name: str, text: str, shown: str) -> Any:
-    """The value that a word gives to the option `name`. Raises OptionError; `shown` is what the option is called there."""
+    """The value of a word for the option `name`.
+
+    Raises OptionError; `shown` is the option's name in messages.
+    """
     if text == "none" and FIELDS[name].default is None:
         return None
     try:
@@ -94,7 +103,7 @@ def value(name: str, text: str, shown: str) -> Any:
 
 
 def with_sampling(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of Sampling in place of its parameter `sampling`, which then gets a `Chosen`."""
+    """Replace a verb's parameter `sampling` by the options of Sampling; it then gets a `Chosen`."""
 
     @functools.wraps(verb)
     def command(*, preset: str | None, **given: Any) -> None:
@@ -120,7 +129,10 @@ def with_sampling(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def _options() -> list[inspect.Parameter]:
-    """--preset, and an option for each field. They take words: so every mistake is told in the same kind of sentence."""
+    """--preset, and an option for each field.
+
+    All take words, so that all mistakes get the same kind of message.
+    """
     help = f"Sampling to start from: {', '.join(PRESETS)}. The options below change it."
     made: list[tuple[str, Any]] = [("preset", Annotated[str | None, typer.Option("--preset", help=help)])]
     for name, field in FIELDS.items():

@@ -1,4 +1,4 @@
-"""`rwkv serve`: an HTTP server in the form of OpenAI's API."""
+"""`rwkv serve`: an HTTP server with OpenAI's API."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, help="Most bytes of one request.")] = 16 << 20,
     max_seconds: Annotated[float, typer.Option(min=0, help="Most seconds of one request; 0: any.")] = 0.0,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds that texts may go on when it is stopped.")
+        float, typer.Option(min=0, help="Seconds for running texts to end when the server is stopped.")
     ] = 5.0,
     weights: o.Weights = None,
     threads: o.Threads = None,
@@ -63,7 +63,7 @@ def serve(
         typer.Option("--log-requests", help="Log each request: address, path and status, never its text."),
     ] = False,
 ) -> None:
-    """Serve models over HTTP, in the form of OpenAI's API: /v1/chat/completions and more.
+    """Serve models over HTTP with OpenAI's API: /v1/chat/completions and more.
 
     See docs/server.md.
     """
@@ -104,7 +104,7 @@ def _local(host: str) -> bool:
 
 
 def _sources(words: list[str]) -> dict[str, str | None]:
-    """The models by name: the name given, a short name, or the file's without its ending.
+    """The models by name: the given name, a short name, or the file name without its ending.
 
     Raises OptionError.
     """

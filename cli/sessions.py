@@ -1,4 +1,4 @@
-"""`rwkv sessions`: the conversations that are kept."""
+"""`rwkv sessions`: saved conversations."""
 
 import json
 from dataclasses import asdict
@@ -28,7 +28,7 @@ def _begin(context: typer.Context, as_json: Json = False) -> None:
 @sessions.command("ls", hidden=True)
 @sessions.command("list")
 def show_all(as_json: Json = False) -> None:
-    """List them, the last one first."""
+    """List saved conversations, the latest first."""
     from rwkv_engine.chat import Store
 
     infos = Store().infos()
@@ -45,7 +45,7 @@ def show_all(as_json: Json = False) -> None:
 
 @sessions.command()
 def show(name: Name) -> None:
-    """Print what was said in one."""
+    """Print one conversation."""
     from rwkv_engine.chat import Store
 
     store = Store()
@@ -64,7 +64,7 @@ def export(
         Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
     ] = None,
 ) -> None:
-    """Write one as Markdown or JSON."""
+    """Write one conversation as Markdown or JSON."""
     from rwkv_engine.chat import Store, as_json, as_markdown
     from rwkv_engine.errors import OptionError
     from rwkv_engine.system.files import write_whole
@@ -86,8 +86,8 @@ def export(
 
 @sessions.command("rm", hidden=True)
 @sessions.command()
-def delete(names: Annotated[list[str], typer.Argument(help="Names of talks.")]) -> None:
-    """Delete some, and the states that no other conversation shares."""
+def delete(names: Annotated[list[str], typer.Argument(help="Names of conversations.")]) -> None:
+    """Delete conversations, and the states that no other conversation shares."""
     from rwkv_engine.chat import Store
 
     store = Store()

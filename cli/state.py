@@ -1,4 +1,4 @@
-"""`rwkv state`: state files as tools."""
+"""`rwkv state`: work with state files."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def info(
     model: ModelOption = None,
     as_json: Json = False,
 ) -> None:
-    """Tell a state file's kind, model, tokens seen, and planes with shapes and norms; with --model, whether it fits."""
+    """Show a state file's kind, model, tokens, planes with shapes and norms; with --model, whether it fits."""
     import numpy as np
 
     from rwkv_engine.loading import open_named
@@ -70,7 +70,7 @@ def blend(
     model: ModelOption = None,
     force: Force = False,
 ) -> None:
-    """Write a state between two of one model. A state and a time_state can be blended if --model says whose they are."""
+    """Write a state between two of one model. To blend a state and a time_state, give --model."""
     from rwkv_engine import StateError
     from rwkv_engine.loading import open_named
     from rwkv_engine.tools import state_files as m
@@ -93,7 +93,7 @@ def convert(
     model: ModelOption = None,
     force: Force = False,
 ) -> None:
-    """Turn a time_state into a state of --model, or a state into a time_state (safetensors, BlinkDL's orientation)."""
+    """Convert a time_state into a state of --model, or a state into a time_state (safetensors)."""
     from rwkv_engine import OptionError
     from rwkv_engine.loading import open_named
     from rwkv_engine.tools import state_files as m
@@ -109,7 +109,7 @@ def convert(
 
 
 def _read(path: Path, layout: "StateLayout | None") -> "StateFile":
-    """A state file; in the model's layout where that is known."""
+    """A state file; with the model's layout if that is known."""
     from rwkv_engine.tools.state_files import StateFile, open_state, read_state_file
 
     found = read_state_file(path)
@@ -135,7 +135,7 @@ def _writable(path: Path, force: bool) -> None:
 
 
 def _known_as(fingerprint: str) -> str:
-    """Names under which the model with this fingerprint is known here."""
+    """Registered names of the model with this fingerprint."""
     from rwkv_engine.errors import CheckpointError
     from rwkv_engine.library import registry
     from rwkv_engine.loading import open_named

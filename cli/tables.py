@@ -1,4 +1,4 @@
-"""Tables, as every verb shows them."""
+"""Tables, as every verb prints them."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ from rwkv_engine_cli.output import echo, visible
 
 
 def print_rows(rows: Sequence[tuple[str, ...]], *, heads: bool = False) -> None:
-    """Rows of equal length in columns, one line each; with `heads`, the first row says what the columns are.
+    """Print rows of equal length as columns, one line each; `heads`: the first row has the titles.
 
-    A terminal that is too narrow folds what does not fit.
+    Cells are wrapped if the terminal is too narrow.
     """
     import sys
 

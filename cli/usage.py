@@ -1,4 +1,4 @@
-"""What --verbose says when a text is finished: speeds, times, memory, and why it stopped."""
+"""The lines of --verbose after a text: speeds, times, memory, and why it stopped."""
 
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ WHY = {
 
 
 def show_usage(usage: "Usage", stop: str | None) -> None:
-    """A few lines on standard error."""
+    """Print them on standard error."""
     from rwkv_engine.numbers.sizes import size
     from rwkv_engine.system import pages
 

@@ -1,4 +1,4 @@
-"""`rwkv warmup`: compile ahead of time what a model needs."""
+"""`rwkv warmup`: compile a model's programs ahead of time."""
 
 import time
 from typing import Annotated
@@ -18,7 +18,7 @@ def warmup(
     tokenizer: o.TokenizerOption = None,
     no_cache: o.NoCache = False,
 ) -> None:
-    """Compile the programs that a model needs, so that its first start is as quick as the later ones."""
+    """Compile the programs that a model needs, so that its first start is as quick as later ones."""
     from rwkv_engine.running.compiling import programs
 
     chosen = o.source(model, named)

@@ -10,7 +10,7 @@ from rwkv_engine.errors import OptionError
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What comes of a line: text to show, an answer to stream, a question to edit, or the end of the talk."""
+    """The result of a line: text to show, an answer to stream, a question to edit, or the end of the chat."""
 
     text: str = ""
     parts: Iterator[Part] | None = None

@@ -1,4 +1,6 @@
-"""Measuring a model on this machine: bandwidth, speed, start, memory, sparsity; the report, its comparison and its plot."""
+"""Measuring a model on this machine: bandwidth, speed, start, memory, sparsity; the report, its comparison
+and its plot.
+"""
 
 from rwkv_engine.bench.measure import measure
 from rwkv_engine.bench.report import Report, compared, table

@@ -1,8 +1,10 @@
-"""Joules that a piece of work takes, where Linux lets them be read: counters of the processor, sensors of the board, or a battery.
+"""Joules that a piece of work takes, where Linux lets them be read: counters of the processor, sensors of the
+board, or a battery.
 
 powercap  energy counters of whole processors (RAPL; Intel, AMD from Zen on). They often belong to root.
 hwmon     energy counters of sockets (amd_energy), or INA power sensors of a board, sampled.
-battery   the power that a discharging battery gives, sampled: everything that the machine does is in it, the display too.
+battery   the power that a discharging battery gives, sampled: everything that the machine does is in it, the
+          display too.
 The first of these that can be read is used. On other systems there is none.
 """
 

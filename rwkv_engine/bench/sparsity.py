@@ -1,4 +1,6 @@
-"""How many hidden units of the channel mix are zero after relu^2, layer by layer: what skipping them could save."""
+"""How many hidden units of the channel mix are zero after relu^2, layer by layer: what skipping them could
+save.
+"""
 
 import dataclasses
 
@@ -16,9 +18,11 @@ from rwkv_engine.state import State, StateLayout
 
 
 def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) -> list[float]:
-    """For each layer, the share [0, 1] of hidden units that are zero, over all `tokens` (at most a chunk), from an empty state.
+    """For each layer, the share [0, 1] of hidden units that are zero, over all `tokens` (at most a chunk),
+    from an empty state.
 
-    The program is run once for each layer, on a model that ends there: its work array then holds that layer's hidden units.
+    The program is run once for each layer, on a model that ends there: its work array then holds that layer's
+    hidden units.
     """
     whole = families.config_of(checkpoint)
     family = families.family_of(whole)

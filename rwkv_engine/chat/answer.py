@@ -1,4 +1,6 @@
-"""What is said in a conversation: turns, the parts of an answer that may be shown, and an answer as it is written."""
+"""What is said in a conversation: turns, the parts of an answer that may be shown, and an answer as it is
+written.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ from rwkv_engine.writing.step import Step, StopReason
 class Turn:
     """One question and its answer.
 
-    user, answer, thinking  texts.    system  what the model was told in front of this turn.    think  the mode.
+    user, answer, thinking  texts.    system  what the model was told in front of this turn.    think  the
+                            mode.
     tokens                  all that history holds of this turn, from the end of the turn before.
     stop                    why the answer ended; None: it was interrupted.
     uid                     the turn's own name, also in forks.

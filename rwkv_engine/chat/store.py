@@ -1,4 +1,4 @@
-"""`Store`: the folder of kept talks.
+"""`Store`: the folder of saved conversations.
 
 `sessions.sqlite` holds what was said, `states/` a state file for each turn worth one.
 
@@ -31,7 +31,7 @@ def data_folder() -> Path:
         return folders.data_folder()
     except OSError:
         raise SessionError(
-            "there is no home folder to keep conversations in; set XDG_DATA_HOME, or give --no-save"
+            "there is no home folder for conversations; set XDG_DATA_HOME, or give --no-save"
         ) from None
 
 

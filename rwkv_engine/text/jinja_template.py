@@ -63,9 +63,9 @@ class JinjaTemplate:
         call: bool = False,
         open: bool = True,
     ) -> str:
-        """The whole talk; with `open`, up to where the next answer begins.
+        """The whole conversation; with `open`, up to where the next answer begins.
 
-        How a call begins, no such template says.
+        `call` changes nothing: such templates do not say how a tool call begins.
         """
         from rwkv_engine.text.jinja_sandbox import rendered
 

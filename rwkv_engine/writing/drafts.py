@@ -52,7 +52,8 @@ class Drafts(Protocol):
 
 
 class NGrams:
-    """Drafts from the text itself: what followed its last tokens before, by the longest of RUNS that was seen.
+    """Drafts from the text itself: what followed its last tokens before, by the longest of RUNS that was
+    seen.
 
     A draft ends where what followed was not the same the last two times; behind the shortest run, it must
     have been the same twice.

@@ -1,4 +1,6 @@
-"""4-bit weights: the search against its twin, tiles of every level against exact integers, products against the layout's numbers."""
+"""4-bit weights: the search against its twin, tiles of every level against exact integers, products against
+the layout's numbers.
+"""
 
 import formats_used
 import numpy as np
@@ -61,7 +63,9 @@ def test_quantizing_gives_the_same_bytes_for_any_number_of_threads(monkeypatch):
 
 
 def test_no_scale_nearby_is_better():
-    """For a group of its own in a row, whose scale is free of the row's: beside what was found, the error only grows."""
+    """For a group of its own in a row, whose scale is free of the row's: beside what was found, the error
+    only grows.
+    """
     values = RNG.standard_normal((16, 64)).astype(np.float32)
     got = layout.unpacked(int4._quantized(values, np.ones(64, np.float32)), 16, 64)
     assert np.square(got - values).mean() < 0.0045 * np.square(values).mean()

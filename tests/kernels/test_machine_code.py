@@ -1,5 +1,5 @@
-"""The machine code of the tiles of quantized formats, for processors that this machine need not be: LLVM makes it for any of
-them.
+"""The machine code of the tiles of quantized formats, for processors that this machine need not be: LLVM
+makes it for any of them.
 """
 
 import re
