@@ -16,12 +16,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rwkv_engine.errors import EngineError
-from rwkv_engine.serve import endpoints, ollama, responses, states
+from rwkv_engine.serve import endpoints, ollama, responses, states, web
 from rwkv_engine.serve.http import refusal
 from rwkv_engine.serve.problems import Problem, problem_of
 from rwkv_engine.serve.server import Server
 
-#: paths that everybody may ask for
+#: paths that everybody may ask for, besides the web page's
 OPEN = frozenset({"/health"})
 #: method, path, endpoint
 PATHS: tuple[tuple[str, str, Callable[[Request], Awaitable[Any]]], ...] = (
@@ -42,6 +42,8 @@ PATHS: tuple[tuple[str, str, Callable[[Request], Awaitable[Any]]], ...] = (
     ("GET", "/api/tags", ollama.tags),
     ("GET", "/v1/models", endpoints.models),
     ("GET", "/v1/models/{name:path}", endpoints.model),
+    ("GET", "/", web.show),
+    ("GET", "/page/{file}", web.show),
     ("GET", "/health", endpoints.health),
     ("GET", "/metrics", endpoints.metrics),
 )
@@ -92,7 +94,8 @@ class Guard:
 
         try:
             self._server.door.guard(headers)
-            scope.setdefault("state", {})["owner"] = "" if path in OPEN else self._server.door.owner(headers)
+            free = path in OPEN or path in web.page()
+            scope.setdefault("state", {})["owner"] = "" if free else self._server.door.owner(headers)
         except Problem as problem:
             await refusal(problem)(scope, receive, counting)
             return
