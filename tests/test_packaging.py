@@ -30,6 +30,16 @@ def test_every_folder_with_code_is_a_package_that_is_installed(setuptools_table)
     assert found == set(setuptools_table["packages"])
 
 
+def test_every_file_of_the_web_page_is_installed(setuptools_table):
+    folder = ROOT / "rwkv_engine" / "serve"
+    installed = {
+        file
+        for pattern in setuptools_table["package-data"]["rwkv_engine.serve"]
+        for file in folder.glob(pattern)
+    }
+    assert installed == set((folder / "page").iterdir()) and installed
+
+
 def test_the_sdist_has_the_tests_and_what_they_read():
     grafted = {line.split()[1] for line in (ROOT / "MANIFEST.in").read_text().splitlines() if "graft" in line}
     assert {"tests", "docs", "benchmarks"} <= grafted

@@ -51,7 +51,7 @@ def test_every_file_of_the_page_is_sent_without_a_key(browser, path):
 
 def test_what_the_page_names_is_there():
     html = (FOLDER / "index.html").read_text("utf-8")
-    named = set(re.findall(r'(?:src|href)="(?!data:)(.*?)"', html))
+    named = set(re.findall(r'(?:src|href)="(?!data:|#)(.*?)"', html))
     assert named == {"page/page.css", "page/page.js"}
     for script in SCRIPTS:
         named |= {f"page/{name}" for name in re.findall(r'from "\./(.*?)"', script.read_text("utf-8"))}

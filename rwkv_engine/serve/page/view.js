@@ -36,7 +36,7 @@ export function messageElement(conversation, number, actions) {
     );
   }
   if (user) tools.append(button("Edit", () => actions.edit(number), "Edit this message", { class: "edit" }));
-  else tools.append(button("Retry", () => actions.retry(number), "Write another answer", { class: "retry" }));
+  else tools.append(button("Retry", () => actions.retry(number), "Retry this answer", { class: "retry" }));
   if (navigator.clipboard) tools.append(button("Copy", () => navigator.clipboard.writeText(node.content), "Copy this message"));
   tools.append(make("span", { class: "speed" }));
   const element = make("article", { class: node.role, "data-number": String(number) }, ...parts, tools);
@@ -66,7 +66,8 @@ const REASONS = { length: "cut at the most tokens", stopped: "stopped" };
 /** How fast an answer was written, and why it ended where that is not plain. */
 export function speed({ tokens, seconds, reason }) {
   const parts = [];
-  if (tokens > 1 && seconds > 0) parts.push(`${tokens} tokens, ${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
+  // what comes all at once has no speed
+  if (tokens > 1 && seconds > 0.05) parts.push(`${tokens} tokens, ${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
   if (REASONS[reason]) parts.push(REASONS[reason]);
   return parts.join(" · ");
 }
@@ -99,7 +100,7 @@ export function conversationItems(conversations, current, title, actions) {
       "li",
       {},
       button(name, () => actions.show(one), name, shown),
-      button("⭳", () => actions.save(one), `Export: ${name}`, { title: "Export" }),
+      button("↓", () => actions.save(one), `Export: ${name}`, { title: "Export" }),
       button("✕", () => actions.remove(one), `Delete: ${name}`, { title: "Delete" }),
     );
   });
