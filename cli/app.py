@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from rwkv_engine_cli.batch import batch
 from rwkv_engine_cli.bench import bench
+from rwkv_engine_cli.cache import cache
 from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.eval import eval
 from rwkv_engine_cli.generate import generate
@@ -62,6 +63,7 @@ for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull,
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")
 app.add_typer(sessions, name="sessions")
+app.add_typer(cache, name="cache")
 
 
 def main() -> None:

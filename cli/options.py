@@ -22,7 +22,7 @@ def one_or_more(value: int | None) -> int | None:
     return value
 
 
-_MODEL = "Model file, folder, or short name; default: $RWKV_MODEL, else the embedded model."
+_MODEL = "Model file, folder, or short name; default: $RWKV_MODEL, else `rwkv models default`."
 Source = Annotated[
     str | None,
     typer.Option("-m", "--model", help=_MODEL),
@@ -86,7 +86,8 @@ After = Annotated[
 
 
 def source(model: str | None, named: str | None = None) -> str | None:
-    """The model to use: the argument, else -m, else $RWKV_MODEL; None: the embedded model.
+    """The model to use: the argument, else -m, else $RWKV_MODEL, else the default; None: the embedded
+    model.
 
     Raises OptionError.
     """
@@ -97,7 +98,11 @@ def source(model: str | None, named: str | None = None) -> str | None:
     said = model if model is not None else named
     if said is not None and not said.strip():
         raise OptionError.of("--model", said, "a file, a folder, or a short name")
-    return said if said is not None else os.environ.get("RWKV_MODEL") or None
+    if said is not None:
+        return said
+    from rwkv_engine.library.default_model import default_model
+
+    return os.environ.get("RWKV_MODEL") or default_model()
 
 
 def load_model(
