@@ -1,6 +1,7 @@
 """`rwkv`: the list of verbs, and the form of errors: one line on standard error and exit code 2."""
 
 import difflib
+import os
 import sys
 from typing import Any
 
@@ -35,7 +36,6 @@ UsageError: Any = typer.BadParameter.__bases__[0]
 app = typer.Typer(
     help="Run RWKV language models on this computer: CPU only, constant memory.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     # help is as wide as the terminal
@@ -71,6 +71,8 @@ def main() -> None:
     open_streams()
     try:
         support.check()
+        if "_RWKV_COMPLETE" in os.environ:  # a shell asks how a line may go on
+            app(prog_name="rwkv")
         command = typer.main.get_command(app)
         with command.make_context("rwkv", sys.argv[1:]) as context:
             command.invoke(context)

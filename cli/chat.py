@@ -29,7 +29,10 @@ def chat(
     model: o.Source = None,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Continue the last conversation.")] = False,
     session: Annotated[
-        str | None, typer.Option(help="Continue the conversation with this name, or start it.")
+        str | None,
+        typer.Option(
+            help="Continue the conversation with this name, or start it.", autocompletion=o.session_names
+        ),
     ] = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep this conversation.")] = False,
     save: Annotated[

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rwkv_engine_cli.options import Json
+from rwkv_engine_cli.options import Json, model_names
 from rwkv_engine_cli.output import complain, echo
 from rwkv_engine_cli.tables import print_rows
 
@@ -80,7 +80,9 @@ def show_all(as_json: Json = False) -> None:
 
 @models.command("rm", hidden=True)
 @models.command()
-def remove(name: Annotated[str, typer.Argument(help="Short name of the model.")]) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(help="Short name of the model.", autocompletion=model_names)],
+) -> None:
     """Remove a model's short name and delete its files."""
     from rwkv_engine.library import registry
     from rwkv_engine.library.default_model import default_model, set_default
@@ -96,7 +98,8 @@ def default(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Short name, file or folder; or the word embedded. Without it, the default is shown."
+            help="Short name, file or folder; or the word embedded. Without it, the default is shown.",
+            autocompletion=model_names,
         ),
     ] = None,
 ) -> None:
