@@ -35,7 +35,7 @@ UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help="Run RWKV language models on this computer: CPU only, constant memory.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     # help is as wide as the terminal
@@ -49,13 +49,27 @@ def _version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+#: what `rwkv` alone says
+BEGIN = f"""\
+rwkv-engine {__version__} runs RWKV language models on this computer. To begin:
+
+  rwkv chat                             have a conversation with a model
+  rwkv generate "Once upon a time"      continue a text
+  rwkv pull                             list larger models, and get one
+
+rwkv --help lists all commands."""
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "-V", "--version", help="Print the version and leave.", callback=_version, is_eager=True
     ),
 ) -> None:
     """Options before the verb."""
+    if context.invoked_subcommand is None:
+        echo(BEGIN)
 
 
 for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull, serve, batch, warmup):

@@ -187,6 +187,14 @@ def test_a_shell_completes_verbs_models_and_conversations(rwkv, tmp_path, monkey
     assert "--install-completion" in rwkv("--help")
 
 
+def test_the_command_alone_says_what_to_begin_with(rwkv):
+    told = rwkv()
+    assert rwkv_engine.__version__ in told and len(told.splitlines()) < 10
+    for verb in re.findall(r"^  rwkv (\w+)", told, re.MULTILINE):
+        assert rwkv(verb, "--help")
+    assert "nothing" in rwkv("nothing", status=2)
+
+
 def test_help_is_as_wide_as_the_terminal_and_shows_defaults(rwkv, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     shown = rwkv("generate", "--help")
