@@ -1,12 +1,14 @@
 """`rwkv`: the list of verbs, and the form of errors: one line on standard error and exit code 2."""
 
 import difflib
+import os
 import sys
 from typing import Any
 
 import typer
 from rwkv_engine_cli.batch import batch
 from rwkv_engine_cli.bench import bench
+from rwkv_engine_cli.cache import cache
 from rwkv_engine_cli.chat import chat
 from rwkv_engine_cli.eval import eval
 from rwkv_engine_cli.generate import generate
@@ -33,8 +35,7 @@ UsageError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help="Run RWKV language models on this computer: CPU only, constant memory.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     # help is as wide as the terminal
@@ -48,13 +49,27 @@ def _version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+#: what `rwkv` alone says
+BEGIN = f"""\
+rwkv-engine {__version__} runs RWKV language models on this computer. To begin:
+
+  rwkv chat                             have a conversation with a model
+  rwkv generate "Once upon a time"      continue a text
+  rwkv pull                             list larger models, and get one
+
+rwkv --help lists all commands."""
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "-V", "--version", help="Print the version and leave.", callback=_version, is_eager=True
     ),
 ) -> None:
     """Options before the verb."""
+    if context.invoked_subcommand is None:
+        echo(BEGIN)
 
 
 for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull, serve, batch, warmup):
@@ -62,6 +77,7 @@ for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull,
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")
 app.add_typer(sessions, name="sessions")
+app.add_typer(cache, name="cache")
 
 
 def main() -> None:
@@ -69,6 +85,8 @@ def main() -> None:
     open_streams()
     try:
         support.check()
+        if "_RWKV_COMPLETE" in os.environ:  # a shell asks how a line may go on
+            app(prog_name="rwkv")
         command = typer.main.get_command(app)
         with command.make_context("rwkv", sys.argv[1:]) as context:
             command.invoke(context)

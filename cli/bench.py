@@ -25,6 +25,9 @@ def bench(
         ),
     ] = None,
     as_json: o.Json = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a table to paste into an issue, without names.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a picture into this PNG file.")] = None,
     share: Annotated[
         Path | None,
@@ -40,10 +43,13 @@ def bench(
     """
     import rwkv_engine
     from rwkv_engine.bench import Report, compared, measure, table
+    from rwkv_engine.bench.report import markdown as as_markdown
     from rwkv_engine.bench.report import markdown_row, shared
 
-    if as_json and compare is not None:
-        raise rwkv_engine.OptionError("got --json and --compare; give one of them")
+    forms = {"--json": as_json, "--markdown": markdown, "--compare": compare is not None}
+    given = [name for name, asked in forms.items() if asked]
+    if len(given) > 1:
+        raise rwkv_engine.OptionError(f"got {' and '.join(given)}; give one of them")
     other = Report.of_file(compare) if compare else None
     report = measure(
         o.source(model, named),
@@ -55,7 +61,13 @@ def bench(
         draft=draft,
         tell=lambda line: progress(f"{line} ..."),
     )
-    echo(report.json() if as_json else compared(report, other) if other else table(report))
+    progress("", last=True)
+    if as_json:
+        echo(report.json())
+    elif markdown:
+        echo(as_markdown(report))
+    else:
+        echo(compared(report, other) if other else table(report))
     if share is not None:
         o.write_text(share, shared(report).json() + "\n", "--share")
         echo(markdown_row(report), err=as_json)

@@ -29,7 +29,10 @@ def chat(
     model: o.Source = None,
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Continue the last conversation.")] = False,
     session: Annotated[
-        str | None, typer.Option(help="Continue the conversation with this name, or start it.")
+        str | None,
+        typer.Option(
+            help="Continue the conversation with this name, or start it.", autocompletion=o.session_names
+        ),
     ] = None,
     no_save: Annotated[bool, typer.Option("--no-save", help="Do not keep this conversation.")] = False,
     save: Annotated[
@@ -64,6 +67,9 @@ def chat(
         ),
     ] = None,
     sampling: Chosen = NOTHING,
+    schema: o.Schema = None,
+    regex: o.Regex = None,
+    choice: o.Choice = None,
     draft: o.Draft = None,
     weights: o.Weights = None,
     threads: o.Threads = None,
@@ -77,8 +83,10 @@ def chat(
     """Chat with a model, or answer one question.
 
     In a chat, /help lists the commands, ctrl-C stops an answer, and ctrl-D leaves. Conversations are saved;
-    a single question is saved only with --save, --session or -c.
+    a single question is saved only with --save, --session or -c. --schema, --regex and --choice hold for
+    every answer of this run; thoughts are free.
     """
+    constraint = o.make_constraint(schema, regex, choice, None)
     given = {
         "model": None if model is None else o.source(model),
         "weights": weights,
@@ -112,6 +120,7 @@ def chat(
     )
     talk = _talk(engine, store, info, session, wanted, read_again)
     talk.conversation.draft = o.draft(draft, wanted.get("weights"), threads, no_cache, ram)
+    talk.constraint = constraint
     talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
     if text is not None:
         from rwkv_engine_cli.talk.once import answer_once

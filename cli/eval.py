@@ -14,7 +14,7 @@ def eval(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL]...",
-            help="Model files, folders, or short names; default: $RWKV_MODEL, else the embedded model.",
+            help="Model files, folders, or short names; default: $RWKV_MODEL, else `rwkv models default`.",
             show_default=False,
         ),
     ] = None,

@@ -22,12 +22,37 @@ def one_or_more(value: int | None) -> int | None:
     return value
 
 
-_MODEL = "Model file, folder, or short name; default: $RWKV_MODEL, else the embedded model."
+def model_names(incomplete: str) -> list[str]:
+    """Short names of models that begin so, for a shell that completes one."""
+    from rwkv_engine.errors import EngineError
+    from rwkv_engine.library.registry import names
+
+    try:
+        return [name for name in [*names(), "embedded"] if name.startswith(incomplete)]
+    except EngineError:
+        return []
+
+
+def session_names(incomplete: str) -> list[str]:
+    """Names of kept conversations that begin so."""
+    from rwkv_engine.chat import Store
+    from rwkv_engine.errors import EngineError
+
+    try:
+        return [info.name for info in Store().infos() if info.name.startswith(incomplete)]
+    except EngineError:
+        return []
+
+
+_MODEL = "Model file, folder, or short name; default: $RWKV_MODEL, else `rwkv models default`."
 Source = Annotated[
     str | None,
-    typer.Option("-m", "--model", help=_MODEL),
+    typer.Option("-m", "--model", help=_MODEL, autocompletion=model_names),
 ]
-ModelArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL", help=_MODEL, show_default=False, autocompletion=model_names),
+]
 Weights = Annotated[
     str | None,
     typer.Option(help="Weight format: f32, bf16, f16, int8 or int4; default: the checkpoint's own."),
@@ -86,7 +111,8 @@ After = Annotated[
 
 
 def source(model: str | None, named: str | None = None) -> str | None:
-    """The model to use: the argument, else -m, else $RWKV_MODEL; None: the embedded model.
+    """The model to use: the argument, else -m, else $RWKV_MODEL, else the default; None: the embedded
+    model.
 
     Raises OptionError.
     """
@@ -97,7 +123,11 @@ def source(model: str | None, named: str | None = None) -> str | None:
     said = model if model is not None else named
     if said is not None and not said.strip():
         raise OptionError.of("--model", said, "a file, a folder, or a short name")
-    return said if said is not None else os.environ.get("RWKV_MODEL") or None
+    if said is not None:
+        return said
+    from rwkv_engine.library.default_model import default_model
+
+    return os.environ.get("RWKV_MODEL") or default_model()
 
 
 def load_model(

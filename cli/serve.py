@@ -17,7 +17,7 @@ def serve(
         typer.Option(
             "-m",
             "--model",
-            help="Model, or NAME=MODEL; may be given again. Default: $RWKV_MODEL, else the embedded model.",
+            help="Model, or NAME=MODEL; may be given again. Default: $RWKV_MODEL, else `rwkv models default`.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

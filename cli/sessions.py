@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rwkv_engine_cli.options import Json
+from rwkv_engine_cli.options import Json, session_names
 from rwkv_engine_cli.output import echo
 from rwkv_engine_cli.tables import print_rows
 
@@ -16,7 +16,9 @@ sessions = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
 )
-Name = Annotated[str, typer.Argument(help="Name of a conversation, as the list shows it.")]
+Name = Annotated[
+    str, typer.Argument(help="Name of a conversation, as the list shows it.", autocompletion=session_names)
+]
 
 
 @sessions.callback()
@@ -86,7 +88,9 @@ def export(
 
 @sessions.command("rm", hidden=True)
 @sessions.command()
-def delete(names: Annotated[list[str], typer.Argument(help="Names of conversations.")]) -> None:
+def delete(
+    names: Annotated[list[str], typer.Argument(help="Names of conversations.", autocompletion=session_names)],
+) -> None:
     """Delete conversations, and the states that no other conversation shares."""
     from rwkv_engine.chat import Store
 

@@ -12,7 +12,7 @@ from rwkv_engine.checkpoints.lora import with_lora
 from rwkv_engine.checkpoints.names import matrices
 from rwkv_engine.errors import CheckpointError, OptionError, about
 from rwkv_engine.formats import DEFAULT, own_format, quantized_names
-from rwkv_engine.library.registry import resolve
+from rwkv_engine.library.registry import EMBEDDED, resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
 from rwkv_engine.system.files import expanded
@@ -87,10 +87,11 @@ def embedded() -> Path:
 
 
 def path_of(source: str | Path | None) -> Path:
-    """The path that `source` stands for: a path, the short name of a registered model, or None for the
-    embedded model.
+    """The path that `source` stands for: a path, the short name of a registered model, or None or "embedded"
+    for the embedded model.
     """
-    return embedded() if source is None else resolve(source)
+    there = source is not None and (str(source) != EMBEDDED or Path(EMBEDDED).exists())
+    return resolve(source) if source is not None and there else embedded()
 
 
 def open_named(source: str | Path | None) -> Checkpoint:

@@ -12,8 +12,8 @@ from rwkv_engine_cli.talk.running import Talk
 
 from rwkv_engine.errors import OptionError
 from rwkv_engine.numbers.sizes import size
+from rwkv_engine.system import pages
 from rwkv_engine.writing.sampling import PRESETS, Sampling
-from rwkv_engine.writing.step import Usage
 
 #: what /set changes
 SETTABLE = (*SINGLE, "max_tokens")
@@ -24,14 +24,14 @@ class Command:
     """A row of the table.
 
     name     without its slash.    usage  what may follow it.    does  one line for /help.
-    run      does it; choices  what may be completed behind it.
+    run      does it; choices  what may be completed behind it, where so much was typed.
     """
 
     name: str
     usage: str
     does: str
     run: Callable[[Talk, str], Outcome]
-    choices: Callable[[Talk], Sequence[str]] = lambda talk: ()
+    choices: Callable[[Talk, str], Sequence[str]] = lambda talk, begun: ()
 
 
 def obey(talk: Talk, line: str) -> Outcome:
@@ -135,6 +135,20 @@ def _set(talk: Talk, argument: str) -> Outcome:
     return Outcome("  ".join(f"{n} {values[n] if values[n] is not None else 'none'}" for n in wanted))
 
 
+def _settings(talk: Talk, begun: str) -> Sequence[str]:
+    """Names for /set; behind one, the values it has now, by default and in the presets."""
+    name, space, _ = begun.partition(" ")
+    if not space or name not in SETTABLE:
+        return SETTABLE
+    if name == "max_tokens":
+        values = [talk.max_tokens, *(n for n in (128, 512, 2048) if n != talk.max_tokens)]
+    else:
+        field = FIELDS[name].name
+        known = [talk.sampling, Sampling(), *map(Sampling.preset, PRESETS)]
+        values = list(dict.fromkeys(getattr(one, field) for one in known))
+    return [f"{name} {'none' if value is None else value}" for value in values]
+
+
 def _tokens(talk: Talk, argument: str) -> Outcome:
     turns = talk.conversation.turns
     last = f"; the last one {len(turns[-1].tokens):,}" if turns else ""
@@ -142,34 +156,45 @@ def _tokens(talk: Talk, argument: str) -> Outcome:
 
 
 def _stats(talk: Talk, argument: str) -> Outcome:
-    used = talk.usage or Usage(0, 0, 0, 0.0, 0.0)
-    known = f" ({used.cached_tokens:,} of them cached)" if used.cached_tokens else ""
+    model, told = talk.model, talk.conversation
+    peak = pages.peak()
     rows = [
         (
             "model",
-            f"RWKV-{talk.model.config.version}, {talk.model.format}, {size(talk.model.weight_bytes)} read for a token",
+            f"RWKV-{model.config.version}, {model.format}, {size(model.weight_bytes)} read for a token",
         ),
-        ("read", f"{used.prompt_tokens:,} tokens{known} in {used.prompt_seconds:.2f} s"),
-        (
-            "written",
-            f"{used.tokens:,} tokens in {used.seconds - used.prompt_seconds:.2f} s, {used.rate:,.0f} tokens/s",
-        ),
-        (
-            "state",
-            f"{size(talk.state_bytes)}, whatever the length; {len(talk.conversation.kept())} in memory",
-        ),
+        ("length", how_long(told)),
+        *_answered(talk),
+        ("state", f"{size(talk.state_bytes)}, whatever the length; {len(told.kept())} in memory"),
+        ("memory", f"{size(peak)} at most so far" if peak else "unknown"),
     ]
     if talk.store is not None:
         rows.append(
-            (
-                "on disk",
-                f"{size(talk.store.state_bytes(talk.conversation.turns))} of states in {talk.store.folder}",
-            )
+            ("on disk", f"{size(talk.store.state_bytes(told.turns))} of states in {talk.store.folder}")
         )
     return Outcome("\n".join(f"{name:<9}{value}" for name, value in rows))
 
 
-def _names(talk: Talk) -> list[str]:
+def _answered(talk: Talk) -> list[tuple[str, str]]:
+    """What the last answer took; nothing before the first."""
+    used = talk.usage
+    if used is None:
+        return [("speed", "no answer yet")]
+    known = f" ({used.cached_tokens:,} of them cached)" if used.cached_tokens else ""
+    written = used.seconds - used.prompt_seconds
+    rows = [
+        (
+            "read",
+            f"{used.prompt_tokens:,} tokens{known} in {used.prompt_seconds:.2f} s, {used.prompt_rate:,.0f} tokens/s",
+        ),
+        ("written", f"{used.tokens:,} tokens in {written:.2f} s, {used.rate:,.0f} tokens/s"),
+    ]
+    if used.drafted:
+        rows.append(("drafts", f"{used.accepted:,} of {used.drafted:,} tokens accepted"))
+    return rows
+
+
+def _names(talk: Talk, begun: str) -> list[str]:
     return [info.name for info in talk.store.infos()] if talk.store else []
 
 
@@ -195,15 +220,15 @@ COMMANDS = {
             "[MODE]",
             "off, fast, on or long; show unfolds the last thought",
             _think,
-            lambda t: [*t.template.thinks, "show"],
+            lambda talk, begun: [*talk.template.thinks, "show"],
         ),
-        Command("preset", "[NAME]", "sampling by name", _preset, lambda t: list(PRESETS)),
+        Command("preset", "[NAME]", "sampling by name", _preset, lambda talk, begun: list(PRESETS)),
         Command(
             "set",
             "[NAME VALUE]",
             "one number of the sampling, or max_tokens",
             _set,
-            lambda t: SETTABLE,
+            _settings,
         ),
         Command("save", "NAME", "bookmark: keep a copy of this point and stay here", keeping.save),
         Command("load", "NAME", "go on from a bookmark, in a copy of it", keeping.load, _names),
@@ -214,7 +239,7 @@ COMMANDS = {
         Command(
             "export", "[FILE]", "write the conversation as Markdown, or as JSON to a .json", keeping.export
         ),
-        Command("stats", "", "speed and sizes", _stats),
+        Command("stats", "", "speed of the last answer, and sizes", _stats),
         Command(
             "quit",
             "",

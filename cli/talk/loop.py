@@ -77,6 +77,8 @@ def _stream(talk: Talk, screen: Screen, parts: Iterator[Part], verbose: bool) ->
     note = limit_note(talk)
     if note and screen.commands:
         screen.show(note)
+    elif note and talk.constraint is not None:  # whoever reads the answers counts on their form
+        talk.warn(note)
     if verbose and talk.usage is not None:
         show_usage(talk.usage, talk.conversation.turns[-1].stop if talk.conversation.turns else None)
 
@@ -84,11 +86,12 @@ def _stream(talk: Talk, screen: Screen, parts: Iterator[Part], verbose: bool) ->
 def limit_note(talk: Talk) -> str:
     """What is said of an answer that was cut off by the limit; nothing for others."""
     turns = talk.conversation.turns
-    if talk.usage is None or not turns or turns[-1].stop != "length":
+    if talk.usage is None or not turns or turns[-1].stop not in ("length", "cut"):
         return ""
     what = "thought" if turns[-1].thinking and not turns[-1].answer else "answer"
+    form = talk.constraint if turns[-1].stop == "cut" else None
     return (
-        f"the {what} was cut at {talk.max_tokens:,} tokens; "
+        f"the {what} was cut at {talk.max_tokens:,} tokens{f' and does not fit the {form.kind} yet' if form else ''}; "
         f"more: /set max_tokens {2 * talk.max_tokens}, or --max-tokens {2 * talk.max_tokens}"
     )
 

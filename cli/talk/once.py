@@ -8,6 +8,8 @@ from rwkv_engine_cli.talk.loop import limit_note, until_interrupt
 from rwkv_engine_cli.talk.running import Talk
 from rwkv_engine_cli.usage import show_usage, usage_json
 
+from rwkv_engine.errors import OptionError
+
 #: a fenced block of Markdown: its text
 _FENCED = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -15,7 +17,7 @@ _FENCED = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1|\Z)", re.MULTILINE | re
 def answer_once(talk: Talk, question: str, *, extract: bool, as_json: bool, verbose: bool) -> None:
     """Answer one question and keep it, if anything is kept.
 
-    Raises KeyboardInterrupt if ctrl-C ended the answer.
+    Raises KeyboardInterrupt if ctrl-C ended the answer, and OptionError if it does not fit the constraint.
     """
     out = None if extract or as_json else Stream()
     with until_interrupt(talk.say(question)) as parts:
@@ -33,12 +35,14 @@ def answer_once(talk: Talk, question: str, *, extract: bool, as_json: bool, verb
     else:
         echo(first_code(turn.answer) if extract else "")
     note = limit_note(talk)
-    if note:
+    if note and turn.stop != "cut":
         complain(note)
     if verbose and talk.usage is not None:
         show_usage(talk.usage, turn.stop)
     if turn.stop is None:
         raise KeyboardInterrupt
+    if turn.stop == "cut":  # no other program should take it for what it asked for
+        raise OptionError(note)
 
 
 def first_code(text: str) -> str:

@@ -1,7 +1,7 @@
 """The running conversation: a conversation, its place in the store, and how answers are chosen."""
 
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rwkv_engine.chat import Session, Store
@@ -11,6 +11,7 @@ from rwkv_engine.errors import SessionError
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import size
 from rwkv_engine.text.chat import Template
+from rwkv_engine.writing.constraint import Constraint
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Usage
@@ -25,6 +26,7 @@ class Talk:
     source    how the model was named, for the next time.    warn  tells the person something in one line.
     usage     of the last answer; None before the first.
     prefix_cache  where states behind long prompts are kept; None: nowhere.
+    constraint    what every answer has to look like; None: free.
     state_bytes   of a state of this model, whatever it has read.
     """
 
@@ -39,6 +41,7 @@ class Talk:
     warn: Callable[[str], None]
     usage: Usage | None = None
     prefix_cache: PrefixCache | None = None
+    constraint: Constraint | None = None
     state_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,20 +68,43 @@ class Talk:
     def say(self, text: str) -> Generator[Part, None, None]:
         """The answer to `text`."""
         return self._watched(
-            self.conversation.say(text, self.sampling, self.max_tokens, prefix_cache=self.prefix_cache)
+            self.conversation.say(
+                text,
+                self.sampling,
+                self.max_tokens,
+                constraint=self._form(),
+                prefix_cache=self.prefix_cache,
+            )
         )
 
     def retry(self) -> Generator[Part, None, None]:
         """Another answer to the last question."""
         return self._watched(
-            self.conversation.retry(self.sampling, self.max_tokens, prefix_cache=self.prefix_cache)
+            self.conversation.retry(
+                self.sampling,
+                self.max_tokens,
+                constraint=self._form(),
+                prefix_cache=self.prefix_cache,
+            )
         )
 
     def edit(self, text: str) -> Generator[Part, None, None]:
         """The answer to `text` in place of the last question."""
         return self._watched(
-            self.conversation.edit(text, self.sampling, self.max_tokens, prefix_cache=self.prefix_cache)
+            self.conversation.edit(
+                text,
+                self.sampling,
+                self.max_tokens,
+                constraint=self._form(),
+                prefix_cache=self.prefix_cache,
+            )
         )
+
+    def _form(self) -> Constraint | None:
+        """The constraint of an answer; a thought in front of it is free."""
+        if self.constraint is None or self.conversation.think == "off":
+            return self.constraint
+        return replace(self.constraint, after="</think>")
 
     def keep(self) -> None:
         """Put the conversation as it is now into the store.

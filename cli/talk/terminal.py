@@ -103,7 +103,7 @@ class _Completer(Completer):
         if not space:
             found = [(name, command.does) for name, command in COMMANDS.items() if name.startswith(word)]
         else:
-            choices = COMMANDS[word].choices(talk) if word in COMMANDS else ()
+            choices = COMMANDS[word].choices(talk, begun) if word in COMMANDS else ()
             found = [(choice, "") for choice in choices if choice.startswith(begun)]
         for text, does in found:
             yield Completion(text, start_position=-len(begun if space else word), display_meta=does)

@@ -2,7 +2,8 @@
 and its plot.
 """
 
+from rwkv_engine.bench.compare import compared
 from rwkv_engine.bench.measure import measure
-from rwkv_engine.bench.report import Report, compared, table
+from rwkv_engine.bench.report import Report, table
 
 __all__ = ["Report", "compared", "measure", "table"]

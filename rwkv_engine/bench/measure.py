@@ -3,6 +3,7 @@
 import platform
 import statistics
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from importlib.metadata import version
 
 from rwkv_engine.bench.bandwidth import block, read_rates
@@ -95,6 +96,8 @@ def measure(
         joules=_joules(energies, tokens),
         energy=energies[-1].source if isinstance(energies[-1], Energy) else energies[-1],
         drafts=written,
+        prefill_trials={str(length): speeds for length, speeds in prefills.items()},
+        date=f"{datetime.now(timezone.utc):%Y-%m-%d}",
     )
 
 

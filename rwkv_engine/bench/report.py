@@ -1,7 +1,8 @@
-"""`Report`: the figures of one run, as a table, as JSON, and beside another run's."""
+"""`Report`: the figures of one run, as a table, as JSON and as Markdown."""
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class Report:
     joules            of a decoded token, with all that the source covers; None where nothing could be read.
     energy            the source, or why there is none.
     drafts            what `bench.drafts` measured; None: nothing.
+    prefill_trials    length of the prompt -> speeds; None: an earlier engine's report.
+    date              of the run, such as 2026-01-31; None as well.
     The others are as `bench.process.Start` says, or plain.
     """
 
@@ -50,6 +53,8 @@ class Report:
     joules: float | None
     energy: str
     drafts: dict[str, float] | None = None
+    prefill_trials: dict[str, list[float]] | None = None
+    date: str | None = None
 
     @property
     def read(self) -> float:
@@ -82,42 +87,77 @@ class Report:
         return report
 
 
-def rows(r: Report) -> Iterator[tuple[str, float | None, str]]:
-    """(what, figure, unit) of all that can be compared."""
-    yield "memory bandwidth", r.bandwidth, "GB/s"
-    yield "decode", r.decode, "tokens/s"
-    yield "  half of the tokens within", 1e3 * r.latency_p50, "ms"
-    yield "  95 % of them within", 1e3 * r.latency_p95, "ms"
-    yield "  weights read", r.read, "GB/s"
-    yield "  share of the bandwidth", 100 * r.read / r.bandwidth, "%"
+#: what a figure of a run depends on
+_ALL = ("machine", "threads", "kernels", "model", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure.
+
+    spread   median absolute deviation of its trials; None where they are not known.
+    better   1: more is better; -1: less is; 0: neither.
+    depends  in what two runs must be alike for their figures to be compared.
+    """
+
+    what: str
+    value: float | None
+    unit: str
+    better: int = 0
+    spread: float | None = None
+    depends: tuple[str, ...] = _ALL
+
+
+def rows(r: Report) -> Iterator[Row]:
+    """All that can be compared."""
+    trials, decode = r.prefill_trials or {}, spread(r.decode_trials)
+    latencies = [1e3 * seconds for seconds in r.latencies]
+    file = ("model", "weights")
+    yield Row("memory bandwidth", r.bandwidth, "GB/s", 1, depends=("machine", "threads"))
+    yield Row("decode", r.decode, "tokens/s", 1, decode)
+    yield Row("  half of the tokens within", 1e3 * r.latency_p50, "ms", -1, spread(latencies))
+    yield Row("  95 % of them within", 1e3 * r.latency_p95, "ms", -1)
+    yield Row("  weights read", r.read, "GB/s", 1)
+    yield Row("  share of the bandwidth", 100 * r.read / r.bandwidth, "%", 1)
     if r.drafts is not None:
-        yield "text that repeats", r.drafts["plain"], "tokens/s"
-        yield "  with drafts", r.drafts["drafted"], "tokens/s"
-        yield "  drafted tokens accepted", 100 * r.drafts["acceptance"], "%"
-        yield "  tokens of a pass", r.drafts["tokens_per_pass"], ""
+        yield Row("text that repeats", r.drafts["plain"], "tokens/s", 1)
+        yield Row("  with drafts", r.drafts["drafted"], "tokens/s", 1)
+        yield Row("  drafted tokens accepted", 100 * r.drafts["acceptance"], "%")
+        yield Row("  tokens of a pass", r.drafts["tokens_per_pass"], "")
     for length, speed in r.prefill.items():
-        yield f"prompt of {length}", speed, "tokens/s"
-    yield "first token of rwkv generate", r.first_token, "s"
-    yield "load", 1e3 * r.load, "ms"
-    yield "most resident memory", None if r.peak is None else r.peak / 1e6, "MB"
-    yield "  of it no file's", None if r.private is None else r.private / 1e6, "MB"
-    yield "weights read for a token", float(r.model["bytes_per_token"]) / 1e6, "MB"
-    yield "state", float(r.model["state_bytes"]) / 1e6, "MB"
-    yield "energy of a decoded token", r.joules, "J"
-    yield "zeros in the channel mix", 100 * sum(r.ffn_zeros) / len(r.ffn_zeros), "%"
+        yield Row(f"prompt of {length}", speed, "tokens/s", 1, spread(trials.get(length, ())))
+    yield Row("first token of rwkv generate", r.first_token, "s", -1)
+    yield Row("load", 1e3 * r.load, "ms", -1)
+    yield Row("most resident memory", None if r.peak is None else r.peak / 1e6, "MB", -1)
+    yield Row("  of it no file's", None if r.private is None else r.private / 1e6, "MB", -1)
+    yield Row("weights read for a token", float(r.model["bytes_per_token"]) / 1e6, "MB", -1, depends=file)
+    yield Row("state", float(r.model["state_bytes"]) / 1e6, "MB", -1, depends=("model",))
+    yield Row("energy of a decoded token", r.joules, "J", -1)
+    zeros = 100 * sum(r.ffn_zeros) / len(r.ffn_zeros)
+    yield Row("zeros in the channel mix", zeros, "%", depends=file)
 
 
-def _title(r: Report) -> str:
+def spread(trials: Sequence[float]) -> float | None:
+    """Median absolute deviation; None for fewer than two trials."""
+    if len(trials) < 2:
+        return None
+    middle = statistics.median(trials)
+    return statistics.median(abs(value - middle) for value in trials)
+
+
+def title(r: Report) -> str:
+    """Model, machine, versions and date, in three lines."""
     m, x = r.model, r.machine
     return (
         f"{m['name']}: {m['family']}, {m['layers']} layers of {m['width']}, {m['format']}\n"
         f"{x['processor']} ({x['architecture']}), {x['lanes']} of {x['cores']} cores, integer kernels: {x['level']}\n"
         f"rwkv-engine {x['rwkv-engine']}, numba {x['numba']}, llvmlite {x['llvmlite']}, numpy {x['numpy']}, "
-        f"Python {x['python']}, {x['system']}"
+        f"Python {x['python']}, {x['system']}{f', {r.date}' if r.date else ''}"
     )
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """A number as people read it."""
     return (
         "unknown"
         if value is None
@@ -131,13 +171,19 @@ def _figure(value: float | None) -> str:
 
 def table(r: Report) -> str:
     """The report as a person reads it."""
-    lines = [_title(r), ""]
-    lines += [
-        f"{what:<32}{_figure(value):>10} {unit if value is not None else ''}".rstrip()
-        for what, value, unit in rows(r)
-    ]
+    lines = [title(r), ""]
+    for row in rows(r):
+        around = f"± {figure(row.spread)}" if row.spread is not None else ""
+        unit = row.unit if row.value is not None else ""
+        lines.append(f"{row.what:<32}{figure(row.value):>10} {unit:<9} {around}".rstrip())
+    lines.append("± is the median deviation of the trials; of single tokens for the times of tokens.")
+    return "\n".join([*lines, *notes(r)])
+
+
+def notes(r: Report) -> list[str]:
+    """What is to be known about the figures, a line each."""
     low, high = min(r.ffn_zeros), max(r.ffn_zeros)
-    lines[-1] += f" ({100 * low:.0f} to {100 * high:.0f} % by layer)"
+    lines = [f"Zeros in the channel mix by layer: {100 * low:.0f} to {100 * high:.0f} %."]
     lines.append(f"Energy was read from {r.energy}." if r.joules is not None else r.energy)
     if r.read > r.bandwidth:
         lines.append("Decoding reads more than memory gives: these weights stay in the processor's caches.")
@@ -145,7 +191,7 @@ def table(r: Report) -> str:
         lines.append(
             f"The bandwidth varied by {100 * r.bandwidth_spread:.0f} % between trials: something else was running; measure again."
         )
-    return "\n".join(lines)
+    return lines
 
 
 def shared(r: Report) -> Report:
@@ -178,12 +224,12 @@ def markdown_row(r: Report) -> str:
     prompt = r.prefill[max(r.prefill, key=int)]
     name = f"{m['family']} {m['layers']} x {m['width']}"
     figures = (
-        _figure(r.bandwidth),
-        _figure(r.decode),
+        figure(r.bandwidth),
+        figure(r.decode),
         f"{100 * r.read / r.bandwidth:.0f} %",
-        _figure(prompt),
+        figure(prompt),
     )
-    memory, joules = _figure(None if r.peak is None else r.peak / 1e6), _figure(r.joules)
+    memory, joules = figure(None if r.peak is None else r.peak / 1e6), figure(r.joules)
     cells = (x["processor"], x["lanes"], x["level"], name, m["format"], *figures, memory, joules)
     return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -196,19 +242,9 @@ def markdown_table(reports: Sequence[Report]) -> str:
     )
 
 
-def compared(r: Report, other: Report) -> str:
-    """Both reports side by side, with the ratio of the first to the other."""
-    theirs = {what: value for what, value, _ in rows(other)}
-    lines = [
-        "This run:",
-        _title(r),
-        "The other:",
-        _title(other),
-        "",
-        f"{'':<32}{'this':>10}{'other':>10}{'ratio':>8}",
-    ]
-    for what, value, unit in rows(r):
-        beside = theirs.get(what)
-        ratio = f"{value / beside:.2f}" if value is not None and beside else ""
-        lines.append(f"{what:<32}{_figure(value):>10}{_figure(beside):>10}{ratio:>8} {unit}")
-    return "\n".join(lines)
+def markdown(r: Report) -> str:
+    """The report to paste into an issue: a table of one row, and a line with versions and date.
+
+    It names neither file nor machine.
+    """
+    return f"{markdown_table([r])}\n\n{title(shared(r)).splitlines()[-1]}"

@@ -1,5 +1,6 @@
 """`pull`: a model from the hub to a short name: fetched, checked, quantized, registered."""
 
+import difflib
 import hashlib
 import os
 import shutil
@@ -68,8 +69,11 @@ def pull(
             "a tokenizer can be packed with a quantized model; one that is kept as it was published has what lies beside it"
         )
     if "/" not in where:
+        names = [one.name for one in KNOWN]
+        near = difflib.get_close_matches(where.lower(), names, 1)
+        hint = f"did you mean {near[0]}? Else " if near else ""
         raise OptionError(
-            f"{source!r} is no known model; want one of {', '.join(one.name for one in KNOWN)}, or owner/repo:file"
+            f"{source!r} is no known model; {hint}want one of {', '.join(names)}, or owner/repo:file"
         )
     name = registry.check_name(name or (row.name if row else where.rpartition("/")[2]))
     say = say or _silent

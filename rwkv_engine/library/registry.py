@@ -10,6 +10,7 @@ do no harm to other models.
 """
 
 import contextlib
+import difflib
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from rwkv_engine.system import folders
 from rwkv_engine.system.files import expanded, hold, remove_abandoned, write_whole
 
 VERSION = 1
+#: the word for the model that comes with the engine
+EMBEDDED = "embedded"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: a model's folder below data/
 _DATA = re.compile(rf"({NAME.pattern})@[0-9a-f]{{8}}")
@@ -75,6 +78,10 @@ def downloads_folder() -> Path:
 
 def check_name(name: str) -> str:
     """The name, if it may be a model's. Raises OptionError."""
+    if name == EMBEDDED:
+        raise OptionError(
+            f"model name {EMBEDDED!r}: that is the model that comes with the engine; give another"
+        )
     if not NAME.fullmatch(name):
         raise OptionError(
             f"model name {name[:100]!r}: want letters, digits and . - _, with a letter or digit first"
@@ -101,7 +108,7 @@ def record(name: str) -> Record:
         version = content.pop("version")
         found = Record(**content)
     except FileNotFoundError:
-        raise CheckpointError(f"no model is called {name[:100]!r}; {_what_there_is()}") from None
+        raise CheckpointError(f"no model is called {name[:100]!r}; {_what_there_is(name)}") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}); pull {name} again, or remove it"
@@ -140,7 +147,7 @@ def resolve(source: str | Path) -> Path:
     """
     path = expanded(source)
     word = str(source)
-    if not NAME.fullmatch(word) or os.path.lexists(path):
+    if word == EMBEDDED or not NAME.fullmatch(word) or os.path.lexists(path):
         return path
     if (models_folder() / f"{word}.json").is_file():
         found = path_of(record(word))
@@ -149,7 +156,7 @@ def resolve(source: str | Path) -> Path:
                 f"the files of model {word} are gone ({found}); pull it again, or remove it"
             )
         return found
-    raise CheckpointError(f"{word} does not exist, and no model is called so; {_what_there_is()}")
+    raise CheckpointError(f"{word} does not exist, and no model is called so; {_what_there_is(word)}")
 
 
 def make_folder(path: Path) -> Path:
@@ -206,7 +213,7 @@ def remove(name: str) -> None:
     try:
         path.unlink()
     except FileNotFoundError:
-        raise CheckpointError(f"no model is called {name!r}; {_what_there_is()}") from None
+        raise CheckpointError(f"no model is called {name!r}; {_what_there_is(name)}") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be removed: {error.strerror or error}") from None
     if old is not None:
@@ -247,6 +254,20 @@ def _record_or_none(name: str) -> Record | None:
         return None
 
 
-def _what_there_is() -> str:
-    known = names()
-    return f"there are {', '.join(known)}" if known else "none is registered yet: `rwkv pull` gets models"
+def _what_there_is(wrong: str) -> str:
+    """The nearest name, or how to get a model of that name; without one, the names that there are."""
+    from rwkv_engine.library.known_models import KNOWN  # imports all that models need; only where it is told
+
+    registered = names()
+    near = difflib.get_close_matches(wrong, registered, 1)
+    if near:
+        return f"did you mean {near[0]}?"
+    gets = [row.name for row in KNOWN if row.name not in registered]
+    near = difflib.get_close_matches(wrong.lower(), gets, 1)
+    if near:
+        return f"`rwkv pull {near[0]}` gets {'it' if near[0] == wrong else near[0]}"
+    return (
+        f"there are {', '.join(registered)}"
+        if registered
+        else "none is registered yet: `rwkv pull` gets models"
+    )

@@ -14,7 +14,7 @@ import pytest
 from rwkv_engine import OptionError
 from rwkv_engine.bench import Report, compared, measure, table
 from rwkv_engine.bench.bandwidth import block, read_rates
-from rwkv_engine.bench.report import COLUMNS, markdown_table, shared
+from rwkv_engine.bench.report import COLUMNS, markdown, markdown_table, shared, spread
 from rwkv_engine.bench.sparsity import ffn_zeros
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.system import pages
@@ -72,10 +72,50 @@ def test_the_table_tells_noise_and_caches(report):
     assert "unknown" in table(dataclasses.replace(quiet, peak=None))
 
 
-def test_a_comparison_gives_the_ratio(report):
-    half = dataclasses.replace(report, decode=report.decode / 2)
-    line = next(line for line in compared(report, half).splitlines() if line.startswith("decode"))
-    assert line.split()[-2] == "2.00"
+def test_a_comparison_gives_the_ratio_and_says_which_is_better(report):
+    report = dataclasses.replace(report, decode=100.0, decode_trials=[99.0, 101.0])
+    half = dataclasses.replace(report, decode=50.0, load=report.load / 2)
+    decode, load = (_line(compared(report, half), what) for what in ("decode", "load"))
+    assert " 2.00 tokens/s" in decode and decode.endswith("better") and "±" in decode
+    assert load.endswith("worse") and _line(compared(report, report), "decode").endswith("within the spread")
+
+
+def test_a_comparison_marks_line_by_line_what_is_not_comparable(report):
+    other = dataclasses.replace(
+        report,
+        machine={**report.machine, "lanes": 7},
+        model={**report.model, "format": "int8"},
+        bandwidth_spread=0.5,
+    )
+    told = compared(dataclasses.replace(report, bandwidth_spread=0.01), other)
+    assert "threads: 1 here, 7 there" in told and "weights: bf16 here, int8 there" in told
+    assert _line(told, "decode").endswith("! threads, weights")
+    assert _line(told, "memory bandwidth").endswith("! threads")
+    assert _line(told, "weights read for").endswith("! weights")
+    assert "!" not in _line(told, "state")
+    # the notes of both runs
+    assert told.count("something else was running") == 1 and told.count(report.energy) == 2
+    assert "!" not in compared(report, report)
+
+
+def test_a_report_to_paste_has_a_table_and_versions_and_no_names(report):
+    named = dataclasses.replace(report, model={**report.model, "name": "secret-project.pth"})
+    lines = markdown(named).splitlines()
+    assert [line[:1] for line in lines] == ["|", "|", "|", "", "r"]
+    assert report.date in lines[-1] and "secret" not in markdown(named)
+
+
+def test_trials_have_a_spread_and_old_reports_are_read(report, tmp_path):
+    assert spread([1.0, 2.0, 4.0]) == 1.0 and spread([1.0]) is None
+    assert [len(report.prefill_trials[length]) for length in report.prefill] == [2, 2]
+    old = json.loads(report.json())
+    del old["prefill_trials"], old["date"]
+    (tmp_path / "r.json").write_text(json.dumps(old))
+    assert "unknown" not in _line(compared(report, Report.of_file(tmp_path / "r.json")), "prompt of 5")
+
+
+def _line(text, what):
+    return next(line for line in text.splitlines() if line.startswith(what))
 
 
 def test_energy_is_told_or_why_not(report):
@@ -132,7 +172,14 @@ def test_the_picture_is_a_png(report, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--trials", "0"], ["--tokens", "0"], ["--prompt", "0"], ["--compare", "nowhere.json"], ["no-model"]],
+    [
+        ["--trials", "0"],
+        ["--tokens", "0"],
+        ["--prompt", "0"],
+        ["--compare", "nowhere.json"],
+        ["no-model"],
+        ["--json", "--markdown"],
+    ],
 )
 def test_the_command_refuses_in_one_line(wrong):
     done = subprocess.run(

@@ -138,6 +138,7 @@ def test_keys_history_completion_and_the_status_line(terminal, tmp_path, monkeyp
     for typed, shown, completed in (
         ("/und", "take back the last", "/undo"),
         ("/think lo", "    long", "/think long"),
+        ("/set max_tokens 20", "max_tokens 2048", "/set max_tokens 2048"),
     ):
         chat.type(typed)
         chat.wait(lambda shown=shown: shown in chat.text())

@@ -77,6 +77,23 @@ def test_an_answer_that_the_limit_cut_says_so(rwkv, capsys):
     assert "the answer was cut at 2 tokens" in done.stderr and done.returncode == 0
 
 
+def test_answers_keep_to_the_form_that_was_asked_for(rwkv):
+    schema = '{"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": false}'
+    found = json.loads(rwkv("chat", QUESTION, "--schema", schema, *GREEDY))
+    assert type(found["a"]) is bool
+    told = json.loads(rwkv("chat", QUESTION, "--choice", "yes", "--choice", "no", *GREEDY, "--json"))
+    assert told["answer"] in ("yes", "no") and told["stop"] == "complete"
+    lines = rwkv("chat", "--lines", "--regex", "[0-9]{3}", *GREEDY, text=f"{QUESTION}\n{QUESTION}\n").split()
+    assert len(lines) == 2 and all(len(line) == 3 and line.isdigit() for line in lines)
+
+
+def test_an_answer_that_the_limit_kept_from_its_form_is_an_error(rwkv):
+    told = rwkv("chat", QUESTION, "--regex", "[0-9]{300}", *GREEDY, "--max-tokens", "2", status=2)
+    assert "cut at 2 tokens and does not fit the regex yet" in told
+    told = rwkv("chat", QUESTION, "--regex", "x", "--choice", "y", status=2)
+    assert "give one of them" in told
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

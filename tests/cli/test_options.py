@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import os
 import re
 import signal
 import subprocess
@@ -166,6 +167,32 @@ def test_short_names_of_verbs_and_options(rwkv, tmp_path, monkeypatch):
         "models", "rm", "x", status=2
     )
     assert rwkv("sessions", "ls") == rwkv("sessions") and rwkv("sessions", "rm", "x", status=2)
+
+
+def test_a_shell_completes_verbs_models_and_conversations(rwkv, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    rwkv("chat", "Hi", "--session", "holidays", "--max-tokens", "2")
+    (tmp_path / "rwkv_engine" / "models").mkdir()
+    (tmp_path / "rwkv_engine" / "models" / "small.json").write_text("{}")
+
+    def completed(line):
+        words = {"_RWKV_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        return subprocess.run(
+            PROGRAM, env={**os.environ, **words}, capture_output=True, text=True, timeout=60
+        ).stdout.split()
+
+    assert completed("rwkv gen") == ["generate"]
+    assert completed("rwkv chat -m sm") == completed("rwkv info sm") == ["small"]
+    assert completed("rwkv chat --session ho") == completed("rwkv sessions show ho") == ["holidays"]
+    assert "--install-completion" in rwkv("--help")
+
+
+def test_the_command_alone_says_what_to_begin_with(rwkv):
+    told = rwkv()
+    assert rwkv_engine.__version__ in told and len(told.splitlines()) < 10
+    for verb in re.findall(r"^  rwkv (\w+)", told, re.MULTILINE):
+        assert rwkv(verb, "--help")
+    assert "nothing" in rwkv("nothing", status=2)
 
 
 def test_help_is_as_wide_as_the_terminal_and_shows_defaults(rwkv, monkeypatch):

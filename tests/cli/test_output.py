@@ -198,6 +198,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(arguments):
 @pytest.mark.parametrize("arguments", VERBS, ids=" ".join)
 def test_closed_streams_never_end_in_a_traceback(arguments, redirection):
     code, lines, _ = shell(arguments, redirection)
+    lines = [line for line in lines if "the answer was cut at" not in line]  # a note, no complaint
     assert code in (0, 2) and len(lines) <= (code == 2), lines
     assert code == 0 or arguments[0] == "state"
 

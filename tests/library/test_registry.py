@@ -13,6 +13,7 @@ import pytest
 
 from rwkv_engine import CheckpointError, EngineError, OptionError, quantize
 from rwkv_engine.library import registry
+from rwkv_engine.library.pull import pull
 from rwkv_engine.loading import embedded, open_named
 
 RECORD = registry.Record(
@@ -210,10 +211,70 @@ def test_a_name_works_in_every_verb(rwkv):
     assert json.loads(rwkv("info", "small", "--json"))["path"] == str(path)
     assert rwkv("tokenize", "Hello", "-m", "small") == rwkv("tokenize", "Hello")
     assert "packed.safetensors" in rwkv("quantize", "small", "packed.safetensors")
-    assert "there are small" in rwkv("generate", "x", "-m", "smal", status=2)
-    assert rwkv("models").splitlines()[1].split() == ["small", "RWKV-7", "10", "bytes", "F32", str(path)]
-    assert json.loads(rwkv("models", "--json"))[0]["source"] == RECORD.source
+    assert "did you mean small?" in rwkv("generate", "x", "-m", "smal", status=2)
+    listed = rwkv("models").splitlines()[1].split()
+    assert listed[:5] == ["small", "RWKV-7", "10", "bytes", "F32"] and listed[-2:] == ["yes", str(path)]
+    told = json.loads(rwkv("models", "--json"))[0]
+    assert told["source"] == RECORD.source and told["fits"] is True and told["memory"] > 100_000_000
     assert rwkv("models", "remove", "small") == "removed small\n" and "no models yet" in rwkv("models")
+
+
+def test_a_wrong_name_brings_the_nearest_one_or_how_to_get_it():
+    registered("tiny")
+    for wrong, hint in (
+        ("tinny", "did you mean tiny?"),
+        ("g1d-0.1b", "`rwkv pull g1d-0.1b` gets it"),
+        ("G1d-0.1", "`rwkv pull g1d-0.1b` gets g1d-0.1b"),
+        ("else", "there are tiny"),
+    ):
+        with pytest.raises(CheckpointError, match=hint):
+            open_named(wrong)
+    with pytest.raises(OptionError, match=r"did you mean g1k-1.5b\?"):
+        pull("g1k-1.5")
+    with pytest.raises(OptionError, match="give another"):
+        registry.check_name("embedded")
+
+
+def test_a_default_model_is_used_where_none_is_named(rwkv, home, monkeypatch):
+    path, own = registry.path_of(registered()), str(embedded())
+    shutil.copy(own, path)
+    shutil.copy(embedded().parent / "tokenizer.json", path.parent)
+    monkeypatch.delenv("RWKV_MODEL", raising=False)
+    assert rwkv("models", "default") == "embedded\n"
+    assert rwkv("models", "default", "tiny") == rwkv("models", "default") == "tiny\n"
+    assert json.loads(rwkv("info", "--json"))["path"] == str(path)
+    assert rwkv("models").splitlines()[1].startswith("*")
+    assert json.loads(rwkv("info", "embedded", "--json"))["path"] == own
+    monkeypatch.setenv("RWKV_MODEL", own)
+    assert json.loads(rwkv("info", "--json"))["path"] == own
+    monkeypatch.delenv("RWKV_MODEL")
+    assert "did you mean tiny?" in rwkv("models", "default", "tyny", status=2)
+    assert rwkv("models", "default") == "tiny\n"
+    rwkv("models", "rm", "tiny")
+    assert rwkv("models", "default") == "embedded\n"
+    models.write(home / "work" / "m.safetensors", models.random_model("7"))
+    assert rwkv("models", "default", "m.safetensors") == f"{home / 'work' / 'm.safetensors'}\n"
+    assert rwkv("models", "default", "embedded") == "embedded\n"
+    assert json.loads(rwkv("info", "--json"))["path"] == own
+
+
+def test_caches_are_measured_and_cleared_only_when_that_is_confirmed(rwkv, home, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    assert {one["bytes"] for one in json.loads(rwkv("cache", "--json"))} == {0}
+    folder = home / "cache" / "rwkv_engine"
+    (home / "mine").write_text("mine")
+    for name in ("compiled/a/x.nbi", "prefixes/y", "prefixes/owner/z", "digests/d", "q-int8-1.safetensors"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"12345")
+    (folder / "prefixes" / "link").symlink_to(home / "mine")
+    found = {one["name"]: one["files"] for one in json.loads(rwkv("cache", "ls", "--json"))}
+    assert found == {"compiled": 1, "quantized": 2, "prefixes": 3}
+    assert "give --yes" in rwkv("cache", "clear", status=2) and "one of" in rwkv("cache", "rm", "x", status=2)
+    assert rwkv("cache", "clear", "quantized", "--yes") == "deleted 10 bytes\n"
+    assert not list(folder.glob("*.safetensors")) and (folder / "prefixes" / "y").exists()
+    rwkv("cache", "clear", "-y")
+    assert {one["files"] for one in json.loads(rwkv("cache", "--json"))} == {0}
+    assert (home / "mine").read_text() == "mine"
 
 
 def test_the_models_verb_tells_of_a_damaged_record_and_lists_the_others(rwkv):
