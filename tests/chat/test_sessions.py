@@ -260,6 +260,7 @@ def test_kill_9_at_any_moment_loses_at_most_the_turn_under_way(tmp_path, embedde
             "-m",
             "rwkv_engine_cli.app",
             "chat",
+            "--lines",
             "--session",
             "kill",
             "--max-tokens",
