@@ -6,6 +6,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 #: show the cursor, end bracketed paste
 _PUT_BACK = b"\x1b[?25h\x1b[?2004l"
@@ -38,7 +39,7 @@ def terminal_put_back(again: bytes = b"") -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL)
 
 
-def _modes() -> list[object] | None:
+def _modes() -> list[Any] | None:
     """The terminal's modes, or None where there is no terminal."""
     try:
         return termios.tcgetattr(sys.stdin)
@@ -46,7 +47,7 @@ def _modes() -> list[object] | None:
         return None
 
 
-def _set(modes: list[object] | None, codes: bytes) -> None:
+def _set(modes: list[Any] | None, codes: bytes) -> None:
     """Set modes, and send codes; a terminal that has gone is left alone."""
     try:
         if modes is not None:
