@@ -107,7 +107,9 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has left
         code = 0
     except OSError as error:
-        complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        # the folder that the program was started in may have been deleted
+        unnamed = "the current folder" if isinstance(error, FileNotFoundError) else "standard output"
+        complain(f"{error.filename or unnamed}: {error.strerror or error}")
         code = BAD_INPUT
     silence(sys.stdout)
     raise SystemExit(code)

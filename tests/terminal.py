@@ -1,6 +1,7 @@
 """A terminal for tests: runs a program on a pseudo-terminal and shows what a person would see."""
 
 import os
+import shlex
 import sys
 import time
 
@@ -10,19 +11,24 @@ import pyte
 
 class Terminal:
     """`rwkv` with these arguments on a screen of so many columns and rows; `text()` is all that was ever on
-    it.
+    it. With `shell`, a shell with job control starts it, with this at the end of the command.
     """
 
-    def __init__(self, arguments, columns=200, rows=40, **environment):
+    def __init__(self, arguments, columns=200, rows=40, shell=None, **environment):
         self.screen = pyte.HistoryScreen(columns, rows, history=5000)
         self._stream = pyte.ByteStream(self.screen)
+        command = [sys.executable, "-m", "rwkv_engine_cli.app", *arguments]
+        started = command if shell is None else ["bash", "--norc", "-i"]
         self.program = pexpect.spawn(
-            sys.executable,
-            ["-m", "rwkv_engine_cli.app", *arguments],
+            started[0],
+            started[1:],
             dimensions=(rows, columns),
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            env={**os.environ, "TERM": "xterm-256color", "PS1": "$ ", **environment},
         )
         self.program.delaybeforesend = None
+        if shell is not None:
+            self.wait(lambda: self.line() == "$")
+            self.program.send(f"{shlex.join(command)} {shell}\r")
 
     def wait(self, until, seconds=60):
         """Read the program's output until `until()` is true or it ends; fails after so many seconds."""

@@ -16,6 +16,7 @@ from rwkv_engine_cli.output import visible
 from rwkv_engine_cli.talk.commands import COMMANDS
 from rwkv_engine_cli.talk.markdown import Answer
 from rwkv_engine_cli.talk.running import Talk
+from rwkv_engine_cli.talk.signals import terminal_put_back
 
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.system.folders import private_file
@@ -46,6 +47,7 @@ class Terminal:
             prompt_continuation="  ",
             style=_STYLE,
             reserve_space_for_menu=6,
+            enable_suspend=True,
         )
 
     @property
@@ -61,7 +63,8 @@ class Terminal:
         self._talk, self.editing = talk, bool(before)
         while True:
             try:
-                return self._prompt.prompt(default=before)
+                with terminal_put_back(again=b"\x1b[?2004h"):
+                    return self._prompt.prompt(default=before)
             except EOFError:
                 return None
             except KeyboardInterrupt:
@@ -76,7 +79,8 @@ class Terminal:
 
     def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
-        Answer(self._console, talk.status).show(parts)
+        with terminal_put_back(again=b"\x1b[?25l"):
+            Answer(self._console, talk.status).show(parts)
 
     def unfold(self) -> None:
         """Show the thought behind the last answer that had one."""

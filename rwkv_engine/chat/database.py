@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rwkv_engine.chat.answer import Turn
-from rwkv_engine.errors import SessionError
+from rwkv_engine.errors import SessionError, brief
 from rwkv_engine.system.folders import private_file
 from rwkv_engine.text.chat import Think
 
@@ -261,7 +261,7 @@ class Database:
                 OSError,
                 UnicodeDecodeError,
             ) as error:  # the last: a damaged name in its message
-                raise SessionError(f"{self.path}: {str(error)[:200]}; {_advice(error)}") from None
+                raise SessionError(f"{self.path}: {brief(error)}; {_advice(error)}") from None
 
 
 def _advice(error: Exception) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor, require_dtype
 from rwkv_engine.checkpoints.pickle_reader import Refused, Storage, Stored, read_pickle
-from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
+from rwkv_engine.errors import CheckpointError, UnknownLayout, brief, shown
 from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 
@@ -86,7 +86,9 @@ def _entries(path: Path) -> tuple[dict[str, zipfile.ZipInfo], str]:
         struct.error,
         OverflowError,
     ) as error:
-        raise CheckpointError(f"{path} is a damaged zip archive ({error}); copy the file again.") from error
+        raise CheckpointError(
+            f"{path} is a damaged zip archive ({brief(error, 120)}); copy the file again."
+        ) from error
     entries = {entry.filename: entry for entry in listing}
     if len(entries) < len(listing):
         raise CheckpointError(f"{path} has entries of the same name; write the file again.")
@@ -126,7 +128,7 @@ def _read(path: Path, data: np.ndarray, entry: zipfile.ZipInfo | None, limit: in
             content = zlib.decompressobj(-15).decompress(content, limit + 1)
         except zlib.error as error:
             raise CheckpointError(
-                f"{path}: entry {shown(entry.filename)} is damaged ({error}); copy it again."
+                f"{path}: entry {shown(entry.filename)} is damaged ({brief(error, 120)}); copy it again."
             ) from error
     if len(content) > limit:
         raise CheckpointError(

@@ -10,7 +10,7 @@ from rwkv_engine.checkpoints.names import EMBEDDING, HEAD, keeps_its_precision, 
 from rwkv_engine.errors import CheckpointError, MissingTensor, WrongShape
 from rwkv_engine.formats import format_for, own_format
 from rwkv_engine.numbers.format import Format
-from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.numbers.tensor import INFINITE, Tensor
 
 
 def layers_of(tensors: Mapping[str, Tensor]) -> int:
@@ -127,7 +127,9 @@ class Loader:
         rank = tensors[0].shape[1] if len(tensors[0].shape) == 2 else 0
         names = [f"blocks.{n}.{suffix}" for n in range(first, self.layers)]
         turned = [transposed(self._checked(name, width, rank)) for name in names]
-        return self.small(turned)
+        packed = self.small(turned)
+        _require_finite(turned, self.owners[-len(turned) :], self._small(turned))
+        return packed
 
     def low_rank_out(self, wanted: Sequence[tuple[str, int]], width: int, heads: int) -> list[Any]:
         """Second halves [R, C] of low-rank pairs that one stage reads together, split by heads.
@@ -160,6 +162,7 @@ class Loader:
         pack_heads = self._small(tensors).pack_heads
         assert pack_heads is not None  # tensors in their stored precision are floats
         pairs, owners = pack_heads(layers, heads)
+        _require_finite(tensors, owners, self._small(tensors))
         read = sum(prod(tensor.shape) for tensor in tensors) * owners[0].itemsize
         self.unread_bytes += (
             sum(owner.nbytes for owner in owners) - read
@@ -210,6 +213,23 @@ def _plain(tensor: Tensor) -> Tensor:
             name=tensor.name,
         )
     return tensor
+
+
+def _require_finite(tensors: Sequence[Tensor], owners: Sequence[np.ndarray], format: Format) -> None:
+    """CheckpointError if low-rank halves, held by `owners` in a float format, are not finite.
+
+    Behind them come tanh, sigmoid and exp, which turn an infinity into a number: the logits do not tell.
+    """
+    endless = INFINITE[format.tag]
+    for owner in owners:
+        bits = owner.view(endless.dtype)
+        if bits.size and (bits & (np.iinfo(bits.dtype).max >> 1)).max() >= endless:
+            for tensor in tensors:
+                if not np.isfinite(tensor.float32()).all():
+                    raise CheckpointError(
+                        f"tensor {tensor.name} has NaN or infinite weights; get the file again",
+                        name=tensor.name,
+                    )
 
 
 def _wrong(name: str, got: Sequence[int], wanted: Sequence[int] | str) -> WrongShape:

@@ -17,6 +17,8 @@ from rwkv_engine.system.pages import give_back, is_mapped, prefer_small
 
 #: element type in a file -> NumPy dtype of its bits (BF16 has no type: the upper 16 bits of a float32)
 BITS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+#: the bits of infinity; without the sign, those of numbers are below, those of NaN above
+INFINITE = {"F32": np.uint32(0x7F800000), "F16": np.uint16(0x7C00), "BF16": np.uint16(0x7F80)}
 
 
 @dataclass(frozen=True, slots=True)

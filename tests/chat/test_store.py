@@ -44,7 +44,7 @@ def test_many_threads_use_one_store_and_lose_nothing(store):
 def test_what_is_wrong_with_a_store_is_what_is_said(store, tmp_path):
     store.add("x", "f", {}, [])
     path = store.folder / "sessions.sqlite"
-    for column, value in (("settings", "'{'"), ("settings", "'5'")):
+    for column, value in (("settings", "'{'"), ("settings", "'5'"), ("settings", r"CAST(X'FF0A0A' AS TEXT)")):
         with sqlite3.connect(path) as file:
             file.execute(f"UPDATE sessions SET {column} = {value}")
         with pytest.raises(SessionError, match="damaged") as refused:

@@ -170,6 +170,33 @@ def test_ctrl_c_stops_and_the_talk_goes_on(terminal, tmp_path, monkeypatch):
     assert "in 1 turn;" in chat.say("/tokens")
 
 
+def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(terminal, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    system = tmp_path / "system.txt"
+    system.write_text("Tom is in the park. " * 5000)
+    chat = terminal(shell=f'--system "$(cat {system})"')
+    chat.type("Hi")
+
+    def stopped():
+        chat.program.send("\x1a")
+        chat.wait(lambda: chat.line() == "$")
+        assert not chat.screen.cursor.hidden
+
+    def goes_on(command, until):
+        chat.program.send(command + "\r")
+        chat.wait(until)
+
+    stopped()
+    goes_on("fg", lambda: chat.line() == "> Hi")
+    chat.program.send("\r")
+    chat.wait(lambda: "reading " in chat.text() and chat.screen.cursor.hidden)
+    stopped()
+    goes_on("clear; fg", lambda: "reading " in chat.text() and chat.screen.cursor.hidden)
+    stopped()
+    goes_on("clear; kill -TERM %1; fg", lambda: "Terminated" in chat.text() and chat.line() == "$")
+    assert not chat.screen.cursor.hidden
+
+
 def test_the_first_ctrl_c_ends_an_answer_between_two_tokens_and_keeps_what_was_said():
     talk = Conversation(Talker({"Count": " one two three four five six seven\0"}), template_named("world"))
     with until_interrupt(talk.say("Count", Sampling(temperature=0))) as parts:

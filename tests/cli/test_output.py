@@ -19,6 +19,7 @@ from rwkv_engine_cli.output import Visible, visible
 import rwkv_engine
 from rwkv_engine.chat import Store
 from rwkv_engine.chat.conversation import Part
+from rwkv_engine.loading import embedded
 
 CLI = Path(__file__).resolve().parents[2] / "cli"
 PROGRAM = [sys.executable, "-m", "rwkv_engine_cli.app"]
@@ -192,6 +193,20 @@ def test_a_full_disk_behind_standard_output_is_one_line(arguments):
         pytest.skip("prints nothing here")
     code, lines, _ = shell(arguments, ">/dev/full")
     assert (code, lines) == (2, ["rwkv: standard output: No space left on device"])
+
+
+def test_a_program_in_a_folder_that_was_deleted_says_so(tmp_path):
+    command = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    words = [*PROGRAM, "quantize", str(embedded()), "new.safetensors"]
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", str(gone), *words], capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (
+        2,
+        ["rwkv: the current folder: No such file or directory"],
+    )
 
 
 @pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])

@@ -244,6 +244,8 @@ FOUND = {
     "schema": [
         '{"type": "integer", "minimum": -1e308, "maximum": -1e308}',
         '{"properties":{"a":' * 900 + "{}" + "}}" * 900,
+        '{"type": "number", "minimum": "' + "\u00e9" * 60 + '"}',  # a panic: cut inside of a letter
+        '{"type": "object", "required": "' + "\u20ac" * 60 + '"}',
     ],
     "template": ["{% set True = 1 %}", "{% macro a(a, a) %}{% endmacro %}", "{{ 'a' * 10**9 }}", "{{ message['x'] }}" * 3],
     "registry": [
