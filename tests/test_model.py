@@ -115,14 +115,10 @@ def test_options_that_cannot_be_meant_are_refused(options):
         rwkv_engine.load(**options)
 
 
-def test_rwkv_7a_and_7b_are_refused_by_name(tmp_path):
-    tensors = models.random_model("7")
-    for extra, name in (
-        ({"blocks.0.ffn.s_emb.weight": np.zeros((64, 8), np.float32)}, "7a"),
-        ({"blocks.0.qkv.weight": np.zeros((8, 8), np.float32)}, "7b"),
-    ):
-        with pytest.raises(UnknownLayout, match=name):
-            rwkv_engine.load(models.write(tmp_path / "m.safetensors", tensors | extra))
+def test_rwkv_7b_is_refused_by_name(tmp_path):
+    tensors = models.random_model("7") | {"blocks.0.qkv.weight": np.zeros((8, 8), np.float32)}
+    with pytest.raises(UnknownLayout, match="7b"):
+        rwkv_engine.load(models.write(tmp_path / "m.safetensors", tensors))
 
 
 def test_one_model_serves_many_threads_each_with_its_own_state(load):

@@ -8,16 +8,16 @@ extra `lm-eval`.
 
 from typing import Any
 
-from rwkv_engine.errors import MissingExtra
 from rwkv_engine.evaluation.asking import written
 from rwkv_engine.evaluation.likelihood import likelihoods, pair, rolling
 from rwkv_engine.loading import load
+from rwkv_engine.system.extras import missing
 
 try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError:
-    raise MissingExtra("the harness needs lm_eval: pip install 'rwkv-engine[lm-eval]'") from None
+    raise missing("lm_eval", "lm-eval", "lm_eval") from None
 
 
 @register_model("rwkv_engine")

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rwkv_engine.errors import MissingExtra, OptionError
+from rwkv_engine.errors import OptionError
 from rwkv_engine.evaluation.report import Row
+from rwkv_engine.system.extras import missing
 from rwkv_engine.system.files import write_whole
 
 
@@ -16,7 +17,7 @@ def plot(rows: Sequence[Row], path: str | Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtra("--plot needs matplotlib: pip install 'rwkv-engine[plot]'") from None
+        raise missing("--plot", "plot", "matplotlib") from None
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     trade, way = figure.subplots(1, 2)
