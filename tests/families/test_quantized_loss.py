@@ -24,7 +24,7 @@ def log_probabilities(name, text, weights):
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-@pytest.mark.slow_but("v7")
+@pytest.mark.slow_but("7v0")
 @pytest.mark.parametrize("name", BARS)
 def test_quantized_formats_lose_little(name):
     text, *bars = BARS[name]
