@@ -2,8 +2,8 @@
 
 import os
 import re
-import tempfile
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
