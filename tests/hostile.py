@@ -15,6 +15,7 @@ from rwkv_engine import EngineError, StateError
 from rwkv_engine.running import team
 from rwkv_engine.running.team import Team
 warnings.simplefilter("ignore")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what it starts with &
 faulthandler.dump_traceback_later(float(os.environ["HANGS_AFTER"]))
 
 def load(threads=2):
