@@ -21,6 +21,8 @@ _HIDDEN = re.compile(
 )
 #: a sequence that the next piece of text may go on with
 _BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\n]*\x1b?|[ -/]*)\Z")
+#: characters of an escape sequence that come after its parameters
+_MIDDLE = tuple(map(chr, range(0x20, 0x30)))
 
 
 def visible(text: str) -> str:
@@ -43,8 +45,9 @@ class Visible:
         if found is None:
             self._begun = ""
             return visible(text)
-        # its beginning is enough to know how it goes on
-        self._begun = found[0][:2] + "\x1b" * (len(found[0]) > 2 and found[0].endswith("\x1b"))
+        # enough to know how it goes on: its beginning, and the last character if no parameter can follow it
+        start, last = found[0][:2], found[0][2:][-1:]
+        self._begun = start + last * (last == "\x1b" or (start == "\x1b[" and last in _MIDDLE))
         return visible(text[: found.start()])
 
 

@@ -68,6 +68,14 @@ def test_a_sequence_is_hidden_wherever_the_text_is_cut(characters, data):
     assert pieces == visible(text) and not FORBIDDEN.search(pieces)
 
 
+@pytest.mark.parametrize(
+    "text", ["\x1b[ 3", "\x1b[3 3m", "\x1b[ m3", "\x1b 3a", "\x1b]a\x1b\\b", "\x1b[3\x1b[m3"]
+)
+def test_a_sequence_that_comes_letter_by_letter_ends_where_the_whole_one_does(text):
+    shown = Visible()
+    assert "".join(map(shown, text)) == visible(text)
+
+
 @given(st.text())
 def test_nothing_that_a_terminal_would_obey_is_ever_shown(text):
     assert not FORBIDDEN.search(visible(text))
