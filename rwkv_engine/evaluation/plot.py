@@ -1,34 +1,18 @@
 """A picture of rows: quality against bytes a token, and quality along the text."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rwkv_engine.errors import OptionError
 from rwkv_engine.evaluation.report import Row
-from rwkv_engine.system.extras import missing
-from rwkv_engine.system.files import write_whole
+from rwkv_engine.system.picture import two_panels
 
 
 def plot(rows: Sequence[Row], path: str | Path) -> None:
-    """Write a PNG. Raises MissingExtra without matplotlib, OptionError where it cannot be written."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing("--plot", "plot", "matplotlib") from None
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    trade, way = figure.subplots(1, 2)
-    _trade(trade, rows)
-    _way(way, rows)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    try:
-        write_whole(path, [picture.getbuffer()])
-    except OSError as error:
-        raise OptionError(f"--plot {path}: {error.strerror or error}") from None
+    """Write a PNG. Raises as `two_panels`."""
+    with two_panels(path) as (trade, way):
+        _trade(trade, rows)
+        _way(way, rows)
 
 
 def _name(row: Row) -> str:

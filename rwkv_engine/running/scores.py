@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rwkv_engine.kernels.likelihood import costs_of
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.state import State
 
@@ -33,11 +34,13 @@ def token_logprobs(model: Reads, before: np.ndarray, ids: np.ndarray) -> np.ndar
         model.skim(before[:-1], state)
     read, out = np.concatenate([before[-1:], ids[:-1]]), np.empty(len(ids), np.float32)
     for start in range(0, len(ids), CHUNK):
-        logits = model.feed(read[start : start + CHUNK], state, every=True).astype(np.float64)
-        top = logits.max(axis=1)
-        total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-        wanted = ids[start : start + CHUNK]
-        out[start : start + CHUNK] = logits[np.arange(len(wanted)), wanted] - total
+        logits, wanted = (
+            model.feed(read[start : start + CHUNK], state, every=True),
+            ids[start : start + CHUNK],
+        )
+        costs, best = np.empty(len(wanted)), np.empty(len(wanted), np.int64)
+        costs_of(logits, np.ascontiguousarray(wanted), costs, best)
+        out[start : start + CHUNK] = -costs
     return out
 
 

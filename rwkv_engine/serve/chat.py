@@ -46,14 +46,8 @@ class ChatReply:
         self._job, self._usage, self._begun = job, usage, [False] * plan.count
         self._told = [False] * plan.count
         self._logprobs = plan.tops is not None
-        self.id = f"chatcmpl-{secrets.token_hex(12)}"
-        self._head = {
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": hosted.name,
-            "system_fingerprint": f"{model.format}-{model.fingerprint[:12]}",
-        }
+        self._head = _head("chatcmpl", "chat.completion.chunk", hosted)
+        self.id = self._head["id"]
 
     def push(self, number: int, step: Step) -> None:
         """See `Reply`."""
@@ -125,14 +119,8 @@ class CompletionReply:
         model = hosted.model
         self.texts = [Written(model.tokenizer, tops=plan.tops) for plan in plans for _ in range(plan.count)]
         self._jobs, self._usage, self._told = jobs, usage, [False] * len(self.texts)
-        self.id = f"cmpl-{secrets.token_hex(12)}"
-        self._head = {
-            "id": self.id,
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": hosted.name,
-            "system_fingerprint": f"{model.format}-{model.fingerprint[:12]}",
-        }
+        self._head = _head("cmpl", "text_completion", hosted)
+        self.id = self._head["id"]
 
     def push(self, number: int, step: Step) -> None:
         """See `Reply`."""
@@ -185,3 +173,14 @@ class CompletionReply:
             }
         reason = self.texts[number].reason
         return {"index": number, "text": said, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _head(prefix: str, kind: str, hosted: Hosted) -> dict[str, Any]:
+    """The fields that every part of one reply has; its id begins with `prefix`."""
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": hosted.name,
+        "system_fingerprint": f"{hosted.model.format}-{hosted.model.fingerprint[:12]}",
+    }

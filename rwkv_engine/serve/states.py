@@ -187,10 +187,7 @@ def _embedded(model: Model, texts: list[Any], limits: Any) -> tuple[list[np.ndar
         checked(ids, limits, 1)
         if not ids:
             raise Problem(400, "Invalid 'input': a text is empty.", param="input", code="invalid_value")
-        state, total = model.new_state(), np.zeros(model.config.width, np.float64)
-        for at in range(0, len(ids), 64):
-            _, hidden = model.feed_hidden(ids[at : at + 64], state, every=True)
-            total += hidden.sum(axis=0, dtype=np.float64)
-        rows.append((total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32))
+        (vector,) = model.embed([ids])
+        rows.append(vector / np.float32(max(float(np.linalg.norm(vector)), 1e-12)))
         count += len(ids)
     return rows, count
