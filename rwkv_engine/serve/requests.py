@@ -222,11 +222,6 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return _ADAPTERS[kind]
 
 
-def schema_of(kind: type[Any]) -> dict[str, Any]:
-    """The JSON schema of a body, for the OpenAPI document."""
-    return _adapter(kind).json_schema(ref_template="#/components/schemas/{model}")
-
-
 def _problem(found: Any) -> Problem:
     kind, place = found["type"], [part for part in found["loc"] if not _is_branch(part)]
     name = brief(".".join(map(str, place)), 100)
