@@ -15,6 +15,7 @@ from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
 from rwkv_engine_cli.models import models
 from rwkv_engine_cli.output import complain, echo, open_streams, silence
+from rwkv_engine_cli.preparing import leave
 from rwkv_engine_cli.prune import prune
 from rwkv_engine_cli.pull import pull
 from rwkv_engine_cli.quantize import quantize
@@ -112,6 +113,7 @@ def main() -> None:
         complain(f"{error.filename or unnamed}: {error.strerror or error}")
         code = BAD_INPUT
     silence(sys.stdout)
+    leave(code)
     raise SystemExit(code)
 
 

@@ -118,8 +118,9 @@ def chat(
         lora=wanted.get("lora"),
         lora_alpha=wanted.get("lora_alpha"),
     )
-    talk = _talk(engine, store, info, session, wanted, read_again)
-    talk.conversation.draft = o.draft(draft, wanted.get("weights"), threads, no_cache, ram)
+    drafts = o.draft(draft, wanted.get("weights"), threads, no_cache, ram)
+    talk = _talk(engine, store, info, session, wanted, read_again, o.prepare(engine, drafts, long=True))
+    talk.conversation.draft = drafts
     talk.constraint = constraint
     talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
     if text is not None:
@@ -189,6 +190,7 @@ def _talk(
     name: str | None,
     wanted: dict[str, Any],
     read_again: bool,
+    preparation: o.Preparation,
 ) -> "Talk":
     """The conversation to continue, or a new one."""
     from rwkv_engine_cli.talk.running import Talk
@@ -215,7 +217,9 @@ def _talk(
     }
     source["lora_alpha"] = wanted.get("lora_alpha")
     limit = wanted.get("max_tokens", 512)
-    return Talk(engine, form, session, conversation, store, wanted["sampling"], limit, source, complain)
+    return Talk(
+        engine, form, session, conversation, store, wanted["sampling"], limit, source, complain, preparation
+    )
 
 
 def _absolute(value: str | None) -> str | None:
@@ -228,7 +232,11 @@ def _screen(store: "Store | None", lines: bool) -> "Screen":
     if not lines and sys.stdin.isatty() and sys.stdout.isatty():
         from rwkv_engine_cli.talk.terminal import Terminal
 
-        return Terminal(store.folder / "history" if store else None)
+        from rwkv_engine import watch_compiling
+
+        terminal = Terminal(store.folder / "history" if store else None)
+        watch_compiling(terminal.compiling)
+        return terminal
     from rwkv_engine_cli.talk.plain import Plain
 
     return Plain(lines)

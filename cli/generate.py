@@ -15,6 +15,9 @@ from rwkv_engine_cli.usage import show_usage
 if TYPE_CHECKING:
     from rwkv_engine import Step
 
+#: characters of a prompt that is worth a compiled tokenizer
+LONG = 1000
+
 
 @with_sampling
 def generate(
@@ -71,6 +74,7 @@ def generate(
     memory = engine.load_state(state) if state else engine.new_state()
     # the prompt goes in front of the first step: compiling may have a word before it
     shown = "" if json_lines or constraint else text
+    o.prepare(engine, drafts, len(text) > LONG).wait()
     with interruptible() as interrupt:
         steps = engine.generate(
             text,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rwkv_engine_cli.preparing import Preparation
 
 if TYPE_CHECKING:
     from rwkv_engine import Constraint, Model, PrefixCache
@@ -145,7 +146,7 @@ def load_model(
     import rwkv_engine
 
     if tell:
-        watch_compiling()
+        show_compiling()
     return rwkv_engine.load(
         source,
         weights,
@@ -170,14 +171,18 @@ def draft(
 
 
 @functools.cache
-def watch_compiling() -> None:
+def show_compiling() -> None:
     """Show compiling from now on; once for a process is enough."""
-
     from rwkv_engine_cli.progress import Compiling
 
-    from rwkv_engine.running.compiling import watch
+    from rwkv_engine import watch_compiling
 
-    watch(Compiling())
+    watch_compiling(Compiling())
+
+
+def prepare(engine: "Model", draft: "Model | str | None", long: bool) -> Preparation:
+    """What makes the first word of a model quick; see `Preparation`."""
+    return Preparation(engine, *([] if draft is None or isinstance(draft, str) else [draft]), long=long)
 
 
 def prefix_cache() -> "PrefixCache | None":

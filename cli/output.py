@@ -80,11 +80,25 @@ def complain(text: object) -> None:
         silence(sys.stderr)
 
 
+def shows_progress() -> bool:
+    """Whether standard error is a terminal that can write over a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def progress(text: str, *, last: bool = False) -> None:
-    """Show progress on a terminal, each line over the one before; print nothing elsewhere."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{visible(text)}" + ("\n" if last else ""))
-        sys.stderr.flush()
+    """Show progress on a terminal, each line over the one before; print nothing elsewhere.
+
+    A line that the terminal is too narrow for is cut: of a wrapped one, only a part could be written over.
+    """
+    if not shows_progress():
+        return
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        width = 0
+    shown = visible(text)
+    sys.stderr.write(f"\r\x1b[K{shown if width < 2 or last else shown[: width - 1]}" + ("\n" if last else ""))
+    sys.stderr.flush()
 
 
 def open_streams() -> None:

@@ -92,7 +92,7 @@ def serve(
         prefixes=not no_prefix_cache,
         grace=grace,
     )
-    o.watch_compiling()
+    o.show_compiling()
     loader = Loader(weights, threads, tokenizer, not no_cache)
     run(settings, loader, host, port, log_requests, echo)
 

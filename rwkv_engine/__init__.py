@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rwkv_engine.loading import quantize as quantize
     from rwkv_engine.model import Model as Model
     from rwkv_engine.numbers.shapes import ModelConfig as ModelConfig
+    from rwkv_engine.running.compiling import watch_compiling as watch_compiling
     from rwkv_engine.shrinking.prune import prune as prune
     from rwkv_engine.state import State as State
     from rwkv_engine.text.chat import Template as Template
@@ -58,6 +59,7 @@ _HOME = {
     "loading": "describe load quantize",
     "model": "Model",
     "numbers.shapes": "ModelConfig",
+    "running.compiling": "watch_compiling",
     "shrinking.prune": "prune",
     "state": "State",
     "text.chat": "Template",

@@ -15,6 +15,7 @@ from rwkv_engine.formats import DEFAULT, own_format, quantized_names
 from rwkv_engine.library.registry import EMBEDDED, resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
+from rwkv_engine.running.compiling import watcher
 from rwkv_engine.system.files import expanded
 from rwkv_engine.text import Tokenizer, find_tokenizer
 from rwkv_engine.tools import describe as describing
@@ -51,6 +52,7 @@ def load(
     lora_alpha as it was trained with; None: as the PEFT folder says.
     Raises     CheckpointError, OptionError, MissingExtra.
     """
+    watcher()
     path = path_of(source)
     limit = bytes_of(ram) if ram is not None else None
     with about(path):
@@ -164,6 +166,7 @@ def quantize(
     lora, lora_alpha  as for `load`: what is packed is the merged model.
     At any time one tensor of the result is in memory. Raises CheckpointError, OptionError.
     """
+    watcher()
     checkpoint = _opened(path_of(source), format, lora, lora_alpha)
     packing.quantize(
         checkpoint, expanded(target), format, tokenizer=tokenizer, template=template, progress=progress

@@ -100,6 +100,10 @@ class Model:
         """A state that has seen nothing: zeros, or the `time_state` of a state-tuned checkpoint."""
         return self._initial.fork()
 
+    def prepare(self) -> None:
+        """Compile the program of a pass, or load it from disk, so that the first pass takes no longer."""
+        self._machinery.prepare()
+
     def load_state(self, path: str | Path) -> State:
         """The state in a file: what `State.save` wrote, or a tuned `time_state` (.pth or safetensors), with
         which a text begins.
@@ -296,20 +300,16 @@ class Model:
         """V: ids are from 0 to V - 1."""
         return self.config.vocab
 
-    def _ids(self, tokens: Iterable[int]) -> np.ndarray:
+    def _ids(self, tokens: Iterable[int], what: str = "tokens") -> np.ndarray:
         """The tokens as int64 [T], checked: one or more."""
-        ids = token_ids(tokens, self.config.vocab)
+        ids = token_ids(tokens, self.config.vocab, what)
         if not ids.size:
-            raise TokenError("tokens: got none, want one or more")
+            raise TokenError(f"{what}: got none, want one or more")
         return ids
 
     def _of_text(self, text: str | Iterable[int], what: str) -> np.ndarray:
         """The ids of a text, or those that are given instead. Raises TokenError for none."""
-        given = self.tokenizer.encode(text) if isinstance(text, str) else text
-        ids = token_ids(given, self.config.vocab, what)
-        if not ids.size:
-            raise TokenError(f"{what}: it is empty; want one token or more")
-        return ids
+        return self._ids(self.tokenizer.encode(text) if isinstance(text, str) else text, what)
 
     def own(self, state: State) -> None:
         """Raise StateError for a state of another model."""

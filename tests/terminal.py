@@ -11,13 +11,22 @@ import pyte
 
 class Terminal:
     """`rwkv` with these arguments on a screen of so many columns and rows; `text()` is all that was ever on
-    it. With `shell`, a shell with job control starts it, with this at the end of the command.
+    it. With `shell`, a shell with job control starts it, with this at the end of the command. `program` is
+    what Python runs instead of the command's module.
     """
 
-    def __init__(self, arguments, columns=200, rows=40, shell=None, **environment):
+    def __init__(
+        self,
+        arguments,
+        columns=200,
+        rows=40,
+        shell=None,
+        program=("-m", "rwkv_engine_cli.app"),
+        **environment,
+    ):
         self.screen = pyte.HistoryScreen(columns, rows, history=5000)
         self._stream = pyte.ByteStream(self.screen)
-        command = [sys.executable, "-m", "rwkv_engine_cli.app", *arguments]
+        command = [sys.executable, *program, *arguments]
         started = command if shell is None else ["bash", "--norc", "-i"]
         self.program = pexpect.spawn(
             started[0],

@@ -29,8 +29,8 @@ LEVELS = (
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 #: the same for the command: verbs stand side by side and know nothing of each other
 CLI_LEVELS = (
-    ("interrupt", "output", "progress"),
-    ("tables",),
+    ("interrupt", "output"),
+    ("preparing", "progress", "tables"),
     ("options", "sampling", "usage"),
     ("talk",),
     ("verb",),

@@ -31,6 +31,9 @@ class Screen(Protocol):
     def show(self, text: str) -> None:
         """Show lines that no model wrote."""
 
+    def wait(self, talk: Talk) -> None:
+        """Wait until the model's programs are ready; what is left to do is shown."""
+
     def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
 
@@ -66,6 +69,7 @@ def run(talk: Talk, screen: Screen, verbose: bool = False) -> None:
 def _stream(talk: Talk, screen: Screen, parts: Iterator[Part], verbose: bool) -> None:
     """Show an answer, keep it, and say what there is to say about it."""
     try:
+        screen.wait(talk)
         with until_interrupt(parts) as some:
             screen.stream(talk, some)
             talk.keep()

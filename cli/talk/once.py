@@ -20,6 +20,7 @@ def answer_once(talk: Talk, question: str, *, extract: bool, as_json: bool, verb
     Raises KeyboardInterrupt if ctrl-C ended the answer, and OptionError if it does not fit the constraint.
     """
     out = None if extract or as_json else Stream()
+    talk.preparation.wait()
     with until_interrupt(talk.say(question)) as parts:
         for part in parts:
             if out is not None and part.kind == "answer" and part.text:

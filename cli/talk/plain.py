@@ -48,6 +48,10 @@ class Plain:
         """Show lines that no model wrote."""
         echo(text)
 
+    def wait(self, talk: Talk) -> None:
+        """Wait until the model's programs are ready; standard error tells how far that is."""
+        talk.preparation.wait()
+
     def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
         out = Stream()

@@ -4,6 +4,8 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from rwkv_engine_cli.preparing import Preparation
+
 from rwkv_engine.chat import Session, Store
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.chat.conversation import Conversation
@@ -27,6 +29,7 @@ class Talk:
     usage     of the last answer; None before the first.
     prefix_cache  where states behind long prompts are kept; None: nowhere.
     constraint    what every answer has to look like; None: free.
+    preparation   of the model's programs; to be waited for before an answer.
     state_bytes   of a state of this model, whatever it has read.
     """
 
@@ -39,6 +42,7 @@ class Talk:
     max_tokens: int
     source: dict[str, Any]
     warn: Callable[[str], None]
+    preparation: Preparation
     usage: Usage | None = None
     prefix_cache: PrefixCache | None = None
     constraint: Constraint | None = None

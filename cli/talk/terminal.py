@@ -11,8 +11,10 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 from rwkv_engine_cli.output import visible
+from rwkv_engine_cli.progress import counting
 from rwkv_engine_cli.talk.commands import COMMANDS
 from rwkv_engine_cli.talk.markdown import Answer
 from rwkv_engine_cli.talk.running import Talk
@@ -21,6 +23,8 @@ from rwkv_engine_cli.talk.signals import terminal_put_back
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.system.folders import private_file
 
+#: seconds between two looks at whether the model is ready
+PAUSE = 0.2
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold"})
 
 
@@ -31,19 +35,20 @@ class Terminal:
     history  file of what was typed in all conversations; None: only in memory.
     """
 
-    __slots__ = ("_console", "_prompt", "_talk", "commands", "editing")
+    __slots__ = ("_busy", "_console", "_prompt", "_talk", "commands", "editing")
 
     def __init__(self, history: Path | None) -> None:
         self.commands, self.editing = True, False
         self._console = Console(highlight=False)
         self._talk: Talk | None = None
+        self._busy = ""
         self._prompt: PromptSession[str] = PromptSession(
             lambda: [("class:prompt", "edit> " if self.editing else "> ")],
             history=_history(history),
             completer=_Completer(self),
             complete_while_typing=True,
             key_bindings=_keys(self),
-            bottom_toolbar=lambda: self._talk.status() if self._talk else "",
+            bottom_toolbar=lambda: self._busy or (self._talk.status() if self._talk else ""),
             prompt_continuation="  ",
             style=_STYLE,
             reserve_space_for_menu=6,
@@ -55,12 +60,24 @@ class Terminal:
         """The conversation that the line under way belongs to."""
         return self._talk
 
+    def compiling(self, functions: int, seconds: float, done: bool) -> None:
+        """`watch_compiling`'s `tell`: the line below the prompt counts."""
+        self._busy = "" if done else counting(functions, seconds)
+        self._prompt.app.invalidate()
+
+    def wait(self, talk: Talk) -> None:
+        """Wait until the model's programs are ready; a line counts."""
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while not talk.preparation.wait(PAUSE):
+                live.update(Text(self._busy, style="dim", no_wrap=True, overflow="ellipsis"), refresh=True)
+
     def read(self, talk: Talk, before: str) -> str | None:
-        """What the person says.
+        """What the person says; the model's programs are made ready meanwhile.
 
         Ctrl-C empties the line, or leaves the last question unchanged; ctrl-D on an empty line leaves.
         """
         self._talk, self.editing = talk, bool(before)
+        talk.preparation.start()
         while True:
             try:
                 with terminal_put_back(again=b"\x1b[?2004h"):

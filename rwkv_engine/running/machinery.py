@@ -78,10 +78,10 @@ class Machinery:
         self._lanes = threads
         self._frozen: Frozen | None = None
 
-    def _ready(self) -> Frozen:
-        """The arguments of the program, made by the first pass.
+    def prepare(self) -> Frozen:
+        """Compile the program, or load it from disk, if that is not done; its arguments.
 
-        It compiles outside of the team's turn, because that may be interrupted, and not on loading, because
+        A pass does it outside of the team's turn, because that may be interrupted, and not on loading, because
         finding the program on disk takes half as long as loading.
         """
         if self._frozen is None:
@@ -113,7 +113,7 @@ class Machinery:
         Returns  whether all logits are finite.
         """
         lanes = self._lanes or (None if self.weight_bytes * len(tokens) >= WORTH_LANES else 1)
-        frozen = self._ready()
+        frozen = self.prepare()
 
         def one_pass() -> bool:
             if any(file.changed() for file in self._files):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rwkv_engine_cli.progress import QUIET, Compiling
 import rwkv_engine
 from rwkv_engine.kernels import _cache
 from rwkv_engine.kernels._jit import kernel, standalone
+from rwkv_engine.kernels.calling import ring
 from rwkv_engine.running import compiling
 
 
@@ -31,26 +33,57 @@ def test_compiling_is_told_while_it_lasts_and_at_its_end(monkeypatch):
     assert told[-1][0] == 2 and told[-1][1] > 0
 
 
+def _compiles(function):
+    with event.trigger_event("numba:compile", data={"dispatcher": function}):
+        time.sleep(0.05)
+
+
+def test_the_first_compiling_of_a_program_is_one_line_in_the_log_unless_a_hook_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(compiling, "PATIENCE", 0.0)
+    monkeypatch.setattr(compiling, "_log", compiling._Log())
+    before = compiling.watcher().tell
+    told = []
+    try:
+        rwkv_engine.watch_compiling(lambda *facts: told.append(facts))
+        _compiles(ring)
+        assert told and told[-1][2] and not caplog.records
+        rwkv_engine.watch_compiling(None)
+        told.clear()
+        _compiles(standalone(lambda x: x))  # this module's: not the engine's
+        assert not caplog.records
+        for _ in range(2):
+            _compiles(ring)
+        assert not told and [record.name for record in caplog.records] == ["rwkv_engine"]
+        assert "compiles for this processor" in caplog.text
+    finally:
+        rwkv_engine.watch_compiling(before)
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
 
 
-def test_on_a_terminal_one_line_counts():
+def test_on_a_terminal_one_line_counts(monkeypatch):
     out = Terminal()
-    say = Compiling(out)
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setenv("TERM", "xterm")
+    say = Compiling()
     say(3, 1.0, False)
     say(9, 20.0, True)
     assert (
         out.getvalue().count("\n") == 1
         and out.getvalue().count("\r") == 2
-        and "9 functions, 20 s" in out.getvalue()
+        and "9 functions in 20 s" in out.getvalue()
     )
 
 
-def test_without_a_terminal_there_are_few_lines():
-    out = io.StringIO()
-    say = Compiling(out)
+@pytest.mark.parametrize("term", ["", "dumb"])
+def test_without_a_terminal_that_can_write_over_a_line_there_are_few_lines(monkeypatch, term):
+    out = Terminal() if term else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setenv("TERM", term)
+    say = Compiling()
     for second in range(65):
         say(second, float(second), second == 64)
     lines = out.getvalue().splitlines()

@@ -39,6 +39,7 @@ from rwkv_engine import (
     prune,
     pull,
     quantize,
+    watch_compiling,
 )
 
 PROMPT = "Once upon a time"
@@ -46,6 +47,7 @@ Row = npt.NDArray[np.float32]
 
 
 def open_model(name: str) -> Model | None:
+    watch_compiling(lambda functions, seconds, done: print(functions + 1, f"{seconds:.0f}", not done))
     try:
         pull(name)
         found = describe(name)
