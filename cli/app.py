@@ -10,6 +10,7 @@ from rwkv_engine_cli.batch import batch
 from rwkv_engine_cli.bench import bench
 from rwkv_engine_cli.cache import cache
 from rwkv_engine_cli.chat import chat
+from rwkv_engine_cli.distill import distill
 from rwkv_engine_cli.eval import eval
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
@@ -73,7 +74,21 @@ def _options(
         echo(BEGIN)
 
 
-for verb in (generate, chat, info, tokenize, quantize, prune, bench, eval, pull, serve, batch, warmup):
+for verb in (
+    generate,
+    chat,
+    info,
+    tokenize,
+    quantize,
+    prune,
+    distill,
+    bench,
+    eval,
+    pull,
+    serve,
+    batch,
+    warmup,
+):
     app.command()(verb)
 app.add_typer(state, name="state")
 app.add_typer(models, name="models")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rwkv_engine.model import Model as Model
     from rwkv_engine.numbers.shapes import ModelConfig as ModelConfig
     from rwkv_engine.running.compiling import watch_compiling as watch_compiling
+    from rwkv_engine.shrinking.distill import Course as Course
+    from rwkv_engine.shrinking.distill import distill as distill
     from rwkv_engine.shrinking.prune import prune as prune
     from rwkv_engine.state import State as State
     from rwkv_engine.text.chat import Template as Template
@@ -60,6 +62,7 @@ _HOME = {
     "model": "Model",
     "numbers.shapes": "ModelConfig",
     "running.compiling": "watch_compiling",
+    "shrinking.distill": "Course distill",
     "shrinking.prune": "prune",
     "state": "State",
     "text.chat": "Template",

@@ -1,1 +1,1 @@
-"""Smaller models made of larger ones: pruning."""
+"""Smaller models made of larger ones: pruning and distilling."""

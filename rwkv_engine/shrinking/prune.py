@@ -1,7 +1,6 @@
 """`prune`: a checkpoint without the hidden units that matter least on a text."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rwkv_engine.loading import load, open_named, tokenizer_of
 from rwkv_engine.numbers.bf16 import float32_to_bf16
 from rwkv_engine.numbers.container import stored
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.shrinking.target import require_place, take_tokenizer
 from rwkv_engine.shrinking.units import chosen_units, products, refitted
 from rwkv_engine.system.files import remove_leftovers
 
@@ -81,7 +81,7 @@ def prune(
     """
     target, checkpoint = Path(target), open_named(source)
     keep, units = _kept(checkpoint, ffn)
-    _require_place(checkpoint, target, force)
+    require_place(checkpoint, target, force)
     tokenizer, chosen = tokenizer_of(source), text_of(text)
     others = [] if check is None else [text_of(check)]
     pruned, kept = dict(checkpoint.tensors), dict[int, np.ndarray]()
@@ -94,7 +94,7 @@ def prune(
         _cut(pruned, layer, places)
     remove_leftovers(target)
     write_safetensors(target, pruned, checkpoint.metadata)
-    _take_tokenizer(checkpoint, target)
+    take_tokenizer(checkpoint, target)
     tell("measuring the loss")
     losses = _losses(source, target, [chosen, *others], tokens, threads, tell)
     return Pruned(units, keep, losses, _warning(losses))
@@ -128,18 +128,6 @@ def _kept(checkpoint: Checkpoint, share: float) -> tuple[int, int]:
     return keep, units
 
 
-def _require_place(checkpoint: Checkpoint, target: Path, force: bool) -> None:
-    """Raise OptionError where the target must not be written."""
-    if target.exists() and checkpoint.path.exists() and target.samefile(checkpoint.path):
-        raise OptionError(
-            f"{target}: source and target are the same file; give the target another name", path=target
-        )
-    if target.exists() and not force:
-        raise OptionError(f"{target} exists; give another name, or --force to write over it", path=target)
-    if not target.absolute().parent.is_dir():
-        raise OptionError(f"{target.absolute().parent} is no folder; make it first", path=target)
-
-
 def _without_units(tensors: dict[str, Tensor], layer: int, sums: np.ndarray, keep: int) -> np.ndarray:
     """Put zeros where `ffn.value` read the units that go, and the fitted numbers for those that stay, which
     are returned.
@@ -170,13 +158,6 @@ def _cut(tensors: dict[str, Tensor], layer: int, kept: np.ndarray) -> None:
         name = f"blocks.{layer}.ffn.{name}.weight"
         old = tensors[name]
         tensors[name] = stored(name, old.dtype, np.ascontiguousarray(old.bits()[index]))
-
-
-def _take_tokenizer(checkpoint: Checkpoint, target: Path) -> None:
-    """Copy the tokenizer.json beside the source to the target's folder, unless it has one."""
-    beside, there = checkpoint.files / "tokenizer.json", target.absolute().parent / "tokenizer.json"
-    if beside.is_file() and not there.exists():
-        shutil.copyfile(beside, there)
 
 
 def _losses(

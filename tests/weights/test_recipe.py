@@ -201,10 +201,10 @@ def test_what_is_told_together_is_one_fact_about_each_person_and_the_answer_is_t
 
 @TORCH
 def test_the_largest_threshold_for_giving_memory_back_is_set(monkeypatch):
-    from rwkv_engine_weights.recipe import train
+    from rwkv_engine_weights.recipe import loop
 
     told = {}
-    monkeypatch.setattr(train.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=told.__setitem__))
-    monkeypatch.setattr(train.sys, "platform", "linux")
-    train.keep_memory()
+    monkeypatch.setattr(loop.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=told.__setitem__))
+    monkeypatch.setattr(loop.sys, "platform", "linux")
+    loop.keep_memory()
     assert told[-1] == 2**31 - 1

@@ -5,6 +5,7 @@ are independent, so each thread takes some of them; the state is kept every CHUN
 between on the way back.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,9 +17,8 @@ import torch
 SIZE = 64
 #: steps between two kept states
 CHUNK = 16
-THREADS = 2
 
-_pool = ThreadPoolExecutor(THREADS)
+_pool = ThreadPoolExecutor(os.cpu_count() or 1)
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
@@ -139,8 +139,11 @@ def _step_back(G, before, after, removed, r, w, k, v, a, b, dy, dr, dw, dk, dv, 
 
 
 def _shared(function: Any, jobs: int, *arrays: np.ndarray) -> None:
-    """Run a kernel over all jobs, an equal part on each thread."""
-    bounds = [jobs * i // THREADS for i in range(THREADS + 1)]
+    """Run a kernel over all jobs, an equal part on each of torch's threads."""
+    threads = min(jobs, torch.get_num_threads())
+    if threads == 1:
+        return function(0, jobs, *arrays)
+    bounds = [jobs * i // threads for i in range(threads + 1)]
     futures = [_pool.submit(function, lo, hi, *arrays) for lo, hi in zip(bounds, bounds[1:], strict=False)]
     for future in futures:
         future.result()
@@ -152,13 +155,13 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: torch.Tensor) -> torch.Tensor:
         """y [B, T, H, N]."""
-        arrays = [x.detach().float().contiguous().numpy() for x in inputs]
+        arrays = [x.detach().float().cpu().contiguous().numpy() for x in inputs]
         rows, steps, heads, size = arrays[0].shape
         y = np.empty_like(arrays[0])
         kept = np.empty((rows, heads, (steps + CHUNK - 1) // CHUNK, size, size), np.float32)
         _shared(_forward, rows * heads, *arrays, y, kept)
         ctx.kept = (arrays, kept)
-        return torch.from_numpy(y)
+        return torch.from_numpy(y).to(inputs[0].device)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
@@ -170,7 +173,7 @@ class Recurrence(torch.autograd.Function):
             arrays[0].shape[0] * arrays[0].shape[2],
             *arrays,
             kept,
-            dy.float().contiguous().numpy(),
+            dy.float().cpu().contiguous().numpy(),
             *gradients,
         )
-        return tuple(torch.from_numpy(g) for g in gradients)
+        return tuple(torch.from_numpy(g).to(dy.device) for g in gradients)

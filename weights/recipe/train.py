@@ -1,25 +1,23 @@
-"""Training: batches from the corpus, Muon and AdamW, checkpoints that a later run goes on from.
+"""Training: what the embedded model is trained on, and when.
 
     python -m rwkv_engine_weights.recipe.train RUN_FOLDER --tokenizer tokenizer.json --seed 1 --tokens 21000000
 
-The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped (the order
-of the batches then starts from a new seed).
+The schedule is by tokens, in STAGES. Called again with the same folder it goes on where it stopped.
 """
 
 import argparse
-import ctypes
-import os
-import sys
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from .corpus import ANSWER_WEIGHT, Encoder, batch
+from .loop import Plan, Progress, run
 from .network import Network, Sizes
 
 
@@ -54,28 +52,7 @@ STAGES = (
     Stage(21.0e6, (1e-3, 0), {PAIRS: 3, RECALL: 2, TALK: 4, FAR: 2, STORIES: 3}),
 )
 TOKENS = int(STAGES[-1].until)
-WARM_UP_STEPS, CLIP = 100, 1.0
-REPORT_STEPS, KEEP_SECONDS = 50, 180
-
-
-@dataclass
-class Progress:
-    """Where a training stands."""
-
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-
-
-def keep_memory() -> None:
-    """Tell glibc to keep freed blocks: torch asks for the same large ones at every step, and fresh pages cost
-    a third of it.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_threshold = -1, -3
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, (1 << 31) - 1)
+WARM_UP_STEPS = 100
 
 
 def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
@@ -90,112 +67,35 @@ def stage_of(progress: Progress, tokens: int) -> tuple[Stage, float]:
     return stage, warm * (first + (last - first) * min(1.0, (place - start) / (stage.until - start)))
 
 
-def optimizers_of(network: Network) -> list[torch.optim.Optimizer]:
-    """Muon for the large matrices inside the layers, AdamW for embedding, head, low-rank pairs and vectors.
-
-    Muon's steps are scaled to the size of AdamW's, so one rate serves both. It finds out sooner how things
-    are looked up by name: 92 % of the pairs right after 0.8 million tokens, where AdamW alone had 55 % after
-    3.1 million.
-    """
-    inner, large, rest = [], [], []
-    for name, parameter in network.named_parameters():
-        if parameter.dim() == 2 and name.endswith(".weight") and name.startswith("blocks."):
-            inner.append(parameter)
-        elif name == "head.weight":
-            large.append(parameter)
-        else:
-            rest.append(parameter)
-    groups = [{"params": large, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-    return [
-        torch.optim.Muon(inner, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True),
-    ]
-
-
-def save(path: Path, network: Network, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
-    """Write everything that a later run needs, whole or not at all."""
-    part = path.with_suffix(".part")
-    states = [optimizer.state_dict() for optimizer in optimizers]
-    torch.save({"network": network.state_dict(), "optimizers": states, "progress": vars(progress)}, part)
-    os.replace(part, path)
-
-
 def train(folder: Path, tokenizer: Tokenizer, seed: int, tokens: int, bf16: bool = False) -> Network:
     """Train in `folder` until `tokens` have been seen; `bf16` multiplies matrices in BF16, a third faster on
     processors that can.
     """
-    keep_memory()
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "checkpoint.pt"
-    network, progress = Network(Sizes()), Progress()
-    optimizers = optimizers_of(network)
-    if kept.exists():
-        found = torch.load(kept, weights_only=True)
-        network.load_state_dict(found["network"])
-        for optimizer, state in zip(optimizers, found["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        progress = Progress(**found["progress"])
-    rng, encode = Random(f"training {seed} {progress.steps}"), Encoder(tokenizer)
-    losses: list[float] = []
-    rights: list[float] = []
-    clock = saved = time.monotonic()
-    while progress.tokens < tokens:
-        stage, rate = stage_of(progress, tokens)
+    network, encode = Network(Sizes()), Encoder(tokenizer)
+
+    def batch_of(progress: Progress) -> tuple[Any, int]:
+        rng, (stage, _) = Random(f"training {seed} {progress.steps}"), stage_of(progress, tokens)
         mix, rows, length = rng.choices(list(stage.shapes), list(stage.shapes.values()))[0]
-        loss, right = _step(network, optimizers, batch(rng, encode, rows, length, mix), rate, bf16)
-        losses.append(loss)
-        rights.append(right)
-        progress.steps += 1
-        progress.tokens += rows * length
-        now = time.monotonic()
-        progress.seconds += now - clock
-        clock = now
-        if progress.steps % REPORT_STEPS == 0:
-            print(
-                f"step {progress.steps} tokens {progress.tokens / 1e6:.2f}M of {tokens / 1e6:.0f}M loss {sum(losses) / len(losses):.4f} "
-                f"answer tokens right {sum(rights) / len(rights):.4f} rate {rate:.2e} "
-                f"{progress.tokens / progress.seconds:.0f} tokens/s",
-                flush=True,
-            )
-            losses, rights = [], []
-        if now - saved > KEEP_SECONDS:
-            save(kept, network, optimizers, progress)
-            saved = now
-    save(kept, network, optimizers, progress)
+        return batch(rng, encode, rows, length, mix), rows * length
+
+    plan = Plan(tokens, batch_of, lambda progress: stage_of(progress, tokens)[1], weighted_loss, bf16=bf16)
+    run(folder / "checkpoint.pt", network, plan, partial(print, flush=True))
     return network
 
 
-def _step(
-    network: Network,
-    optimizers: list[torch.optim.Optimizer],
-    data: tuple,  # type: ignore[type-arg]
-    lr: float,
-    bf16: bool,
-) -> tuple[float, float]:
-    """One optimizer step; returns the loss and the share of answer tokens that were predicted right."""
+def weighted_loss(network: Network, data: tuple) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[type-arg]
+    """Cross-entropy of (inputs, targets, weights), and the share of answer tokens that were predicted right."""
     inputs, targets, weights = (torch.from_numpy(x) for x in data)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits = network(inputs).float().flatten(0, 1)
+    logits = network(inputs).float().flatten(0, 1)
     wanted, weight = targets.flatten(), weights.flatten()
     loss = (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
-    network.zero_grad(set_to_none=False)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-    for optimizer in optimizers:
-        optimizer.step()
     with torch.no_grad():
         answers = weight == ANSWER_WEIGHT
-        right = (
-            (logits[answers].argmax(-1) == wanted[answers]).float().mean()
-            if answers.any()
-            else torch.ones(())
-        )
-    return loss.item(), right.item()
+        right = (logits[answers].argmax(-1) == wanted[answers]).float().mean()
+    return loss, right if answers.any() else torch.ones(())
 
 
 def main() -> None:
