@@ -17,12 +17,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rwkv_engine.errors import EngineError
 from rwkv_engine.serve import endpoints, ollama, responses, states, web
-from rwkv_engine.serve.http import refusal
+from rwkv_engine.serve.http import json_response, refusal
+from rwkv_engine.serve.openapi import document
 from rwkv_engine.serve.problems import Problem, problem_of
 from rwkv_engine.serve.server import Server
 
 #: paths that everybody may ask for, besides the web page's
-OPEN = frozenset({"/health"})
+OPEN = frozenset({"/health", "/openapi.json"})
+
+
+async def openapi(request: Request) -> Response:
+    """This document."""
+    return json_response(document(PATHS, bool(endpoints.server_of(request).settings.keys)))
+
+
 #: method, path, endpoint
 PATHS: tuple[tuple[str, str, Callable[[Request], Awaitable[Any]]], ...] = (
     ("POST", "/v1/chat/completions", endpoints.chat),
@@ -42,6 +50,7 @@ PATHS: tuple[tuple[str, str, Callable[[Request], Awaitable[Any]]], ...] = (
     ("GET", "/api/tags", ollama.tags),
     ("GET", "/v1/models", endpoints.models),
     ("GET", "/v1/models/{name:path}", endpoints.model),
+    ("GET", "/openapi.json", openapi),
     ("GET", "/", web.show),
     ("GET", "/page/{file}", web.show),
     ("GET", "/health", endpoints.health),

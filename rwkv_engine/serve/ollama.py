@@ -41,7 +41,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, config=EXACT)
-class Ask:
+class OllamaAsk:
     """The body of /api/chat, and of /api/generate with `prompt` in place of `messages`."""
 
     model: str
@@ -55,18 +55,20 @@ class Ask:
     keep_alive: str | float | None = None
 
 
-async def chat(request: Request) -> Any:
-    """POST /api/chat"""
-    return await _answer(request, "messages")
+@endpoints.takes(OllamaAsk)
+async def chat(request: Request, asks: OllamaAsk) -> Any:
+    """A chat completion in Ollama's form."""
+    return await _answer(request, asks, "messages")
 
 
-async def generate(request: Request) -> Any:
-    """POST /api/generate: the prompt is a user's message, as Ollama does it."""
-    return await _answer(request, "prompt")
+@endpoints.takes(OllamaAsk)
+async def generate(request: Request, asks: OllamaAsk) -> Any:
+    """An answer in Ollama's form: the prompt is a user's message, as Ollama does it."""
+    return await _answer(request, asks, "prompt")
 
 
 async def tags(request: Request) -> Response:
-    """GET /api/tags"""
+    """The models by name, in Ollama's form."""
     server = endpoints.server_of(request)
     about = {
         "family": "rwkv",
@@ -83,9 +85,8 @@ async def tags(request: Request) -> Response:
     return json_response({"models": models})
 
 
-async def _answer(request: Request, field: str) -> Any:
+async def _answer(request: Request, asks: OllamaAsk, field: str) -> Any:
     server, owner = endpoints.server_of(request), request.state.owner
-    asks = await endpoints.body(request, Ask)
     if getattr(asks, field) is None:
         raise Problem(
             400, f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
@@ -102,7 +103,7 @@ async def _answer(request: Request, field: str) -> Any:
     return Live(server, [asked], reply, asks.stream is not False)
 
 
-def as_chat(asks: Ask, name: str, field: str) -> Chat:
+def as_chat(asks: OllamaAsk, name: str, field: str) -> Chat:
     """The same request as one for a chat completion."""
     told = [Said("system", asks.system)] if asks.system else []
     said = asks.messages if field == "messages" and asks.messages else [Said("user", asks.prompt or "")]
@@ -120,8 +121,8 @@ def as_chat(asks: Ask, name: str, field: str) -> Chat:
             code="invalid_value",
         )
     return Chat(
-        name,
-        [*told, *said],
+        model=name,
+        messages=[*told, *said],
         temperature=o.temperature,
         top_p=o.top_p,
         top_k=o.top_k,

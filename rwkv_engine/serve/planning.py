@@ -12,7 +12,7 @@ from rwkv_engine.model import Model
 from rwkv_engine.serve.problems import Problem
 from rwkv_engine.serve.requests import Chat, Choice, Completion, Form, Said
 from rwkv_engine.serve.tools import schema_for, written
-from rwkv_engine.text.chat import Message, Template, Think
+from rwkv_engine.text.chat import Message, Template, Think, tools_told
 from rwkv_engine.text.markers import ids_rendered, turn_ends
 from rwkv_engine.writing.constraint import Constraint
 from rwkv_engine.writing.sampling import Sampling
@@ -35,6 +35,16 @@ class Limits:
     queue: int = 256
     sequences: int = 32
     patience: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What the messages of a request follow: the state of an earlier answer.
+
+    tools  that it has been told of.
+    """
+
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +189,23 @@ def constraint_of(form: Form | None, thinks: bool) -> Constraint | None:
 
 
 def plan_chat(
-    model: Model, template: Template, body: Chat, defaults: Sampling, limits: Limits, goes_on: bool = False
+    model: Model,
+    template: Template,
+    body: Chat,
+    defaults: Sampling,
+    limits: Limits,
+    behind: Behind | None = None,
 ) -> Plan:
     """The plan of a chat completion. Raises Problem, EngineError.
 
-    goes_on  whether the messages follow what a state has read.
+    behind  what the messages follow; None: they are the whole conversation.
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise Problem(
             400, "'top_logprobs' needs 'logprobs': true.", param="top_logprobs", code="invalid_value"
         )
     messages = said(body.messages)
-    if messages[-1].role not in ("user", "tool"):
+    if not messages or messages[-1].role not in ("user", "tool"):
         raise Problem(
             400, "The last message has to be the user's or a tool's.", param="messages", code="invalid_value"
         )
@@ -205,6 +220,11 @@ def plan_chat(
         think = "off"
     else:
         constraint = constraint_of(body.response_format, think != "off")
+    if (
+        behind is not None and tools and tools != behind.tools
+    ):  # a template tells of them at the beginning only
+        messages = (Message("system", tools_told(tools)), *messages)
+    goes_on = behind is not None
     ids, prompt = ids_rendered(model.tokenizer, template, messages, think, tools, called, goes_on=goes_on)
     count = body.n or 1
     checked(ids, limits, count)

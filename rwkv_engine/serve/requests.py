@@ -19,6 +19,8 @@ UNSUPPORTED = frozenset(
     "suffix text_format top_p_decay truncation verbosity web_search_options image_url input_audio file images keep_alive "
     "best_of context template raw format".split()
 )
+#: kinds of a union by name, in pydantic's places of errors
+BRANCHES = frozenset({"str", "int", "TextPart", "Choice", "FunctionChoice"})
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
@@ -67,11 +69,14 @@ class Said:
     parsed: Any = None
 
 
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
 @dataclass(frozen=True, slots=True, config=EXACT)
 class Function:
     """A function that may be called."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -205,9 +210,9 @@ class Completion:
 def read(kind: type[T], body: bytes) -> T:
     """A body as `kind`. Raises Problem, in OpenAI's words, for the first thing that is wrong with it."""
     try:
-        return _adapter(kind).validate_json(body)
+        return adapter(kind).validate_json(body)
     except ValidationError as error:
-        raise _problem(error.errors(include_url=False, include_input=False)[0]) from None
+        raise wrong(error) from None
     except RecursionError:
         raise Problem(400, "the JSON body is nested too deeply", code="invalid_json") from None
 
@@ -215,14 +220,19 @@ def read(kind: type[T], body: bytes) -> T:
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def adapter(kind: type[T]) -> TypeAdapter[T]:
     """The reader of a kind; made once, for it takes milliseconds."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
 
 
-def _problem(found: Any) -> Problem:
+def wrong(error: ValidationError) -> Problem:
+    """The first thing that is wrong, in OpenAI's words."""
+    all_of_them: list[Any] = error.errors(include_url=False, include_input=False)
+    field = all_of_them[0]["loc"][:1]
+    # where several kinds are possible, the one that came furthest was meant
+    found = max((one for one in all_of_them if one["loc"][:1] == field), key=lambda one: len(one["loc"]))
     kind, place = found["type"], [part for part in found["loc"] if not _is_branch(part)]
     name = brief(".".join(map(str, place)), 100)
     if kind == "json_invalid":
@@ -243,4 +253,4 @@ def _problem(found: Any) -> Problem:
 
 def _is_branch(part: object) -> bool:
     """Whether a part of a place names a kind of a union, not a field."""
-    return isinstance(part, str) and not part.isidentifier() or part in ("str", "int", "TextPart", "Choice")
+    return isinstance(part, str) and not part.isidentifier() or part in BRANCHES

@@ -19,6 +19,7 @@ try:
     import uvicorn
 
     from rwkv_engine.serve.app import make_app
+    from rwkv_engine.serve.patience import patient
     from rwkv_engine.serve.planning import Limits
     from rwkv_engine.serve.security import is_loopback, need_key
     from rwkv_engine.serve.server import Server, Settings
@@ -94,6 +95,8 @@ async def _serve(
         access_log=log,
         server_header=False,
         lifespan="on",
+        http=patient(limits.patience),  # type: ignore[arg-type]
+        ws="none",
         limit_concurrency=limits.queue + limits.sequences + 64,
         timeout_graceful_shutdown=int(settings.grace) + 10,
     )

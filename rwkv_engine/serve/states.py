@@ -59,29 +59,29 @@ def _named(id: str | None) -> str:
     return checked_id(id if id and id.startswith(PREFIX) else PREFIX + (id or secrets.token_hex(12)))
 
 
-async def save(request: Request) -> Response:
-    """POST /v1/states: of an answer's state, or a fork of a saved one."""
+@endpoints.takes(Save)
+async def save(request: Request, asks: Save) -> Response:
+    """Keep an answer's state, or a fork of a kept one."""
     server, owner = endpoints.server_of(request), request.state.owner
-    asks = await endpoints.body(request, Save)
     hosted = await server.pool.take(asks.model)
     try:
         kept = await asyncio.to_thread(server.keeper.get, owner, asks.source, hosted.model, hosted.name)
     finally:
         server.pool.give(hosted)
-    id = _named(asks.id)
-    await asyncio.to_thread(server.keeper.put, owner, id, Kept(kept.state, kept.rest, hosted.name))
+    id, about = _named(asks.id), {name: kept.about[name] for name in ("tools",) if name in kept.about}
+    await asyncio.to_thread(server.keeper.put, owner, id, Kept(kept.state, kept.rest, hosted.name, about))
     return json_response(await asyncio.to_thread(_about, server, owner, id))
 
 
 async def all_of_them(request: Request) -> Response:
-    """GET /v1/states"""
+    """The kept states."""
     server, owner = endpoints.server_of(request), request.state.owner
     ids = await asyncio.to_thread(server.keeper.ids, owner, PREFIX)
     return json_response({"object": "list", "data": [_about(server, owner, id) for id in ids]})
 
 
 async def download(request: Request) -> Response:
-    """GET /v1/states/{id}: the bytes of a state file."""
+    """The bytes of a state file."""
     server, owner, id = endpoints.server_of(request), request.state.owner, request.path_params["id"]
     notes = await asyncio.to_thread(server.keeper.notes, owner, id)
     hosted = await server.pool.take(str(notes["model"]))
@@ -94,7 +94,7 @@ async def download(request: Request) -> Response:
 
 
 async def upload(request: Request) -> Response:
-    """PUT /v1/states/{id}?model=NAME: a state file, or a tuned time_state."""
+    """Keep a state file, or a tuned time_state."""
     server, owner = endpoints.server_of(request), request.state.owner
     id = _named(request.path_params["id"])
     data = await body_of(request, max(server.limits.body, 1 << 28), server.limits.patience * 4)
@@ -108,7 +108,7 @@ async def upload(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    """DELETE /v1/states/{id}"""
+    """Forget a state."""
     server, id = endpoints.server_of(request), request.path_params["id"]
     await asyncio.to_thread(server.keeper.delete, request.state.owner, id)
     return json_response({"id": id, "object": "state", "deleted": True})
@@ -140,10 +140,10 @@ def _read(model: Model, data: bytes) -> Any:
             raise Problem(400, sentence, code="wrong_state") from None
 
 
-async def tokenize(request: Request) -> Response:
-    """POST /v1/tokenize: ids and their count."""
+@endpoints.takes(Words)
+async def tokenize(request: Request, asks: Words) -> Response:
+    """Token ids of texts, and how many they are."""
     server = endpoints.server_of(request)
-    asks = await endpoints.body(request, Words)
     hosted = await server.pool.take(asks.model)
     try:
         texts = [asks.input] if isinstance(asks.input, str) else asks.input
@@ -154,13 +154,10 @@ async def tokenize(request: Request) -> Response:
     return json_response({"object": "list", "model": asks.model, "data": rows, "count": sum(map(len, ids))})
 
 
-async def embeddings(request: Request) -> Response:
-    """POST /v1/embeddings: means of the last layer's hidden vectors, of length 1.
-
-    No trained embedding model.
-    """
+@endpoints.takes(Embed)
+async def embeddings(request: Request, asks: Embed) -> Response:
+    """Means of the last layer's hidden vectors, of length 1: no trained embedding model."""
     server = endpoints.server_of(request)
-    asks = await endpoints.body(request, Embed)
     texts: list[Any] = asks.input if isinstance(asks.input, list) else [asks.input]
     texts = [texts] if texts and isinstance(texts[0], int) else texts
     hosted = await server.pool.take(asks.model)

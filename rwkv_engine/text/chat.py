@@ -87,7 +87,7 @@ class ChatTemplate:
         """The text before the first turn: the system prompt and the JSON descriptions of tools, or nothing."""
         told = [system.strip()] if system and system.strip() else []
         if tools:
-            told += ["Tools:", json.dumps(list(tools), ensure_ascii=False), _CALL_ONLY]
+            told.append(tools_told(tools))
         return f"{self._said(Message('system', chr(10).join(told)))}{self.between}" if told else ""
 
     def turn(self, text: str, think: Think = "off", call: bool = False) -> str:
@@ -139,6 +139,11 @@ class ChatTemplate:
             raise OptionError.of("role", message.role, f"one of {', '.join(self.names)}")
         text = _BLANK_LINES.sub("\n", _spoken(message).strip())
         return f"{self.names[role]}: {text}"
+
+
+def tools_told(tools: Sequence[Mapping[str, Any]]) -> str:
+    """The JSON descriptions of tools as a system prompt tells of them."""
+    return "\n".join(("Tools:", json.dumps(list(tools), ensure_ascii=False), _CALL_ONLY))
 
 
 def _spoken(message: Message) -> str:

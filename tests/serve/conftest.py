@@ -14,6 +14,7 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("openai")
 
 from rwkv_engine.serve.app import make_app  # noqa: E402
+from rwkv_engine.serve.patience import patient  # noqa: E402
 from rwkv_engine.serve.server import Server, Settings  # noqa: E402
 
 
@@ -32,7 +33,9 @@ def running(model, **settings):
             lambda source: 1,
         )
         made["server"], made["loop"] = server, asyncio.get_running_loop()
-        made["web"] = uvicorn.Server(uvicorn.Config(make_app(server), log_level="error", lifespan="on"))
+        http = patient(server.limits.patience)
+        config = uvicorn.Config(make_app(server), log_level="error", lifespan="on", http=http, ws="none")
+        made["web"] = uvicorn.Server(config)
         started.set()
         await made["web"].serve(sockets=[sock])
 
