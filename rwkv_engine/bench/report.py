@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_engine.errors import OptionError
+from rwkv_engine.system.json_text import parsed_file
 
 #: version of the JSON's meaning
 FORMAT = 1
@@ -74,7 +75,7 @@ class Report:
     def of_file(cls, path: str | Path) -> "Report":
         """What `json` wrote. Raises OptionError for any other file."""
         try:
-            found = json.loads(Path(path).read_text("utf-8"))
+            found = parsed_file(Path(path))
             report = cls(**found)
         except OSError as error:
             raise OptionError(f"{path}: {error.strerror or error}") from None

@@ -20,6 +20,7 @@ import numpy as np
 from rwkv_engine.chat.answer import Turn
 from rwkv_engine.errors import SessionError, brief
 from rwkv_engine.system.folders import private_file
+from rwkv_engine.system.json_text import parsed
 from rwkv_engine.text.chat import Think
 
 VERSION = 1
@@ -209,7 +210,7 @@ class Database:
                     changed,
                     revision,
                     fingerprint,
-                    dict(json.loads(settings)),
+                    dict(parsed(settings)),
                     turns,
                     tokens,
                 )

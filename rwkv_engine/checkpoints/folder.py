@@ -1,6 +1,5 @@
 """Which files belong to a path: one file, or a folder's model, in one file or in shards."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from rwkv_engine.checkpoints.checkpoint import Contents
 from rwkv_engine.errors import CheckpointError, MissingTensor, UnknownLayout, shown
 from rwkv_engine.numbers.container import HEADER_LIMIT
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.json_text import parsed_file
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 PREFERRED = ("model.safetensors", "pytorch_model.bin")  #: names that `transformers` uses
@@ -107,8 +107,8 @@ def _shards(index: Path) -> tuple[list[Path], frozenset[str]]:
     try:
         if index.stat().st_size > HEADER_LIMIT:
             raise CheckpointError(f"{index} is larger than {HEADER_LIMIT} bytes; it is no index of shards.")
-        table = json.loads(index.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        table = parsed_file(index)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{index} cannot be read as JSON: {error}; download it again.") from error
     names = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):

@@ -7,7 +7,6 @@ fla/layers/rwkv7.py: its low-rank pairs are `nn.Linear`s, so they are transposed
 one is w0, a0 or v0.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from rwkv_engine.checkpoints.layout import Layout, Rule, row, rule, turned
 from rwkv_engine.checkpoints.names import FOLDED_SHAPE, LN0
 from rwkv_engine.errors import CheckpointError
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.json_text import parsed_file
 
 
 def _tied(tensors: dict[str, Tensor], contents: Contents, folder: Path) -> dict[str, Tensor]:
@@ -46,8 +46,8 @@ def _config(folder: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        config = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = parsed_file(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}; download it again.") from error
     return config if isinstance(config, dict) else {}
 

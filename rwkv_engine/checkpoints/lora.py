@@ -7,7 +7,6 @@ Face PEFT folder is also accepted: names end in `.lora_A.weight`, and adapter_co
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from rwkv_engine.checkpoints.opening import OPENERS, container_of
 from rwkv_engine.errors import CheckpointError, OptionError, UnknownLayout, WrongShape, about, shown
 from rwkv_engine.numbers.bf16 import float32_to_bf16
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.json_text import parsed
 
 _PART = re.compile(r"(?P<target>.+)\.lora_(?P<half>[AB])(?:\.default)?(?:\.weight)?")
 #: files of a PEFT folder: the weights in either container, and the settings
@@ -107,8 +107,8 @@ def _said(settings: Path) -> float:
     """The alpha of a PEFT folder. Raises CheckpointError if its formula is not plain LoRA."""
     try:
         with settings.open("rb") as file:
-            found = json.loads(file.read(_SETTINGS_LIMIT).decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+            found = parsed(file.read(_SETTINGS_LIMIT))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{settings} cannot be read as JSON: {str(error)[:80]}") from error
     alpha = found.get("lora_alpha") if isinstance(found, dict) else None
     if not isinstance(alpha, int | float) or not 0 < abs(alpha) < 1e6:

@@ -31,6 +31,7 @@ from rwkv_engine.formats import FORMATS, quantized_names
 from rwkv_engine.numbers.container import Entry, is_text, stored
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.json_text import parsed
 
 KEY, VERSION, TOKENIZER = "rwkv_engine", 2, "tokenizer.json"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -108,8 +109,8 @@ def write_packed(
 def _notes(path: Path, text: str) -> _Notes:
     """The content of KEY; all but the matrices' shapes is checked."""
     try:
-        notes = json.loads(text)
-    except (ValueError, RecursionError):
+        notes = parsed(text)
+    except ValueError:
         notes = None
     version = notes.get("version") if isinstance(notes, dict) else None
     if not isinstance(notes, dict) or type(version) is not int:

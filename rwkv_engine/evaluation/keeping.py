@@ -10,6 +10,7 @@ from rwkv_engine.errors import EngineError, OptionError
 from rwkv_engine.model import Model
 from rwkv_engine.state import State
 from rwkv_engine.system.files import write_whole
+from rwkv_engine.system.json_text import parsed_file
 
 #: version of what is kept
 VERSION = 1
@@ -41,7 +42,7 @@ class Keeper:
         if self._folder is None:
             return None
         try:
-            found = json.loads((self._folder / f"{key}.json").read_text("utf-8"))
+            found = parsed_file(self._folder / f"{key}.json")
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None

@@ -1,16 +1,18 @@
 """Tasks as JSON lines: last words, choices by likelihood, and answers that the model writes."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkv_engine.errors import OptionError
+from rwkv_engine.errors import OptionError, brief, shown
 from rwkv_engine.evaluation.texts import EMBEDDED
 from rwkv_engine.loading import tokenizer_of
+from rwkv_engine.system.json_text import parsed
 
+#: most bytes of a line
+LINE = 1 << 22
 LAST_WORD, CHOICE, ANSWER = "last word", "choice", "answer"
 _WANTED = 'want {"text": ...}, or a "prompt" with "choices" and "answer", with "answer", or with "regex"'
 
@@ -55,16 +57,12 @@ def task_of(source: str | Path, limit: int | None = None) -> Task:
         return Task(EMBEDDED, ANSWER, tuple(_embedded())[:limit])
     path, items = Path(source), list[Item]()
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        with path.open("rb") as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(LINE + 1), b""), 1):
+                if line.strip() and (limit is None or len(items) < limit):
+                    items.append(_item(f"{path}: line {number}", line))
     except OSError as error:
         raise OptionError(f"{path}: {error.strerror or error}", path=path) from None
-    except UnicodeDecodeError as error:
-        raise OptionError(
-            f"{path}: not UTF-8 text (byte {error.start}); convert it first", path=path
-        ) from None
-    for number, line in enumerate(lines, 1):
-        if line.strip() and (limit is None or len(items) < limit):
-            items.append(_item(f"{path}: line {number}", line))
     if not items:
         raise OptionError(f"{path}: there is no question in it; {_WANTED}", path=path)
     kinds = sorted({item.kind for item in items})
@@ -76,13 +74,17 @@ def task_of(source: str | Path, limit: int | None = None) -> Task:
     return Task(path.stem, kinds[0], tuple(items))
 
 
-def _item(where: str, line: str) -> Item:
+def _item(where: str, line: bytes) -> Item:
+    if len(line) > LINE:
+        raise OptionError(f"{where} has over {LINE >> 20} MB; want one JSON object in each line")
     try:
-        fields = json.loads(line)
+        fields = parsed(line)
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{where} is not UTF-8 text (byte {error.start}); convert it first") from None
     except ValueError as error:
-        raise OptionError(f"{where} is no JSON ({error}); want one JSON object in each line") from None
+        raise OptionError(f"{where} is no JSON ({brief(error)}); want one JSON object in each line") from None
     if not isinstance(fields, dict):
-        raise OptionError(f"{where}: got {line[:40]!r}; {_WANTED}")
+        raise OptionError(f"{where}: got {brief(fields, 40)}; {_WANTED}")
     get = fields.get
     group, prompt = str(get("task", "")), get("prompt")
     text = get("text")
@@ -90,7 +92,7 @@ def _item(where: str, line: str) -> Item:
         before, space, word = text.rpartition(" ")
         if not before.strip() or not word:
             raise OptionError(
-                f"{where}: text: got {text[:40]!r}, want several words with spaces between them"
+                f"{where}: text: got {shown(text)}, want several words with spaces between them"
             )
         return Item(LAST_WORD, group, before, (space + word,))
     if not isinstance(prompt, str):
@@ -99,9 +101,9 @@ def _item(where: str, line: str) -> Item:
         return _choice(where, group, prompt, fields)
     stop, most, regex, answer = get("stop", ["\n\n"]), get("max_tokens", 64), get("regex"), get("answer")
     if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
-        raise OptionError(f"{where}: stop: got {stop!r}, want a list of texts")
+        raise OptionError(f"{where}: stop: got {shown(stop)}, want a list of texts")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise OptionError(f"{where}: max_tokens: got {most!r}, want a whole number of 1 or more")
+        raise OptionError(f"{where}: max_tokens: got {shown(most)}, want a whole number of 1 or more")
     if regex is None and not isinstance(answer, str):
         raise OptionError(f"{where}: {_WANTED}")
     if regex is not None:
@@ -109,7 +111,7 @@ def _item(where: str, line: str) -> Item:
             re.compile(regex)
         except (re.error, TypeError) as error:
             raise OptionError(
-                f"{where}: regex: got {regex!r}, which is no regular expression ({error})"
+                f"{where}: regex: got {shown(regex)}, which is no regular expression ({brief(error)})"
             ) from None
     return Item(ANSWER, group, prompt, (), answer or "", regex, tuple(stop), most)
 
@@ -121,11 +123,11 @@ def _choice(where: str, group: str, prompt: str, fields: dict[str, Any]) -> Item
         or len(choices) < 2
         or not all(isinstance(text, str) and text for text in choices)
     ):
-        raise OptionError(f"{where}: choices: got {str(choices)[:60]!r}, want a list of two texts or more")
+        raise OptionError(f"{where}: choices: got {shown(choices)}, want a list of two texts or more")
     place = choices.index(answer) if answer in choices else answer
     if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(choices):
         raise OptionError(
-            f"{where}: answer: got {answer!r}, want one of the choices, or its number counted from 0"
+            f"{where}: answer: got {shown(answer)}, want one of the choices, or its number counted from 0"
         )
     return Item(CHOICE, group, prompt, tuple(choices), place)
 

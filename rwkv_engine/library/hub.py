@@ -6,7 +6,6 @@ but what these functions are called for.
 """
 
 import hashlib
-import json
 import os
 import re
 import time
@@ -20,13 +19,14 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from rwkv_engine.errors import DownloadError, OptionError
 from rwkv_engine.system.extras import missing
+from rwkv_engine.system.json_text import parsed
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 #: a file's own name, fit for a folder of ours
 PLAIN = re.compile(r"[A-Za-z0-9_][\w .+=@%-]{0,199}", re.ASCII)
 _PIECE = 1 << 20  #: bytes hashed at a time
 #: bytes of a listing, which takes about 200 a file, and seconds until it must be here
-LISTING_LIMIT, LISTING_SECONDS = 16 << 20, 60
+LISTING_LIMIT, LISTING_SECONDS = 8 << 20, 60
 #: seconds to wait for a hub that says nothing; how often one that breaks off is asked again; addresses that
 #: it may point to in turn
 SILENCE, TRIES, REDIRECTS = 30.0, 5, 5
@@ -183,10 +183,7 @@ def _listing(name: str, url: str) -> Mapping[str, Any]:
                 raise ValueError(
                     f"its list of files is over {LISTING_LIMIT} bytes, or takes over {LISTING_SECONDS} s"
                 )
-    try:
-        found = json.loads(content.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("its list of files is nested too deeply") from None
+    found = parsed(bytes(content))
     if not isinstance(found, dict):
         raise ValueError("its list of files is no JSON object")
     return found

@@ -22,6 +22,7 @@ from pathlib import Path
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.system import folders
 from rwkv_engine.system.files import expanded, hold, remove_abandoned, write_whole
+from rwkv_engine.system.json_text import parsed
 
 VERSION = 1
 #: the word for the model that comes with the engine
@@ -104,12 +105,12 @@ def record(name: str) -> Record:
     path = models_folder() / f"{name}.json"
     try:
         with path.open("rb") as file:
-            content = json.loads(file.read(_RECORD_LIMIT).decode("utf-8"))
+            content = parsed(file.read(_RECORD_LIMIT))
         version = content.pop("version")
         found = Record(**content)
     except FileNotFoundError:
         raise CheckpointError(f"no model is called {name[:100]!r}; {_what_there_is(name)}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}); pull {name} again, or remove it"
         ) from None

@@ -21,6 +21,7 @@ import numpy as np
 
 from rwkv_engine.errors import CheckpointError, shown
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.system.json_text import parsed
 
 #: element type -> bytes per element
 SIZES = {
@@ -72,8 +73,8 @@ def _parse(path: Path, data: np.ndarray) -> tuple[int, dict[str, object]]:
                 f"{path}: the header claims {length} bytes, but at most {min(HEADER_LIMIT, len(data) - 8)} are possible; "
                 "the file is truncated, or no safetensors file."
             )
-        header = json.loads("{" * bool(noted) + text[noted:], object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        header = parsed("{" * bool(noted) + text[noted:], _without_duplicates)
+    except ValueError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"{path}: the header is no valid JSON ({reason}); copy the file again."

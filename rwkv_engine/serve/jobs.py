@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from rwkv_engine.errors import EngineError, OptionError, brief
 from rwkv_engine.model import Model
 from rwkv_engine.system.extras import missing
+from rwkv_engine.system.json_text import parsed
 from rwkv_engine.writing.batch import Batch
 from rwkv_engine.writing.sampling import Sampling
 
@@ -63,6 +64,8 @@ class _Request:
     left: int
 
 
+#: most bytes of a request, as for the server
+LINE = Limits().body
 #: tell(requests done, requests in all, tokens a second)
 Tell = Callable[[int, int, float], None]
 
@@ -165,7 +168,7 @@ def _enter(
 def _planned(hosted: Hosted, job: Job, line: bytes) -> tuple[Any, list[Plan]]:
     """The reply and the plans of a request. Raises Problem, EngineError."""
     limits = Limits(tokens=1 << 30, sequences=job.max_sequences)
-    found = json.loads(line)
+    found = parsed(line)
     if isinstance(found, str):
         found = {"prompt": found}
     chat = str(found.get("url", "")).endswith("/chat/completions")
@@ -218,12 +221,19 @@ def _count(path: Path) -> int:
 
 def _all(lines: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """(id, line) of each request; its id is the line's number where it has none. Raises OptionError."""
-    for number, line in enumerate(lines, 1):
+    for number in itertools.count(1):
+        line = lines.readline(LINE + 1)
+        if not line:
+            return
+        if len(line) > LINE:
+            raise OptionError(
+                f"{lines.name}: line {number} has over {LINE >> 20} MB; want a request or a prompt"
+            )
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
+            found = parsed(line)
+        except ValueError:
             raise OptionError(f"{lines.name}: line {number} is no JSON; want a request or a prompt") from None
         if not isinstance(found, (dict, str)):
             raise OptionError(f"{lines.name}: line {number}: want a request or a prompt")
@@ -249,7 +259,7 @@ def _resume(path: Path) -> set[str]:
             if not line.endswith(b"\n"):
                 break
             try:
-                known.add(json.loads(line)["custom_id"])
+                known.add(parsed(line)["custom_id"])
             except (ValueError, KeyError, TypeError):
                 raise OptionError(
                     f"{path}: it holds something else than answers; name another file"

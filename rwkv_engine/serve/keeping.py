@@ -18,6 +18,7 @@ from rwkv_engine.serve.problems import Problem
 from rwkv_engine.state import State
 from rwkv_engine.system.files import write_whole
 from rwkv_engine.system.folders import private_folder
+from rwkv_engine.system.json_text import parsed_file
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -107,7 +108,7 @@ class Keeper:
             return {"model": found.model, "rest": list(found.rest), **found.about}
         if self._folder is not None:
             with contextlib.suppress(OSError, ValueError):
-                notes = json.loads((self._home(owner) / f"{id}.json").read_text("utf-8"))
+                notes = parsed_file(self._home(owner) / f"{id}.json")
                 if isinstance(notes, dict) and (self._home(owner) / f"{id}.safetensors").is_file():
                     return notes
         raise Problem(404, f"There is no '{id}'.", param="id", code="not_found")

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from rwkv_engine.errors import brief
 from rwkv_engine.serve.problems import Problem
+from rwkv_engine.system.json_text import require_modest
 
 T = TypeVar("T")
 EXACT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -210,11 +211,13 @@ class Completion:
 def read(kind: type[T], body: bytes) -> T:
     """A body as `kind`. Raises Problem, in OpenAI's words, for the first thing that is wrong with it."""
     try:
+        require_modest(body)
         return adapter(kind).validate_json(body)
     except ValidationError as error:
         raise wrong(error) from None
-    except RecursionError:
-        raise Problem(400, "the JSON body is nested too deeply", code="invalid_json") from None
+    except (RecursionError, ValueError):
+        sentence = "the JSON body is nested too deeply, or has too many values"
+        raise Problem(400, sentence, code="invalid_json") from None
 
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rwkv_engine.errors import OptionError
+from rwkv_engine.system.json_text import parsed
 
 _FENCE = re.compile(r"```(?:json|tool_call)?\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _TAGS = re.compile(r"<tool_calls?>\s*(.*?)\s*(?:</tool_calls?>|\Z)", re.DOTALL)
@@ -72,8 +73,8 @@ def _call(value: Any, names: Sequence[str]) -> dict[str, Any] | None:
 def written(name: str, arguments: str) -> str:
     """A call as a model writes it, for the history of a conversation."""
     try:
-        given = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
+        given = parsed(arguments or "{}")
+    except ValueError:
         given = arguments
     return f"```json\n{json.dumps({'name': name, 'arguments': given}, ensure_ascii=False)}\n```"
 

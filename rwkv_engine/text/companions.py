@@ -1,15 +1,15 @@
 """Hugging Face's JSON files beside the weights: end tokens and the chat template."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rwkv_engine.errors import CheckpointError, brief
+from rwkv_engine.system.json_text import parsed
 
-#: most bytes of such a file; a tokenizer.json of 250,000 tokens has 17 million
-MOST = 1 << 28
+#: most bytes of such a file; a tokenizer.json of 260,000 tokens has 17 to 34 million
+MOST = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(read_text(path, "JSON file"))
-    except (ValueError, RecursionError) as error:
+        found = parsed(read_text(path, "JSON file"))
+    except ValueError as error:
         raise CheckpointError(f"{path}: not a readable JSON file ({brief(error, 120)})") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: got {type(found).__name__}, want a JSON object")

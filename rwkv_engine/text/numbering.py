@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rwkv_engine.errors import CheckpointError
+from rwkv_engine.system.json_text import parsed
 
 #: first characters of filler tokens; private-use ones, which no text contains
 FILLER = "\U0010fffd\U0010fffc"
@@ -23,7 +24,7 @@ def renumbered(text: str, id_of: Callable[[str], int | None], rows: int) -> str 
     added = json.JSONDecoder().raw_decode(text, found.end())[0] if found else []
     if all(id_of(token["content"]) == token["id"] for token in added):
         return None
-    whole = json.loads(text)
+    whole = parsed(text)
     vocab = whole["model"]["vocab"]
     used = set(vocab.values()) if isinstance(vocab, dict) else set()
     top = max(*(token["id"] for token in added), *used, 0)

@@ -246,6 +246,8 @@ FOUND = {
         '{"properties":{"a":' * 900 + "{}" + "}}" * 900,
         '{"type": "number", "minimum": "' + "\u00e9" * 60 + '"}',  # a panic: cut inside of a letter
         '{"type": "object", "required": "' + "\u20ac" * 60 + '"}',
+        '{"type": "number", "multipleOf": 2147483648}',
+        '{"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}',
     ],
     "template": ["{% set True = 1 %}", "{% macro a(a, a) %}{% endmacro %}", "{{ 'a' * 10**9 }}", "{{ message['x'] }}" * 3],
     "registry": [
