@@ -56,7 +56,9 @@ ModelArgument = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Weight format: f32, bf16, f16, int8 or int4; default: the checkpoint's own."),
+    typer.Option(
+        help="Weight format: f32, bf16, f16, int8 or int4; default: the checkpoint's own, for a quantized GGUF int8 or int4."
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(help="Threads; default: as many physical cores as the work is worth.")

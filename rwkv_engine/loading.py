@@ -11,7 +11,7 @@ from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.lora import with_lora
 from rwkv_engine.checkpoints.names import matrices
 from rwkv_engine.errors import CheckpointError, OptionError, about
-from rwkv_engine.formats import DEFAULT, own_format, quantized_names
+from rwkv_engine.formats import DEFAULT, format_for, own_format
 from rwkv_engine.library.registry import EMBEDDED, resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
@@ -39,7 +39,7 @@ def load(
 
     source     a checkpoint file or folder, or the short name of a registered model; None: the embedded model.
     weights    weight format: f32, bf16, f16, int8 or int4; None: the one that keeps the file's numbers as
-               they are.
+               they are; int8 or int4 for a GGUF that is quantized, whose exact numbers are f32.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a
                tokenizer.json.
@@ -59,8 +59,9 @@ def load(
         checkpoint = _opened(path, weights, lora, lora_alpha)
         if limit is not None:
             memory.require(memory.estimate(checkpoint, weights, cache=cache), limit)
-        if cache and weights in quantized_names() and checkpoint.packing is None:
-            checkpoint = cached(checkpoint, weights)
+        format = format_for(matrices(checkpoint.tensors), weights)
+        if cache and format.quantized and checkpoint.packing is None:
+            checkpoint = cached(checkpoint, format.name)
         again = partial(
             load, path.absolute(), weights, threads, tokenizer=_absolute(tokenizer), cache=cache, ram=ram
         )

@@ -22,7 +22,7 @@ from rwkv_engine.checkpoints.names import (
     matrices,
 )
 from rwkv_engine.errors import OptionError
-from rwkv_engine.formats import DEFAULT, FORMATS, format_for, format_named, own_format
+from rwkv_engine.formats import DEFAULT, FORMATS, format_for, format_named, own_format, table_format
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.numbers.sizes import mb
@@ -118,7 +118,9 @@ def estimate(
             stages[block] = stages.get(block, 0) + size
     state = sum(prod(plane.shape) * 4 for plane in families.family_of(config).planes(config))
     tables = [tensor for key, tensor in tensors.items() if is_table(key)]
-    embedding = sum(tensor.nbytes for tensor in tables) if in_file else 0
+    embedding = (
+        sum(_one(EMBEDDING, tensor, format, packed, in_file)[0] for tensor in tables) if in_file else 0
+    )
     deep = [tensor for tensor in tables if tensor is not tensors[EMBEDDING]]
     read = chunk * sum(tensor.nbytes // max(1, tensor.shape[0]) for tensor in deep)
     base = (
@@ -142,7 +144,8 @@ def _one(name: str, tensor: Tensor, format: Format, packed: bool, in_file: bool)
         stays = packed if format.quantized else in_file and tensor.dtype == format.tag
         return format.bytes_of(*tensor.shape), stays
     if is_table(name) or is_matrix(name, tensor):
-        return tensor.nbytes, in_file
+        plain = table_format([tensor], format) if is_table(name) else own_format([tensor])
+        return plain.bytes_of(*tensor.shape), in_file
     if is_first_half(name):  # transposed on loading; packed files store it transposed
         return tensor.nbytes, packed
     if is_second_half(name):  # split by heads

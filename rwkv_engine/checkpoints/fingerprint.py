@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from rwkv_engine.checkpoints.checkpoint import Checkpoint, Merge, identity
-from rwkv_engine.checkpoints.gguf_file import Quantized
 from rwkv_engine.checkpoints.names import is_time_state, is_unread
 from rwkv_engine.numbers.bf16 import bf16_to_float32
 from rwkv_engine.numbers.tensor import Tensor, one_at_a_time
@@ -74,7 +73,7 @@ def digests(checkpoint: Checkpoint) -> tuple[str, str]:
     for name in sorted(tensors):
         if not is_time_state(name):
             digest.update(_about(name, tensors[name]))
-            digest.update(np.ascontiguousarray(tensors[name].bits()).reshape(-1).view(np.uint8).data)
+            _take(digest, tensors[name])
     names = fingerprint(checkpoint), digest.hexdigest()
     if memory is not None:
         _remember(memory, " ".join(names), checkpoint)
@@ -100,10 +99,22 @@ def _about(name: str, tensor: Tensor) -> bytes:
     return f"{name} {[length for length in tensor.shape if length != 1]} {tensor.dtype}\n".encode()
 
 
+def _take(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    """Hash all numbers: those that a GGUF has quantized as its blocks, not as floats, which take more memory."""
+    if tensor.blocks is None:
+        array = tensor.bits()
+    else:
+        blocks = tensor.blocks()
+        array = blocks.data
+        digest.update(f"{blocks.kind.name} {blocks.scale}\n".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
 def _sample(tensor: Tensor) -> np.ndarray:
     """Some values as float32; reads little more of the file than these."""
-    if isinstance(tensor.bits, Quantized):
-        return tensor.bits.at(_places(tensor.bits.size))
+    if tensor.blocks is not None:
+        blocks = tensor.blocks()
+        return blocks.at(_places(blocks.count))
     bits = tensor.bits()
     read = bits.reshape(-1) if bits.size <= WHOLE else _read(bits)
     taken = bits[np.unravel_index(_places(bits.size), bits.shape)] if read is None else read

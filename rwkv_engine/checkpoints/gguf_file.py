@@ -1,11 +1,11 @@
 """Read GGUF files of RWKV-6 and RWKV-7: float tensors in place, quantized ones with the `gguf` package."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -14,50 +14,13 @@ from rwkv_engine.checkpoints.gguf_header import TensorInfo, read_gguf_header
 from rwkv_engine.checkpoints.mapping import map_file, mapped_tensor
 from rwkv_engine.errors import CheckpointError, UnknownLayout, shown
 from rwkv_engine.numbers.bf16 import float32_to_bf16
+from rwkv_engine.numbers.blocks import Blocks, Kind
 from rwkv_engine.numbers.container import SIZES
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system.extras import missing
 
 ARCHITECTURES = ("rwkv6", "rwkv7")
 FLOATS = {0: "F32", 1: "F16", 30: "BF16"}  #: ggml element types that need no decoding
-
-
-@dataclass(frozen=True, slots=True)
-class Quantized:
-    """The `bits` of a quantized tensor: decoded to float32 at each call.
-
-    data    uint8 [..., bytes per row], a view of the mapped file.
-    block   (values, bytes) of one packed block.
-    kind    gguf.GGMLQuantizationType.
-    scale   factor for every value.
-    quants  the module gguf.quants.
-    """
-
-    data: np.ndarray
-    block: tuple[int, int]
-    kind: Any
-    scale: float
-    quants: ModuleType
-
-    def __call__(self) -> np.ndarray:
-        return self._decoded(self.data)
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        values, length = self.block
-        return self.data.size // length * values
-
-    def at(self, places: np.ndarray) -> np.ndarray:
-        """The values at these places (C order); decodes only their blocks."""
-        values, length = self.block
-        blocks, which = np.unique(places // values, return_inverse=True)
-        decoded = self._decoded(self.data.reshape(-1, length)[blocks])
-        return decoded.reshape(-1, values)[which.reshape(-1), places % values]
-
-    def _decoded(self, data: np.ndarray) -> np.ndarray:
-        values: np.ndarray = self.quants.dequantize(data, self.kind)
-        return values if self.scale == 1.0 else values * np.float32(self.scale)
 
 
 def open_gguf(path: Path) -> Contents:
@@ -79,10 +42,9 @@ def open_gguf(path: Path) -> Contents:
 
 def scaled(tensor: Tensor, factor: float) -> Tensor:
     """The tensor times a power of two, not read yet."""
-    if isinstance(tensor.bits, Quantized):
-        return dataclasses.replace(
-            tensor, bits=dataclasses.replace(tensor.bits, scale=tensor.bits.scale * factor)
-        )
+    if tensor.blocks is not None:
+        blocks = tensor.blocks()
+        return _quantized(tensor.name, tensor.shape, dataclasses.replace(blocks, scale=blocks.scale * factor))
     if tensor.dtype == "BF16":
         return dataclasses.replace(
             tensor, bits=lambda: float32_to_bf16(tensor.float32() * np.float32(factor))
@@ -96,16 +58,20 @@ def _tensor(path: Path, data: np.ndarray, name: str, info: TensorInfo) -> Tensor
         _require_inside(path, name, info, prod(info.shape) * SIZES[dtype], len(data))
         return mapped_tensor(data, name, dtype, info.start, info.shape)
     gguf = _package(path)
-    kind, block, size = _kind(path, name, info.kind, gguf)
-    if info.shape[-1] % block:
+    kind, decode = _kind(path, name, info.kind, gguf)
+    if info.shape[-1] % kind.values:
         raise CheckpointError(
-            f"{path}: tensor {shown(name)} has rows of {info.shape[-1]}, but {kind.name} packs {block} at a time; the file is damaged."
+            f"{path}: tensor {shown(name)} has rows of {info.shape[-1]}, but {kind.name} packs {kind.values} at a time; the file is damaged."
         )
-    row = info.shape[-1] // block * size
+    row = info.shape[-1] // kind.values * kind.size
     length = prod(info.shape[:-1]) * row
     _require_inside(path, name, info, length, len(data))
     packed = data[info.start : info.start + length].reshape(*info.shape[:-1], row)
-    return Tensor(name, info.shape, "F32", Quantized(packed, (block, size), kind, 1.0, gguf.quants))
+    return _quantized(name, info.shape, Blocks(kind, packed, decode))
+
+
+def _quantized(name: str, shape: tuple[int, ...], blocks: Blocks) -> Tensor:
+    return Tensor(name, shape, "F32", blocks.float32, kind=blocks.kind, blocks=lambda: blocks)
 
 
 def _require_inside(path: Path, name: str, info: TensorInfo, length: int, size: int) -> None:
@@ -125,14 +91,23 @@ def _package(path: Path) -> ModuleType:
     return gguf
 
 
-def _kind(path: Path, name: str, number: int, gguf: ModuleType) -> tuple[Any, int, int]:
-    """(type, elements per block, bytes per block) of a ggml element type; tests it on a block of zeros."""
+def _kind(
+    path: Path, name: str, number: int, gguf: ModuleType
+) -> tuple[Kind, Callable[[np.ndarray], np.ndarray]]:
+    """(type, how `Blocks` decode it) of a ggml element type; tests it on a block of zeros."""
     try:
         kind = gguf.GGMLQuantizationType(number)
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        gguf.quants.dequantize(np.zeros((1, size), np.uint8), kind)
+        decode = partial(_decoded, gguf.quants, kind)
+        decode(np.zeros((1, size), np.uint8))
     except (ValueError, KeyError, NotImplementedError) as error:
         raise CheckpointError(
             f"{path}: tensor {shown(name)} has ggml element type {number}, which cannot be decoded; use a float or Q4_0 ... Q8_0 file."
         ) from error
-    return kind, int(block), int(size)
+    return Kind(kind.name, int(block), int(size)), decode
+
+
+def _decoded(quants: ModuleType, kind: object, data: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # who uses the numbers reports infinities
+        values: np.ndarray = quants.dequantize(data, kind)
+    return values

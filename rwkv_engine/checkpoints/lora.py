@@ -199,7 +199,7 @@ def _merged(tensor: Tensor, pair: _Pair, exact: bool) -> Tensor:
                 )
         return out
 
-    return Tensor(tensor.name, tensor.shape, dtype, bits)
+    return Tensor(tensor.name, tensor.shape, dtype, bits, kind=tensor.kind)
 
 
 def _reshaped(tensor: Tensor, shape: tuple[int, ...]):  # type: ignore[no-untyped-def]

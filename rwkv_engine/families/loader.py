@@ -8,7 +8,7 @@ import numpy as np
 
 from rwkv_engine.checkpoints.names import EMBEDDING, HEAD, keeps_its_precision, layer_of, matrices
 from rwkv_engine.errors import CheckpointError, MissingTensor, WrongShape
-from rwkv_engine.formats import format_for, own_format
+from rwkv_engine.formats import format_for, own_format, table_format
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import INFINITE, Tensor
 
@@ -102,7 +102,8 @@ class Loader:
         return self._table([self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)])
 
     def _table(self, tensors: Sequence[Tensor]) -> Any:
-        packed = self.small(tensors)
+        plain = [_plain(tensor) for tensor in tensors]
+        packed = self._keep(table_format(plain, self.format).pack(plain))
         owners = self.owners[-len(tensors) :]
         self.tables += [Table(owner, packed.at, layer) for layer, owner in enumerate(owners)]
         self.unread_bytes += sum(owner.nbytes for owner in owners)

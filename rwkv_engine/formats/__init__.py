@@ -18,6 +18,8 @@ FORMATS: dict[str, Format] = {
 }
 #: the format that `quantize` and `pull` make unless told otherwise
 DEFAULT = int8.FORMAT.name
+#: a GGUF's types with at most so many bits a number run as int4, those with more as int8
+INT4_BITS = 5.0
 
 
 def format_named(name: str) -> Format:
@@ -49,7 +51,8 @@ def own_format(tensors: Sequence[Tensor]) -> Format:
 
 
 def format_for(tensors: Sequence[Tensor], weights: str | None) -> Format:
-    """The format to run matrices in: the one called `weights`, or (None) their own.
+    """The format to run matrices in: the one called `weights`, or (None) their own; matrices that a GGUF has
+    quantized run as int8 or int4.
 
     Raises OptionError for an unknown name, and for matrices packed in another format; CheckpointError as
     `own_format`.
@@ -59,4 +62,20 @@ def format_for(tensors: Sequence[Tensor], weights: str | None) -> Format:
         raise OptionError(
             f"weights: got {weights!r}, but the model is packed in {own.name}; load the checkpoint that it was made of"
         )
-    return wanted or own
+    return wanted or _in_kind(tensors) or own
+
+
+def _in_kind(tensors: Sequence[Tensor]) -> Format | None:
+    """What matrices run in that a GGUF has quantized: what suits most of their bytes. None: they are floats."""
+    most: dict[Format | None, float] = {int8.FORMAT: 0, int4.FORMAT: 0, None: 0}
+    for tensor in tensors:
+        suits = None if tensor.kind is None else int4.FORMAT if tensor.kind.bits <= INT4_BITS else int8.FORMAT
+        most[suits] += tensor.nbytes
+    return max(most, key=lambda suits: most[suits]) if any(tensor.kind for tensor in tensors) else None
+
+
+def table_format(tensors: Sequence[Tensor], format: Format) -> Format:
+    """The format of tables, such as the embedding, beside matrices in `format`: their own; f16 where a GGUF
+    has quantized them and `format` is no exact one, for as float32 they would be larger than the matrices.
+    """
+    return f16.FORMAT if format.quantized and any(tensor.kind for tensor in tensors) else own_format(tensors)

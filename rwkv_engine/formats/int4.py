@@ -12,12 +12,14 @@ from rwkv_engine.kernels.int4_search import quantize
 from rwkv_engine.kernels.matmul_int4 import Int4Rows, room_for
 from rwkv_engine.numbers import int4_layout
 from rwkv_engine.numbers.format import Format
-from rwkv_engine.numbers.int4_layout import GROUP, STRIP
+from rwkv_engine.numbers.int4_layout import GROUP, GROUPS, STRIP
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system import cpu
 
 #: weights that a thread quantizes at once: little memory beside the result
 _PIECE = 1 << 19
+#: the type of a GGUF whose codes are those of the table
+_SAME_TABLE = "IQ4_NL"
 
 
 def _quantized(values: np.ndarray, importance: np.ndarray) -> np.ndarray:
@@ -40,18 +42,30 @@ def _quantized(values: np.ndarray, importance: np.ndarray) -> np.ndarray:
     )
 
 
+def _kept(integers: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The same of `Blocks.integers` that are values of the table."""
+    codes, scales, row = int4_layout.kept(integers, scale)
+    whole = np.zeros(-(-len(row) // STRIP) * STRIP, np.float32)
+    whole[: len(row)] = row
+    return int4_layout.arranged(int4_layout.padded(codes), int4_layout.padded(scales, GROUPS), whole)
+
+
 def _stored(tensor: Tensor) -> np.ndarray:
-    """A matrix as `int4_layout` says: as it is stored, if it is packed, else quantized now, by all cores."""
+    """A matrix as `int4_layout` says: as it is stored, if it is packed, else quantized now, by all cores; of a
+    GGUF's codes of the same table only the scales are rounded.
+    """
     if tensor.dtype == "INT4":
         return aligned(tensor.bits())
     rows, cols = tensor.shape
     read, out = tensor.rows(), np.empty(int4_layout.shape_of(rows, cols), np.uint8)
     importance = np.ones(-(-cols // int4_layout.BLOCK) * int4_layout.BLOCK, np.float32)
+    whole = tensor.integers() if tensor.kind is not None and tensor.kind.name == _SAME_TABLE else None
     step = max(1, _PIECE // (STRIP * len(importance)))
 
     def make(first: int) -> None:
-        part = _quantized(read(first * STRIP, min((first + step) * STRIP, rows)), importance)
-        out[first : first + step] = part
+        span = first * STRIP, min((first + step) * STRIP, rows)
+        given = whole(*span) if whole else None
+        out[first : first + step] = _kept(*given) if given else _quantized(read(*span), importance)
 
     with ThreadPoolExecutor(cpu.lanes()) as threads:
         list(threads.map(make, range(0, len(out), step)))

@@ -12,11 +12,13 @@ from rwkv_engine.numbers.tensor import Tensor
 
 
 def _stored(tensor: Tensor) -> np.ndarray:
-    """A matrix in the layout of `int8_layout`: unchanged if it is packed, else quantized now."""
+    """A matrix in the layout of `int8_layout`: unchanged if it is packed, else quantized now; of a GGUF's
+    whole numbers only the scales are rounded.
+    """
     if tensor.dtype == "INT8":
         return aligned(tensor.bits())
     rows, cols = tensor.shape
-    return int8_layout.packed(rows, cols, tensor.rows())
+    return int8_layout.packed(rows, cols, tensor.rows(), tensor.integers())
 
 
 FORMAT = Format(

@@ -170,7 +170,7 @@ def _install(
             for path in paths:
                 os.replace(path, place / path.name)
             target = place if model.is_dir() else place / model.name
-            types = "/".join(sorted({tensor.dtype for tensor in stored}))
+            types = "/".join(sorted({tensor.type for tensor in stored}))
             made = own_format(stored).name if checkpoint.packing else types
         taken = sum(file.stat().st_size for file in place.iterdir())
         inside = str(target.relative_to(registry.models_folder()))

@@ -51,9 +51,9 @@ def row_scales(values: np.ndarray) -> np.ndarray:
     return scale
 
 
-def padded(rows: np.ndarray) -> np.ndarray:
-    """Weights [rows, cols] with zeros behind them, to whole strips and blocks."""
-    out = np.zeros((-(-rows.shape[0] // STRIP) * STRIP, -(-rows.shape[1] // BLOCK) * BLOCK), np.float32)
+def padded(rows: np.ndarray, block: int = BLOCK) -> np.ndarray:
+    """Weights [rows, cols] with zeros behind them, to whole strips and blocks of so many cols."""
+    out = np.zeros((-(-rows.shape[0] // STRIP) * STRIP, -(-rows.shape[1] // block) * block), rows.dtype)
     out[: rows.shape[0], : rows.shape[1]] = rows
     return out
 
@@ -89,6 +89,21 @@ def quantized(values: np.ndarray, scale: np.ndarray, importance: np.ndarray) -> 
     inverse = _inverse(chosen * scale[:, None])
     codes = np.searchsorted(edges, groups * inverse[:, :, None]).astype(np.uint8)
     return codes.reshape(values.shape), chosen.astype(np.int8)
+
+
+def kept(integers: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(codes [rows, cols] uint8, scales [rows, groups] int8, scales of rows [rows] float32) of the table's
+    values [rows, groups of 32, 32] int8 and their float32 scales [rows, groups of 32]: the same codes.
+
+    Scales are rounded to a 127th of the row's largest. A NaN or infinity makes the row's scale NaN.
+    """
+    largest = np.abs(scale).max(axis=1)
+    row: np.ndarray = largest / np.float32(LARGEST_SCALE)
+    row[~np.isfinite(row)] = np.nan
+    steps = np.divide(scale, row[:, None], out=np.zeros_like(scale), where=row[:, None] > 0)
+    codes = np.searchsorted(np.array(VALUES, np.int8), integers).astype(np.uint8)
+    twice = np.rint(steps).astype(np.int8).repeat(integers.shape[2] // GROUP, axis=1)
+    return codes.reshape(len(codes), -1), twice, row
 
 
 def _inverse(step: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from rwkv_engine.errors import OptionError
 from rwkv_engine.evaluation.keeping import Keeper
 from rwkv_engine.evaluation.sums import KL, TOKENS, bits_per_byte, totals
 from rwkv_engine.evaluation.texts import Text, passes, read_text, text_of
+from rwkv_engine.formats import own_format
 from rwkv_engine.loading import load, open_named, tokenizer_of
 from rwkv_engine.numbers.bf16 import float32_to_bf16
 from rwkv_engine.numbers.container import stored
@@ -163,7 +164,8 @@ def _cut(tensors: dict[str, Tensor], layer: int, kept: np.ndarray) -> None:
 def _losses(
     source: str | Path | None, target: Path, texts: list[Text], tokens: int, threads: int | None, tell: Tell
 ) -> tuple[Loss, ...]:
-    before, after, found = load(source, None, threads), load(target, None, threads), list[Loss]()
+    own = own_format(matrices(open_named(source).tensors)).name  # a GGUF's exact numbers
+    before, after, found = load(source, own, threads), load(target, None, threads), list[Loss]()
     for text in texts:
         first = read_text(before, None, text, tokens, Keeper(None), tell)
         second = read_text(after, before, text, tokens, Keeper(None), tell)

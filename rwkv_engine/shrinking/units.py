@@ -9,10 +9,11 @@ import numpy as np
 
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
-from rwkv_engine.checkpoints.names import layer_of
+from rwkv_engine.checkpoints.names import layer_of, matrices
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import new_words, tell
 from rwkv_engine.families.program import arguments, step
+from rwkv_engine.formats import own_format
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.running.machinery import room_for_model
 from rwkv_engine.running.team import Team
@@ -38,7 +39,7 @@ def products(
     config = dataclasses.replace(families.config_of(checkpoint), layers=layer + 1)
     part = {name: t for name, t in checkpoint.tensors.items() if (layer_of(name) or 0) <= layer}
     family, words = families.family_of(config), new_words()
-    loader = Loader(part, layer + 1, None)
+    loader = Loader(part, layer + 1, own_format(matrices(part)).name)  # a GGUF's exact numbers
     prepared = family.prepare(loader, config)
     scratch, planes = family.scratch(config, prepared, CHUNK), family.planes(config)
     team = Team(cpu.lanes() if threads is None else threads, room_for_model(config))

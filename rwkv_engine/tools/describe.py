@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rwkv_engine import families, memory
 from rwkv_engine.checkpoints import Checkpoint
+from rwkv_engine.checkpoints.names import matrices
+from rwkv_engine.formats import format_for
 from rwkv_engine.kernels.int8_levels import chosen
 from rwkv_engine.memory import Estimate
 from rwkv_engine.system import cpu
@@ -27,7 +29,9 @@ class Description:
     container     of the file: "safetensors", "gguf", "torch zip".
     layers, width, heads, head_size, ffn, vocabulary   sizes: L, C, H, N, F, V.
     parameters    numbers in all tensors together.
-    types         element types of the tensors: ("BF16",) ...
+    types         element types of the tensors: ("BF16",), ("F32", "Q4_0") ...
+    matrices      those of the matrices.
+    runs_as       the weight format that they run in, if no other is asked for.
     weight_bytes  of all tensors in the file.
     state_bytes   of one conversation.
     tokenizer     its name.
@@ -48,6 +52,8 @@ class Description:
     vocabulary: int
     parameters: int
     types: tuple[str, ...]
+    matrices: tuple[str, ...]
+    runs_as: str
     weight_bytes: int
     state_bytes: int
     tokenizer: str
@@ -65,6 +71,7 @@ def describe(checkpoint: Checkpoint, tokenizer: str | Path | None = None) -> Des
     tensors = checkpoint.tensors
     config = families.config_of(checkpoint)
     family = families.family_of(config)
+    stored = matrices(tensors)
     inside = checkpoint.packing.tokenizer if checkpoint.packing else None
     return Description(
         path=str(checkpoint.path),
@@ -78,7 +85,9 @@ def describe(checkpoint: Checkpoint, tokenizer: str | Path | None = None) -> Des
         ffn=config.ffn,
         vocabulary=config.vocab,
         parameters=sum(prod(tensor.shape) for tensor in tensors.values()),
-        types=tuple(sorted({tensor.dtype for tensor in tensors.values()})),
+        types=tuple(sorted({tensor.type for tensor in tensors.values()})),
+        matrices=tuple(sorted({tensor.type for tensor in stored})),
+        runs_as=format_for(stored, None).name,
         weight_bytes=sum(tensor.nbytes for tensor in tensors.values()),
         state_bytes=sum(prod(plane.shape) * _FLOAT for plane in family.planes(config)),
         tokenizer=find_tokenizer(config.vocab, checkpoint.files, tokenizer, inside).name,

@@ -10,12 +10,12 @@ from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.checkpoint import Packing
 from rwkv_engine.checkpoints.fingerprint import digests, fingerprint
-from rwkv_engine.checkpoints.names import is_first_half, is_quantized, is_time_state
+from rwkv_engine.checkpoints.names import is_first_half, is_quantized, is_table, is_time_state
 from rwkv_engine.checkpoints.packed_file import VERSION, write_packed
 from rwkv_engine.errors import CheckpointError, OptionError
-from rwkv_engine.formats import DEFAULT, FORMATS, quantized_names
+from rwkv_engine.formats import DEFAULT, FORMATS, quantized_names, table_format
 from rwkv_engine.numbers.format import Format
-from rwkv_engine.numbers.tensor import Tensor, one_at_a_time
+from rwkv_engine.numbers.tensor import BITS, Tensor, one_at_a_time
 from rwkv_engine.system.files import remove_leftovers
 from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.text import find_tokenizer, packable
@@ -80,7 +80,14 @@ def cached(checkpoint: Checkpoint, format: str) -> Checkpoint:
     if packed is None:
         return checkpoint
     packing = packed.packing and dataclasses.replace(packed.packing, template=None)
-    return dataclasses.replace(checkpoint, tensors={**packed.tensors, **own}, packing=packing, merge=None)
+    return dataclasses.replace(
+        checkpoint,
+        container=packed.container,
+        layout=packed.layout,
+        tensors={**packed.tensors, **own},
+        packing=packing,
+        merge=None,
+    )
 
 
 def _open_whole(path: Path, name: str) -> Checkpoint | None:
@@ -116,9 +123,18 @@ def _packed(tensors: Mapping[str, Tensor], format: Format, progress: Progress | 
     """All tensors as the file stores them; each matrix is quantized when it is written."""
     result = {}
     for name, tensor in tensors.items():
-        chosen = is_quantized(name, tensor)
-        result[name] = _counted(_in_format(format, tensor) if chosen else tensor, progress)
+        if is_quantized(name, tensor):
+            tensor = _in_format(format, tensor)
+        elif is_table(name) and tensor.kind is not None:
+            tensor = _as_table(table_format([tensor], format), tensor)
+        result[name] = _counted(tensor, progress)
     return result
+
+
+def _as_table(plain: Format, tensor: Tensor) -> Tensor:
+    """A table in a float format."""
+    element = BITS[plain.tag]
+    return Tensor(tensor.name, tensor.shape, plain.tag, lambda: plain.stored(tensor).view(element))
 
 
 def _in_format(format: Format, tensor: Tensor) -> Tensor:
