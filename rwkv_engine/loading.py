@@ -62,9 +62,11 @@ def load(
         format = format_for(matrices(checkpoint.tensors), weights)
         if cache and format.quantized and checkpoint.packing is None:
             checkpoint = cached(checkpoint, format.name)
+        beside = None if lora is None else expanded(lora).absolute()
         again = partial(
-            load, path.absolute(), weights, threads, tokenizer=_absolute(tokenizer), cache=cache, ram=ram
-        )
+            load, path.absolute(), weights, threads, tokenizer=_absolute(tokenizer), cache=cache, ram=ram,
+            lora=beside, lora_alpha=lora_alpha,
+        )  # fmt: skip
         return Model(checkpoint, weights, threads, tokenizer, limit, again)
 
 

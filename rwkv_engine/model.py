@@ -227,7 +227,7 @@ class Model:
         max_tokens: int | None = 256,
         sampling: Sampling | None = None,
         state: State | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Iterable[str] | None = None,
         constraint: Constraint | None = None,
         cancel: Cancel | None = None,
         prefix_cache: PrefixCache | None = None,
@@ -243,7 +243,7 @@ class Model:
         state         goes on from it, in place; None: a new one. When the iterator ends, or is closed, the
                       state holds the prompt and all tokens that were yielded, without the end token and
                       without what a stop string took back.
-        stop          texts before which to stop, also within a token and over several.
+        stop          a text, or several, before which to stop, also within a token and over several; None: none.
         constraint    what the text must look like; it does when the last step's stop is "end" or "complete".
         cancel        a threading.Event, or the like, that ends the text. It is looked at between tokens, and
                       in a prompt every CHUNK tokens; the state then holds what was read and yielded so far.
@@ -255,25 +255,28 @@ class Model:
         The texts of all steps together are what was written, up to the stop string. Nothing is read before
         the first step is asked for. Raises OptionError, TokenError, and what `feed` raises.
         """
-        wishes = Wishes(max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives)
+        wishes = Wishes.of(max_tokens, sampling, stop, constraint, prefix_cache, alternatives)
         return generate(self, prompt, wishes, state, cancel, draft)
 
     def count(self, text: str) -> int:
         """How many tokens a text has. Raises TokenError for what is no text."""
         return len(self.tokenizer.encode(text))
 
-    def score(self, text: str | Iterable[int], context: str | Iterable[int] = ()) -> npt.NDArray[np.float32]:
+    def score(
+        self, text: str | Iterable[int], context: str | Iterable[int] | None = None
+    ) -> npt.NDArray[np.float32]:
         """How likely the model finds a text: the natural log-probability of each of its tokens, given all
         before it.
 
         text     text or token ids.
-        context  what is in front of it, which is not scored; none: the text begins a document.
+        context  what is in front of it, which is not scored; None or empty: the text begins a document.
         Returns  [T] float32, for T tokens. Raises TokenError (empty, out of range, or no context for a
                  vocabulary without an end token), and what `feed` raises.
         """
         ids = self._of_text(text, "text")
         start = () if self.tokenizer.end is None else (self.tokenizer.end,)
         given = self.tokenizer.encode(context) if isinstance(context, str) else context
+        given = () if given is None else given
         before = token_ids(given, self.config.vocab, "context")
         before = before if before.size else token_ids(start, self.config.vocab)
         if not before.size:

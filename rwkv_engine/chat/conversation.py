@@ -43,7 +43,7 @@ class Conversation:
     model     the model.
     template  the chat template; None: the model's own.
     system    the system prompt for the next turn; None: nothing new.
-    turns     the turns so far.
+    turns     the turns so far; None: none.
     shelf     where older states are stored; None: in memory only.
     draft     drafts the tokens of answers, as for `Model.generate`; n-grams see the earlier turns.
     Each answer is written with a copy of the state, so an answer that fails or is dropped leaves no trace.
@@ -58,14 +58,14 @@ class Conversation:
         *,
         system: str | None = None,
         think: Think = "off",
-        turns: Sequence[Turn] = (),
+        turns: Sequence[Turn] | None = None,
         shelf: Shelf | None = None,
         draft: object = None,
     ) -> None:
         self.model, self.shelf, self.draft = model, shelf, draft
         self.template: Template = model.template if template is None else template
         self.system = system
-        self.turns = list(turns)
+        self.turns = list(turns or ())
         # by turn: a state, and the tokens of that turn that it has yet to read
         self._marks: dict[str, tuple[State, list[int]]] = {}
         self.set_think(think)
@@ -102,8 +102,7 @@ class Conversation:
         The turn counts when the iterator ends, or is closed after the first token of the answer.
         Raises OptionError, and what reading raises.
         """
-        if not text.strip():
-            raise OptionError("say: the text is empty")
+        _require_text("say", text)
         wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
         return self._answer(len(self.turns), text, wishes, cancel)
 
@@ -140,8 +139,7 @@ class Conversation:
     ) -> Parts:
         """Answer `text` in place of the last question; arguments as for `say`."""
         self._last()
-        if not text.strip():
-            raise OptionError("edit: the text is empty")
+        _require_text("edit", text)
         wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
         return self._answer(len(self.turns) - 1, text, wishes, cancel)
 
@@ -154,7 +152,7 @@ class Conversation:
         alternatives: int,
     ) -> Wishes:
         ends, stops = turn_ends(self.model.tokenizer, self.template), self.template.stops
-        return Wishes(max_tokens, sampling or Sampling(), stops, constraint, prefix_cache, alternatives, ends)
+        return Wishes.of(max_tokens, sampling, stops, constraint, prefix_cache, alternatives, ends)
 
     def undo(self, count: int = 1) -> list[Turn]:
         """Take back the last turns and return them, oldest first. Raises OptionError if there are fewer."""
@@ -310,3 +308,10 @@ class Conversation:
         self._marks[uid] = state, list(rest)
         wanted = {turn.uid for n, turn in enumerate(self.turns) if worth_keeping(n, len(self.turns))}
         self._marks = {uid: mark for uid, mark in self._marks.items() if uid in wanted}
+
+
+def _require_text(verb: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise OptionError.of(verb, text, "a text")
+    if not text.strip():
+        raise OptionError(f"{verb}: the text is empty")

@@ -24,8 +24,8 @@ _PROBE = "The 3 small words, naïve and 東京\n\nUser: yes?"
 def evaluate(
     models: Source | Sequence[Source] = None,
     *,
-    texts: Sequence[str | Path] = (),
-    tasks: Sequence[str | Path] = (),
+    texts: Source | Sequence[str | Path] = (),
+    tasks: Source | Sequence[str | Path] = (),
     weights: str | Sequence[str | None] | None = None,
     against: str | Path | None = None,
     threads: int | None = None,
@@ -59,6 +59,7 @@ def evaluate(
     for name, value in (("tokens", tokens), ("items", items)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise OptionError.of(name, value, "a whole number of 1 or more")
+    texts, tasks = _several(texts), _several(tasks)
     if not texts and not tasks:
         if named != [None]:
             raise OptionError(
@@ -76,6 +77,11 @@ def evaluate(
             peak = peak_of(None if source is None else str(source), chosen, threads) if memory else None
             rows.append(_row(model, reference, reference_name, read, asked, tokens, peak, keeper, tell))
     return rows
+
+
+def _several(given: Source | Sequence[str | Path]) -> Sequence[str | Path]:
+    """One, several or none, as a list."""
+    return [given] if isinstance(given, str | Path) else list(given or ())
 
 
 def _reference(model: Model, source: Source, against: str | Path, threads: int | None, cache: bool) -> Model:

@@ -12,7 +12,7 @@ prompt.
 
 import itertools
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,12 +88,12 @@ class Batch:
         max_tokens: int | None = 256,
         sampling: Sampling | None = None,
         state: State | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Iterable[str] | None = None,
         constraint: Constraint | None = None,
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
         draft: object = None,
-        ends: Collection[int] = (),
+        ends: Iterable[int] | None = None,
     ) -> int:
         """Begin a text with the next step; see `Model.generate` for the arguments.
 
@@ -107,9 +107,7 @@ class Batch:
             self._model.own(state)
             if any(state is other.writer.state for other in self._sequences.values()):
                 raise OptionError("state: another text of this batch goes on from it; fork() it")
-        wishes = Wishes(
-            max_tokens, sampling or Sampling(), stop, constraint, prefix_cache, alternatives, ends
-        )
+        wishes = Wishes.of(max_tokens, sampling, stop, constraint, prefix_cache, alternatives, ends)
         model, own = self._model, self._model.new_state() if state is None else state
         writer = Writer(prompt, wishes, own, model.tokenizer, model.format, model.vocab)
         drafts = drafting(draft, model, writer.feed)

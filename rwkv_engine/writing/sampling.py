@@ -111,6 +111,8 @@ def _whole(name: str, value: object) -> int:
 
 
 def _listed(name: str, value: object) -> Sequence[Any]:
+    if value is None:
+        return ()
     if isinstance(value, (str, bytes)) or not (isinstance(value, Sequence) or hasattr(value, "__array__")):
         raise OptionError.of(name, value, "a list")
     return value  # type: ignore[return-value]

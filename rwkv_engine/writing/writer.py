@@ -13,7 +13,7 @@ import copy
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from rwkv_engine.writing.prefix_cache import PrefixCache, Reading
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Step, StopReason, Usage
 from rwkv_engine.writing.tail import Tail
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,37 @@ class Wishes:
             raise OptionError.of("max_tokens", self.max_tokens, "a whole number of 1 or more, or None")
         if not _is_count(self.alternatives, 0):
             raise OptionError.of("alternatives", self.alternatives, "a whole number, 0 or more")
+        for name, kind in (("constraint", Constraint), ("prefix_cache", PrefixCache)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise OptionError.of(name, value, f"a {kind.__name__}, or None")
+
+    @classmethod
+    def of(
+        cls,
+        max_tokens: int | None,
+        sampling: Sampling | None = None,
+        stop: str | Iterable[str] | None = None,
+        constraint: Constraint | None = None,
+        prefix_cache: PrefixCache | None = None,
+        alternatives: int = 0,
+        ends: Iterable[int] | None = None,
+    ) -> "Wishes":
+        """The wishes of a caller, who may say None, or one text instead of a list of them."""
+        if sampling is not None and not isinstance(sampling, Sampling):
+            raise OptionError.of("sampling", sampling, "a Sampling, or None")
+        stops = (stop,) if isinstance(stop, str) else _listed("stop", stop, "a text or a list of texts")
+        ids = _listed("ends", ends, "a list of token ids")
+        chosen = Sampling() if sampling is None else sampling
+        return cls(max_tokens, chosen, stops, constraint, prefix_cache, alternatives, ids)
+
+
+def _listed(name: str, value: Iterable[T] | None, wanted: str) -> tuple[T, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise OptionError.of(name, value, f"{wanted}, or None")
+    return tuple(value)
 
 
 class Writer:

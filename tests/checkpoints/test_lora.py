@@ -1,6 +1,8 @@
 """LoRA matrices: merged as their trainers do, in every format, or refused by name."""
 
 import json
+import os
+import pickle
 
 import models
 import numpy as np
@@ -146,6 +148,16 @@ def test_what_is_no_lora_of_the_model_is_refused_by_name(checkpoints, halves, tm
 def test_an_alpha_that_makes_no_sense_is_refused(checkpoints, file, alpha):
     with pytest.raises(OptionError, match="lora_alpha"):
         rwkv_engine.load(checkpoints("7", "BF16")[0], lora=file, lora_alpha=alpha)
+
+
+def test_a_pickled_model_has_its_lora_still(checkpoints, tokenizer_file, file):
+    path = checkpoints("7", "BF16")[0]
+    model = rwkv_engine.load(
+        path, tokenizer=tokenizer_file, threads=1, lora=os.path.relpath(file), lora_alpha=ALPHA
+    )
+    twin = pickle.loads(pickle.dumps(model))
+    first, second = (one.feed(TOKENS, one.new_state()) for one in (model, twin))
+    assert np.array_equal(first, second)
 
 
 def test_alpha_and_lora_go_together(checkpoints, file):
