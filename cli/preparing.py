@@ -8,6 +8,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from rwkv_engine.system.threads import started
+
 if TYPE_CHECKING:
     from rwkv_engine import Model
 
@@ -30,10 +32,12 @@ class Preparation:
 
     def start(self) -> None:
         """Begin, if that was not done."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True, name="rwkv-preparing")
-            _at_work.add(self._thread)
-            self._thread.start()
+        if self._thread is None and not self._done.is_set():
+            self._thread = started(self._work, name="rwkv-preparing")
+            if self._thread is None:  # refused by the system: ctrl-C is heard behind it
+                self._work()
+            else:
+                _at_work.add(self._thread)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Begin, and wait until all is ready, or so long; whether all is ready.

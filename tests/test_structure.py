@@ -64,6 +64,7 @@ CLI_USES = {
     "system.folders",
     "system",
     "system.support",
+    "system.threads",
     "text.templates",
     "tools.quantize",
     "tools.state_files",

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rwkv_engine.system.threads import started
+
 #: seconds between two samples of a power, and the shortest work that a few of them can tell about
 SAMPLE, SHORTEST = 0.05, 0.5
 NOTHING = "energy: none could be read (no powercap counter, no hwmon sensor, no discharging battery"
@@ -77,10 +79,7 @@ class Meter:
         self._values = [_number(counter.path) for counter in self._source.counters]
         if self._source.watts is not None:
             self._samples, self._done = [], threading.Event()
-            self._sampler = threading.Thread(
-                target=self._sample, args=(self._source.watts, self._done), daemon=True, name="rwkv-energy"
-            )
-            self._sampler.start()
+            self._sampler = started(self._sample, self._source.watts, self._done, name="rwkv-energy")
 
     def stop(self) -> Energy | str:
         """End it: what the work took, or a sentence that says why that cannot be told."""

@@ -2,7 +2,6 @@
 `int4_layout` says.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -15,6 +14,7 @@ from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.int4_layout import GROUP, GROUPS, STRIP
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system import cpu
+from rwkv_engine.system.threads import each
 
 #: weights that a thread quantizes at once: little memory beside the result
 _PIECE = 1 << 19
@@ -67,8 +67,7 @@ def _stored(tensor: Tensor) -> np.ndarray:
         given = whole(*span) if whole else None
         out[first : first + step] = _kept(*given) if given else _quantized(read(*span), importance)
 
-    with ThreadPoolExecutor(cpu.lanes()) as threads:
-        list(threads.map(make, range(0, len(out), step)))
+    each(make, range(0, len(out), step), cpu.lanes())
     return out
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from rwkv_engine.kernels._cache import Listener, listen
 from rwkv_engine.kernels.calling import ring
+from rwkv_engine.system.threads import started
 from rwkv_engine.writing.choosing import Chooser, log_probability
 from rwkv_engine.writing.history import History
 from rwkv_engine.writing.sampling import Sampling
@@ -56,7 +57,7 @@ class Watcher(Listener):
                 return
             self._functions, self._began, self._told = 0, time.monotonic(), False
             self._done = threading.Event()
-        threading.Thread(target=self._tick, args=(self._done,), daemon=True, name="rwkv-compiling").start()
+        started(self._tick, self._done, name="rwkv-compiling")  # where it is refused, nothing is told
 
     def on_end(self, event: Any) -> None:
         """A function is done."""

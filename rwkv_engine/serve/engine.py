@@ -4,7 +4,6 @@ Jobs come in and steps go out; nothing else touches a batch.
 """
 
 import queue
-import threading
 import time
 import traceback
 from collections import Counter
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from rwkv_engine.errors import EngineError
 from rwkv_engine.model import Model
 from rwkv_engine.state import State
+from rwkv_engine.system.threads import started
 from rwkv_engine.writing.batch import Batch
 from rwkv_engine.writing.step import Step
 from rwkv_engine.writing.writer import Wishes
@@ -74,8 +74,12 @@ class Engine:
         self._commands: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._places: dict[Model, Place] = {}
         self.steps = self.tokens = 0
-        self._thread = threading.Thread(target=self._run, name="rwkv-engine", daemon=True)
-        self._thread.start()
+        thread = started(self._run, name="rwkv-engine")
+        if thread is None:
+            raise EngineError(
+                "the system refuses a thread; allow more (ulimit -u, or the container's pids limit)"
+            )
+        self._thread = thread
 
     def begin(self, model: Model, job: Job) -> None:
         """Begin a job as soon as there is a place."""
