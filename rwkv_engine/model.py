@@ -275,14 +275,12 @@ class Model:
         """
         ids = self._of_text(text, "text")
         start = () if self.tokenizer.end is None else (self.tokenizer.end,)
+        context = "" if context is None else context
         given = self.tokenizer.encode(context) if isinstance(context, str) else context
-        given = () if given is None else given
         before = token_ids(given, self.config.vocab, "context")
         before = before if before.size else token_ids(start, self.config.vocab)
         if not before.size:
-            raise TokenError(
-                "context: want one token or more, as this vocabulary has no token that begins a document"
-            )
+            raise TokenError("context: want one token or more: no token of this vocabulary begins a document")
         return token_logprobs(self, before, ids)
 
     def embed(self, texts: str | Iterable[str | Iterable[int]]) -> npt.NDArray[np.float32]:
