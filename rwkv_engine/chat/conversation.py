@@ -16,6 +16,7 @@ from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template, Think
 from rwkv_engine.text.markers import ids_asked, ids_kept, turn_ends
+from rwkv_engine.text.templates import find_template
 from rwkv_engine.text.thinking import Thinking
 from rwkv_engine.writing.constraint import Constraint
 from rwkv_engine.writing.drafts import drafting
@@ -41,7 +42,7 @@ class Conversation:
     """A conversation. `say` answers; everything else only changes where it continues.
 
     model     the model.
-    template  the chat template; None: the model's own.
+    template  the chat template, its name, or a Jinja file; None: the model's own.
     system    the system prompt for the next turn; None: nothing new.
     turns     the turns so far; None: none.
     shelf     where older states are stored; None: in memory only.
@@ -54,7 +55,7 @@ class Conversation:
     def __init__(
         self,
         model: Talks,
-        template: Template | None = None,
+        template: Template | str | None = None,
         *,
         system: str | None = None,
         think: Think = "off",
@@ -63,6 +64,8 @@ class Conversation:
         draft: object = None,
     ) -> None:
         self.model, self.shelf, self.draft = model, shelf, draft
+        if isinstance(template, str):
+            template = find_template(model.vocab, None, template)
         self.template: Template = model.template if template is None else template
         self.system = system
         self.turns = list(turns or ())

@@ -1,6 +1,7 @@
 """Tasks as JSON lines: last words, choices by likelihood, and answers that the model writes."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,9 @@ def _item(where: str, line: bytes) -> Item:
         raise OptionError(f"{where}: {_WANTED}")
     if regex is not None:
         try:
-            re.compile(regex)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                re.compile(regex)
         except (re.error, TypeError) as error:
             raise OptionError(
                 f"{where}: regex: got {shown(regex)}, which is no regular expression ({brief(error)})"

@@ -1,6 +1,5 @@
 """Texts as rows of tokens to train on; which rows a step reads follows from the step alone."""
 
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from rwkv_engine.errors import OptionError
 from rwkv_engine.evaluation.pieces import token_pieces
+from rwkv_engine.system.json_text import parsed
 from rwkv_engine.text import Tokenizer
 
 #: what a file of documents ends with
@@ -84,7 +84,7 @@ def _documents(path: Path, tokenizer: Tokenizer) -> Iterator[list[int]]:
 
 def _text(line: str, where: str) -> str:
     try:
-        found = json.loads(line)
+        found = parsed(line)
     except ValueError:
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("text"), str) or not found["text"]:

@@ -14,90 +14,30 @@ from checkpoint_files import canonical, dict_op, pickle_bytes, storage_op, tenso
 from models import random_model, write
 
 import rwkv_engine
-from rwkv_engine import families
 from rwkv_engine import state as states
 from rwkv_engine.checkpoints import open_checkpoint
-from rwkv_engine.checkpoints.fingerprint import fingerprint
-from rwkv_engine.families.loader import Loader
 from rwkv_engine.tools.state_files import layout_of, read_state_file
 
-from .mutate import other_bytes, other_json, text_of
+from .making import BINARY, PICKLE, SMALL, file, json_file, weights, with_header
+from .more_readers import lora, packed4, task, upload
+from .mutate import other_bytes
 from .text_readers import regex, schema, template, tokenizer
-
-PICKLE = (b"(", b")", b"t", b"R", b"}", b"]", b"a", b"e", b"s", b"u", b"b", b"Q", b"0", b"1", b"2", b"N", b".", b"\x93", b"\x94", b"h\0",
-          b"j\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"\x8b\xff\xff\xff\x7f", b"cos\nsystem\n",
-          b"J\xff\xff\xff\xff", b"X\xff\xff\xff\x7f", b"I" + b"9" * 5000 + b"\n", b"\x80\x05", b"\x95" + b"\xff" * 8)  # fmt: skip
-BINARY = tuple(struct.pack("<Q", n) for n in (0, 1, 7, 1 << 20, 1 << 31, 1 << 40, 1 << 62, (1 << 64) - 1))
-SMALL = {"layers": 1, "heads": 1}
-
-
-def _file(folder, read, name="case"):
-    """Reads bytes by writing them to a file first."""
-    path = folder / name
-
-    def reads(content):
-        path.write_bytes(content)
-        try:
-            read(path)
-        finally:
-            path.unlink(missing_ok=True)
-
-    return reads
-
-
-def _with_header(content):
-    """make(rng) of a file that begins with a JSON header, as safetensors does: mostly the header is changed
-    as JSON.
-    """
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-
-    def make(rng):
-        if not rng.randrange(3):
-            return other_bytes(rng, content, BINARY)
-        changed = other_json(rng, header)
-        if "__metadata__" in header and not rng.randrange(2):
-            changed = {**header, "__metadata__": _notes(rng, header["__metadata__"])}
-        text = text_of(changed).encode()
-        text = other_bytes(rng, text) if not rng.randrange(4) else text
-        return len(text).to_bytes(8, "little") + text + content[end:]
-
-    return make
-
-
-def _notes(rng, notes):
-    """The metadata changed; where a note is JSON itself, inside of it."""
-    key = rng.choice(list(notes))
-    try:
-        inner = json.loads(notes[key])
-    except ValueError:
-        return other_json(rng, notes)
-    return {**notes, key: text_of(other_json(rng, inner))}
-
-
-def _weights(path):
-    """All that loading does before anything is compiled, and every tensor read."""
-    checkpoint = open_checkpoint(path)
-    config = families.config_of(checkpoint)
-    families.family_of(config).prepare(Loader(checkpoint.tensors, config.layers, None), config)
-    fingerprint(checkpoint)
-    rwkv_engine.describe(path, tokenizer="bytes")
 
 
 def safetensors(folder):
     content = write(folder / "m", random_model("7", vocab=256, **SMALL), metadata={"a": "text"}).read_bytes()
-    return _with_header(content), _file(folder, _weights)
+    return with_header(content), file(folder, weights)
 
 
 def v7a(folder):
     content = write(folder / "m", random_model("7a", vocab=256, **SMALL)).read_bytes()
-    return _with_header(content), _file(folder, _weights)
+    return with_header(content), file(folder, weights)
 
 
 def packed(folder):
     source = write(folder / "m", random_model("7", vocab=256, **SMALL))
     rwkv_engine.quantize(source, folder / "p", tokenizer="bytes")
-    return _with_header((folder / "p").read_bytes()), _file(folder, _weights)
+    return with_header((folder / "p").read_bytes()), file(folder, weights)
 
 
 def torch(folder):
@@ -116,7 +56,7 @@ def torch(folder):
             return other_bytes(rng, whole[-20_000:] if rng.randrange(2) else whole, PICKLE)
         return zip_torch(folder / "spoiled", other_bytes(rng, pickle, PICKLE), few).read_bytes()
 
-    return make, _file(folder, _weights)
+    return make, file(folder, weights)
 
 
 def gguf(folder):
@@ -124,27 +64,15 @@ def gguf(folder):
 
     content = v7_file(folder).read_bytes()
     pieces = (*BINARY, *(struct.pack("<I", n) for n in range(1, 40, 2)))
-    return lambda rng: other_bytes(rng, content[:9000], pieces) + content[9000:], _file(folder, _weights)
+    return lambda rng: other_bytes(rng, content[:9000], pieces) + content[9000:], file(folder, weights)
 
 
 def index(folder):
     write(folder / "a.safetensors", random_model("7", vocab=256, **SMALL))
     names = list(open_checkpoint(folder / "a.safetensors").tensors)
     table = {"metadata": {}, "weight_map": {name: "a.safetensors" for name in names}}
-    read = _file(folder, lambda path: _weights(folder), "model.safetensors.index.json")
-    return _json(table), read
-
-
-def _json(value):
-    """make(rng) of a JSON file."""
-    text = json.dumps(value)
-
-    def make(rng):
-        if not rng.randrange(3):
-            return other_bytes(rng, text.encode(), (b"[" * 900, b"\xef\xbb\xbf", b"1e999"))
-        return text_of(other_json(rng, value)).encode()
-
-    return make
+    read = file(folder, lambda path: weights(folder), "model.safetensors.index.json")
+    return json_file(table), read
 
 
 def state(folder):
@@ -157,7 +85,7 @@ def state(folder):
         read_state_file(path)
         states.load(path, layout)
 
-    return _with_header((folder / "s").read_bytes()), _file(folder, read)
+    return with_header((folder / "s").read_bytes()), file(folder, read)
 
 
 def prefix(folder):
@@ -166,8 +94,8 @@ def prefix(folder):
     own.save(folder / "s")
     cache = rwkv_engine.PrefixCache(folder / "cache")
     (folder / "cache").mkdir()
-    read = _file(folder / "cache", lambda path: cache.take("case", 0, own.fork()), "case.safetensors")
-    return _with_header((folder / "s").read_bytes()), read
+    read = file(folder / "cache", lambda path: cache.take("case", 0, own.fork()), "case.safetensors")
+    return with_header((folder / "s").read_bytes()), read
 
 
 def store(folder):
@@ -232,12 +160,12 @@ def registry(folder):
         (place / "m.json").write_bytes(content)
         records.resolve(records.record("m").name)
 
-    return _json(whole), read
+    return json_file(whole), read
 
 
 READERS = {
     one.__name__: one
-    for one in (safetensors, v7a, packed, torch, gguf, index, state, prefix, store, registry, tokenizer, template, schema, regex)
+    for one in (safetensors, v7a, packed, packed4, lora, upload, task, torch, gguf, index, state, prefix, store, registry, tokenizer, template, schema, regex)
 }  # fmt: skip
 #: what ended in a crash, a hang or a traceback once
 FOUND = {
@@ -256,5 +184,6 @@ FOUND = {
         json.dumps({"version": 1, "name": "m", "path": "data"}).encode(), b"[]", b"\xff"],
     "regex": ["\ud800", "(a{1000}){1000}"],
     "tokenizer": ['{"padding": {"strategy": {"Fixed": 1099511627776}}}'],
+    "task": [b"[" * 100_000, b'{"prompt": "q", "regex": "[[a]"}', b'{"prompt": "q", "answer": "x", "stop": "' + b"x" * 9000 + b'"}'],
     "state": [np.zeros(9, np.uint8).tobytes()],
 }  # fmt: skip

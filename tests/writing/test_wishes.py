@@ -79,6 +79,13 @@ def test_what_is_no_text_is_not_said(embedded, text):
         list(Conversation(embedded).say(text))
 
 
+def test_a_template_is_known_by_its_name(embedded):
+    for given in ("raven", "world"):
+        assert Conversation(embedded, given).template.name == given
+    with pytest.raises(OptionError, match="nowhere"):
+        Conversation(embedded, "nowhere")
+
+
 def test_one_text_is_evaluated_like_a_list_of_one(tmp_path):
     (tmp_path / "a.txt").write_text("Tom went to the park. " * 20)
     (alone,) = evaluate(texts=tmp_path / "a.txt", tasks=None, memory=False)
