@@ -56,6 +56,7 @@ CLI_USES = {
     "numbers.sizes",
     "running.compiling",
     "serve.jobs",
+    "serve.ray_jobs",
     "serve.running",
     "state",
     "system.files",

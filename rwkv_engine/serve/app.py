@@ -106,7 +106,7 @@ class Guard:
             free = path in OPEN or path in web.page()
             scope.setdefault("state", {})["owner"] = "" if free else self._server.door.owner(headers)
         except Problem as problem:
-            await refusal(problem)(scope, receive, counting)
+            await refusal(problem, path)(scope, receive, counting)
             return
         await self._app(scope, receive, counting)
 
@@ -115,15 +115,18 @@ def _telling(endpoint: Callable[[Request], Awaitable[Any]]) -> Callable[[Request
     """An endpoint whose problems, and the engine's, are answers. Only a bug of ours is a 500."""
 
     async def told(request: Request) -> Any:
+        path = request.url.path
         try:
             return await endpoint(request)
         except Problem as problem:
-            return refusal(problem)
+            return refusal(problem, path)
         except EngineError as error:
-            return refusal(problem_of(error))
+            return refusal(problem_of(error), path)
         except Exception:  # whatever it is, the client gets an answer and the log the place
             traceback.print_exc()
-            return refusal(Problem(500, "The server made a mistake; its log says where.", code="internal"))
+            return refusal(
+                Problem(500, "The server made a mistake; its log says where.", code="internal"), path
+            )
 
     return told
 
@@ -132,7 +135,8 @@ async def _http(request: Request, error: HTTPException) -> Response:
     told = {404: "There is no such path here.", 405: "This path does not take this method."}
     sentence = told.get(error.status_code, error.detail)
     response = refusal(
-        Problem(error.status_code, sentence, code="not_found" if error.status_code == 404 else None)
+        Problem(error.status_code, sentence, code="not_found" if error.status_code == 404 else None),
+        request.url.path,
     )
     for name, value in (error.headers or {}).items():
         response.headers[name] = value
@@ -140,4 +144,4 @@ async def _http(request: Request, error: HTTPException) -> Response:
 
 
 async def _problem(request: Request, problem: Problem) -> Response:
-    return refusal(problem)
+    return refusal(problem, request.url.path)

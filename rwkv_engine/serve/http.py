@@ -27,14 +27,15 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
     return Response(to_json(value), status, headers, "application/json")
 
 
-def refusal(problem: Problem) -> Response:
-    """A problem as an answer."""
+def refusal(problem: Problem, path: str = "") -> Response:
+    """A problem as an answer, in the form of the API that the path belongs to."""
     headers = {"retry-after": str(problem.after)} if problem.after is not None else {}
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
     if problem.status in (408, 413):
         headers["connection"] = "close"
-    return json_response(problem.body(), problem.status, headers)
+    body = {"error": str(problem)} if path.startswith("/api/") else problem.body()
+    return json_response(body, problem.status, headers)
 
 
 async def body_of(request: Request, most: int, patience: float) -> bytes:
@@ -141,7 +142,7 @@ class Live:
             if begun:
                 await send({"type": "http.response.body", "body": self._reply.failed(problem)})
             else:
-                await refusal(problem)(scope, receive, send)
+                await refusal(problem, scope["path"])(scope, receive, send)
             return
         if self._stream:
             await send({"type": "http.response.body", "body": self._reply.last()})

@@ -6,6 +6,7 @@ texts end, with its request's id. A run that was killed is resumed: the last lin
 off, and ids that are there are not asked again.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from rwkv_engine.errors import EngineError, OptionError, brief
 from rwkv_engine.model import Model
@@ -57,11 +58,12 @@ class Done:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """A request under way: its reply, and how many of its texts are not over."""
+    """A request under way: its reply, how many of its texts are not over, and the tokens so far."""
 
     id: str
     reply: Any
     left: int
+    tokens: int = 0
 
 
 #: most bytes of a request, as for the server
@@ -70,37 +72,74 @@ LINE = Limits().body
 Tell = Callable[[int, int, float], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer of a request: its whole line, the tokens that were written, whether it was refused."""
+
+    id: str
+    line: bytes
+    tokens: int
+    failed: bool
+
+
+class Out:
+    """The file of answers. One process writes it, so no request is answered twice.
+
+    known  ids that have an answer.    total  requests in all.    done  how far it is.
+    """
+
+    __slots__ = ("_begun", "_file", "_requests", "_tell", "done", "known", "total")
+
+    def __init__(self, job: Job, file: BinaryIO, total: int, known: set[str], tell: Tell) -> None:
+        self._requests, self._file, self._tell = job.requests, file, tell
+        self.total, self.known, self.done = total, known, Done(before=len(known))
+        self._begun = time.monotonic()
+
+    def left(self) -> Iterator[tuple[str, bytes]]:
+        """(id, line) of the requests without an answer."""
+        with self._requests.open("rb") as lines:
+            yield from ((id, line) for id, line in _all(lines) if id not in self.known)
+
+    def write(self, answer: Answer) -> None:
+        """Write a whole line at once: a kill leaves the line or a beginning of it. A second answer is dropped."""
+        if answer.id in self.known:
+            return
+        self._file.write(answer.line)
+        self._file.flush()
+        self.known.add(answer.id)
+        self.done.answered += not answer.failed
+        self.done.failed += answer.failed
+        self.done.tokens += answer.tokens
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        self._tell(len(self.known), self.total, self.done.tokens / seconds)
+
+
+@contextlib.contextmanager
+def opened(job: Job, tell: Tell) -> Iterator[Out]:
+    """The file of answers, ready to go on. Raises OptionError for files that cannot be read or written."""
+    try:
+        total, known = _count(job.requests), _resume(job.answers)
+        with job.answers.open("ab") as file:
+            yield Out(job, file, total, known, tell)
+    except OSError as error:
+        raise OptionError(f"{error.filename or job.answers}: {error.strerror or error}") from None
+
+
 def run(model: Model, job: Job, tell: Tell = lambda done, total, rate: None) -> Done:
     """Answer all requests that have no answer yet.
 
     Raises OptionError for files that cannot be read or written.
     """
-    done = Done()
-    try:
-        total, known = _count(job.requests), _resume(job.answers)
-        done.before = len(known)
-        with job.requests.open("rb") as lines, job.answers.open("ab") as out:
-            _work(
-                model,
-                job,
-                _left(lines, known),
-                out,
-                done,
-                lambda rate: tell(done.before + done.answered + done.failed, total, rate),
-            )
-    except OSError as error:
-        raise OptionError(f"{error.filename or job.answers}: {error.strerror or error}") from None
-    return done
+    with opened(job, tell) as out:
+        for answer in answered(model, job, out.left()):
+            out.write(answer)
+        return out.done
 
 
-def _work(
-    model: Model, job: Job, waiting: Iterator[tuple[str, bytes]], out: BinaryIO, done: Done,
-    tell: Callable[[float], None],
-) -> None:  # fmt: skip
-    """Keep the batch full until there is nothing left."""
+def answered(model: Model, job: Job, waiting: Iterator[tuple[str, bytes]]) -> Iterator[Answer]:
+    """The answers of requests, (id, line) each, in the order in which they are done: the batch is kept full."""
     batch, running = Batch(model, job.max_sequences), dict[int, tuple[_Request, int]]()
     hosted = Hosted("model", model, model.template, 0)
-    begun = told = time.monotonic()
     ahead: list[tuple[str, Any, list[Plan]]] = []
     while True:
         while len(batch) < batch.max_sequences:
@@ -111,13 +150,15 @@ def _work(
                 try:
                     ahead = [(found[0], *_planned(hosted, job, found[1]))]
                 except (Problem, EngineError) as error:
-                    problem = error if isinstance(error, Problem) else problem_of(error)
-                    _write(out, found[0], problem.status, problem.body())
-                    done.failed += 1
+                    yield _refused(found[0], error)
                     continue
             if len(batch) + sum(plan.count for plan in ahead[0][2]) > batch.max_sequences:
                 break
-            _enter(batch, running, *ahead.pop(), out, done)
+            try:
+                _enter(batch, running, *ahead[0])
+            except EngineError as error:
+                yield _refused(ahead[0][0], error)
+            ahead.clear()
         if not len(batch):
             if ahead:
                 continue
@@ -125,23 +166,19 @@ def _work(
         for ticket, step in batch.step():
             request, number = running[ticket]
             request.reply.push(number, step)
-            done.tokens += 1
+            request.tokens += 1
             if step.stop is not None:
                 del running[ticket]
                 request.left -= 1
                 if request.left == 0:
-                    _write(out, request.id, 200, request.reply.whole())
-                    done.answered += 1
-        if time.monotonic() - told > 0.2:
-            told = time.monotonic()
-            tell(done.tokens / (told - begun))
+                    line = _line(request.id, 200, request.reply.whole())
+                    yield Answer(request.id, line, request.tokens, False)
 
 
 def _enter(
-    batch: Batch, running: dict[int, tuple[_Request, int]], id: str, reply: Any, plans: list[Plan], out: BinaryIO,
-    done: Done,
-) -> None:  # fmt: skip
-    """Begin the texts of a request."""
+    batch: Batch, running: dict[int, tuple[_Request, int]], id: str, reply: Any, plans: list[Plan]
+) -> None:
+    """Begin the texts of a request; none of them where that raises EngineError."""
     request, number = _Request(id, reply, sum(plan.count for plan in plans)), itertools.count()
     tickets = []
     try:
@@ -156,13 +193,16 @@ def _enter(
                 )  # fmt: skip
                 tickets.append(ticket)
                 running[ticket] = request, next(number)
-    except EngineError as error:
+    except EngineError:
         for ticket in tickets:
             batch.cancel(ticket)
             del running[ticket]
-        problem = problem_of(error)
-        _write(out, id, problem.status, problem.body())
-        done.failed += 1
+        raise
+
+
+def _refused(id: str, error: Exception) -> Answer:
+    problem = error if isinstance(error, Problem) else problem_of(cast(EngineError, error))
+    return Answer(id, _line(id, problem.status, problem.body()), 0, True)
 
 
 def _planned(hosted: Hosted, job: Job, line: bytes) -> tuple[Any, list[Plan]]:
@@ -199,13 +239,12 @@ def _texts(plan: Plan) -> Texts:
     return Texts(plan.ids, plan.wishes, count=plan.count)
 
 
-def _write(out: BinaryIO, id: str, status: int, body: Any) -> None:
-    """One whole line, at once: a kill leaves the line or a beginning of it, and never two."""
+def _line(id: str, status: int, body: Any) -> bytes:
+    """The line of an answer."""
     response = {"status_code": status, "request_id": f"req_{secrets.token_hex(8)}", "body": body}
     error = None if status == 200 else body["error"]
     line = {"id": f"batch_req_{secrets.token_hex(8)}", "custom_id": id, "response": response, "error": error}
-    out.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-    out.flush()
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def _count(path: Path) -> int:
@@ -239,10 +278,6 @@ def _all(lines: BinaryIO) -> Iterator[tuple[str, bytes]]:
             raise OptionError(f"{lines.name}: line {number}: want a request or a prompt")
         id = str(number) if isinstance(found, str) else found.get("custom_id", found.get("id", number))
         yield str(id), line
-
-
-def _left(lines: BinaryIO, known: set[str]) -> Iterator[tuple[str, bytes]]:
-    return ((id, line) for id, line in _all(lines) if id not in known)
 
 
 def _resume(path: Path) -> set[str]:

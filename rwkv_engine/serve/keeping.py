@@ -5,12 +5,13 @@ folder.
 import contextlib
 import json
 import re
+import secrets
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rwkv_engine.errors import StateError
 from rwkv_engine.model import Model
@@ -36,18 +37,35 @@ class Kept:
     model: str
     about: dict[str, Any] = field(default_factory=dict)
 
+    def notes(self) -> dict[str, Any]:
+        """What stands beside the state's bytes."""
+        return {"model": self.model, "rest": list(self.rest), **self.about}
+
+
+class Elsewhere(Protocol):
+    """Where several servers keep their states together. What it says of a state holds."""
+
+    def put(self, owner: str, id: str, data: bytes, notes: dict[str, Any]) -> None: ...
+    def get(self, owner: str, id: str) -> bytes | None: ...
+    def notes(self, owner: str, id: str) -> dict[str, Any] | None: ...
+    def ids(self, owner: str) -> list[str]: ...
+    def delete(self, owner: str, id: str) -> None: ...
+
 
 class Keeper:
     """Kept states. Many threads may use it. An id of somebody else's is an unknown id.
 
     folder  None: in memory only.    memory, disk  bytes that may be kept there; what was not used for the
             longest time goes.
+    elsewhere  a place that other servers use too.
     """
 
-    __slots__ = ("_disk", "_folder", "_lock", "_memory", "_states", "nbytes")
+    __slots__ = ("_disk", "_elsewhere", "_folder", "_lock", "_memory", "_states", "nbytes")
 
-    def __init__(self, folder: Path | None, memory: int, disk: int) -> None:
-        self._folder, self._memory, self._disk = folder, memory, disk
+    def __init__(
+        self, folder: Path | None, memory: int, disk: int, elsewhere: Elsewhere | None = None
+    ) -> None:
+        self._folder, self._memory, self._disk, self._elsewhere = folder, memory, disk, elsewhere
         self._states: OrderedDict[tuple[str, str], Kept] = OrderedDict()
         self._lock = threading.Lock()
         self.nbytes = 0
@@ -57,29 +75,24 @@ class Keeper:
 
         A disk that cannot be written to is no error.
         """
-        key = owner, checked_id(id)
-        with self._lock:
-            self._discard(key)
-            self._states[key] = kept
-            self.nbytes += kept.state.nbytes
-            while self.nbytes > self._memory and len(self._states) > 1:
-                self._discard(next(iter(self._states)))
+        checked_id(id)
+        if self._elsewhere is not None:
+            kept = replace(kept, about={**kept.about, "version": secrets.token_hex(8)})
+            self._elsewhere.put(owner, id, kept.state.to_bytes(), kept.notes())
+        self._remember((owner, id), kept)
         if disk and self._folder is not None:
             with contextlib.suppress(OSError):
                 home = self._home(owner)
                 kept.state.save(home / f"{id}.safetensors", sync=False, private=True)
-                notes = {
-                    "model": kept.model,
-                    "rest": list(kept.rest),
-                    "created": int(time.time()),
-                    **kept.about,
-                }
+                notes = {"created": int(time.time()), **kept.notes()}
                 write_whole(home / f"{id}.json", [json.dumps(notes).encode()], sync=False, private=True)
                 self._trim(home)
 
     def get(self, owner: str, id: str, model: Model, name: str) -> Kept:
         """The state under an id, for `model`. Raises Problem for none, and for one of another model."""
         key = owner, checked_id(id)
+        if self._elsewhere is not None:
+            return self._moved(self._elsewhere, key, model, name)
         with self._lock:
             found = self._states.get(key)
             if found is not None:
@@ -91,21 +104,46 @@ class Keeper:
                 state = model.load_state(path)
             except StateError as error:
                 raise Problem(409, f"State '{id}': {_without(path, error)}", code="wrong_state") from None
-            about = {name: value for name, value in notes.items() if name not in ("model", "rest")}
-            return Kept(state, tuple(notes.get("rest", ())), notes.get("model", name), about)
-        try:
-            model.own(found.state)
-        except StateError:
-            sentence = f"State '{id}' belongs to the model '{found.model}', not to '{name}'."
-            raise Problem(409, sentence, code="wrong_state") from None
-        return found
+            return _kept(state, notes, name)
+        return _checked(found, id, model, name)
+
+    def _moved(self, elsewhere: Elsewhere, key: tuple[str, str], model: Model, name: str) -> Kept:
+        """The state under a key, which other servers may have changed: it is fetched where it is not here."""
+        notes = self.notes(*key)
+        with self._lock:
+            found = self._states.get(key)
+        if found is None or found.about.get("version") != notes.get("version"):
+            data = elsewhere.get(*key)
+            if data is None:
+                raise Problem(404, f"There is no '{key[1]}'.", param="id", code="not_found")
+            try:
+                found = _kept(State.from_bytes(data, model), notes, name)
+            except StateError as error:
+                raise Problem(409, f"State '{key[1]}': {error}", code="wrong_state") from None
+            self._remember(key, found)
+        return _checked(found, key[1], model, name)
+
+    def _remember(self, key: tuple[str, str], kept: Kept) -> None:
+        """Keep it in memory, and let go of what was not used for the longest time."""
+        with self._lock:
+            self._discard(key)
+            self._states[key] = kept
+            self.nbytes += kept.state.nbytes
+            while self.nbytes > self._memory and len(self._states) > 1:
+                self._discard(next(iter(self._states)))
 
     def notes(self, owner: str, id: str) -> dict[str, Any]:
         """What is known of a state. Raises Problem for an unknown id."""
+        checked_id(id)
+        if self._elsewhere is not None:
+            there = self._elsewhere.notes(owner, id)
+            if there is None:
+                raise Problem(404, f"There is no '{id}'.", param="id", code="not_found")
+            return there
         with self._lock:
-            found = self._states.get((owner, checked_id(id)))
+            found = self._states.get((owner, id))
         if found is not None:
-            return {"model": found.model, "rest": list(found.rest), **found.about}
+            return found.notes()
         if self._folder is not None:
             with contextlib.suppress(OSError, ValueError):
                 notes = parsed_file(self._home(owner) / f"{id}.json")
@@ -115,6 +153,8 @@ class Keeper:
 
     def ids(self, owner: str, prefix: str) -> list[str]:
         """The ids of an owner that begin so."""
+        if self._elsewhere is not None:
+            return sorted(id for id in self._elsewhere.ids(owner) if id.startswith(prefix))
         with self._lock:
             found = {id for who, id in self._states if who == owner}
         if self._folder is not None:
@@ -126,6 +166,8 @@ class Keeper:
         self.notes(owner, id)
         with self._lock:
             self._discard((owner, id))
+        if self._elsewhere is not None:
+            self._elsewhere.delete(owner, id)
         if self._folder is not None:
             for suffix in (".json", ".safetensors"):
                 (self._home(owner) / f"{id}{suffix}").unlink(missing_ok=True)
@@ -148,6 +190,22 @@ class Keeper:
             path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
             left -= size
+
+
+def _kept(state: State, notes: dict[str, Any], name: str) -> Kept:
+    """A state and what stands beside it. `name` is the model's, where that says nothing."""
+    about = {name: value for name, value in notes.items() if name not in ("model", "rest")}
+    return Kept(state, tuple(notes.get("rest", ())), notes.get("model", name), about)
+
+
+def _checked(found: Kept, id: str, model: Model, name: str) -> Kept:
+    """The same. Raises Problem where it is another model's."""
+    try:
+        model.own(found.state)
+    except StateError:
+        sentence = f"State '{id}' belongs to the model '{found.model}', not to '{name}'."
+        raise Problem(409, sentence, code="wrong_state") from None
+    return found
 
 
 def checked_id(id: str) -> str:

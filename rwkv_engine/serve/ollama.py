@@ -1,8 +1,10 @@
 """Ollama's /api/chat, /api/generate and /api/tags, for programs that speak nothing else."""
 
 import asyncio
+import json
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -16,7 +18,21 @@ from rwkv_engine.serve.http import Live, json_response, to_json
 from rwkv_engine.serve.planning import Plan, plan_chat
 from rwkv_engine.serve.pool import Hosted
 from rwkv_engine.serve.problems import Problem
-from rwkv_engine.serve.requests import EXACT, Chat, Form, Said, Schema, Seed, Share, Temperature, Whole
+from rwkv_engine.serve.requests import (
+    EXACT,
+    Called,
+    Chat,
+    Effort,
+    Form,
+    Said,
+    Schema,
+    Seed,
+    Share,
+    Temperature,
+    Tool,
+    ToolCall,
+    Whole,
+)
 from rwkv_engine.writing.step import Step
 
 
@@ -41,17 +57,47 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, config=EXACT)
+class OllamaCalled:
+    """A function as the model called it: its arguments are no text here."""
+
+    name: str
+    arguments: dict[str, Any]
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True, config=EXACT)
+class OllamaCall:
+    """A call in an assistant's message."""
+
+    function: OllamaCalled
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, config=EXACT)
+class OllamaSaid:
+    """A message. What an answer of this server holds may come back in it."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[OllamaCall] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, config=EXACT)
 class OllamaAsk:
     """The body of /api/chat, and of /api/generate with `prompt` in place of `messages`."""
 
     model: str
-    messages: Annotated[list[Said] | None, Field(min_length=1)] = None
+    messages: Annotated[list[OllamaSaid] | None, Field(min_length=1)] = None
+    tools: list[Tool] | None = None
     prompt: str | None = None
     system: str | None = None
     stream: bool | None = None
     format: str | dict[str, Any] | None = None
     options: Options | None = None
-    think: bool | None = None
+    think: bool | Literal["low", "medium", "high"] | None = None
     keep_alive: str | float | None = None
 
 
@@ -106,7 +152,9 @@ async def _answer(request: Request, asks: OllamaAsk, field: str) -> Any:
 def as_chat(asks: OllamaAsk, name: str, field: str) -> Chat:
     """The same request as one for a chat completion."""
     told = [Said("system", asks.system)] if asks.system else []
-    said = asks.messages if field == "messages" and asks.messages else [Said("user", asks.prompt or "")]
+    said = [Said("user", asks.prompt or "")]
+    if field == "messages" and asks.messages:
+        said = [_said(message) for message in asks.messages]
     o = asks.options or Options()
     form = None
     if asks.format == "json":
@@ -133,8 +181,34 @@ def as_chat(asks: OllamaAsk, name: str, field: str) -> Chat:
         frequency_penalty=o.frequency_penalty,
         max_tokens=o.num_predict if o.num_predict is not None and o.num_predict > 0 else None,
         response_format=form,
-        reasoning_effort=None if asks.think is None else "medium" if asks.think else "none",
+        tools=asks.tools or None,
+        reasoning_effort=_effort(asks.think),
     )
+
+
+def _said(message: OllamaSaid) -> Said:
+    """A message as a chat completion has it."""
+    calls = [
+        ToolCall(Called(call.function.name, json.dumps(call.function.arguments, ensure_ascii=False)))
+        for call in message.tool_calls or ()
+    ]
+    return Said(message.role, message.content, tool_calls=calls or None)
+
+
+def _effort(think: bool | Literal["low", "medium", "high"] | None) -> Effort | None:
+    if think is None or isinstance(think, str):
+        return think
+    return "medium" if think else "none"
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """A call in Ollama's form: arguments that are no object stand under a name."""
+    try:
+        given = json.loads(call["function"]["arguments"] or "{}")
+    except ValueError:
+        given = call["function"]["arguments"]
+    arguments = given if isinstance(given, dict) else {"arguments": given}
+    return {"id": call["id"], "function": {"name": call["function"]["name"], "arguments": arguments}}
 
 
 class OllamaReply:
@@ -143,7 +217,7 @@ class OllamaReply:
     kind = "application/x-ndjson"
 
     def __init__(self, hosted: Hosted, plan: Plan, job: Job, name: str, chat: bool) -> None:
-        self.texts = [Written(hosted.model.tokenizer, plan.prompt)]
+        self.texts = [Written(hosted.model.tokenizer, plan.prompt, plan.tools, plan.primed)]
         self._job, self._name, self._chat = job, name, chat
         self._first = self._last = 0.0
 
@@ -159,7 +233,9 @@ class OllamaReply:
 
     def last(self) -> bytes:
         """See `Reply`."""
-        return to_json({**self._said("", ""), **self._end()}) + b"\n"
+        calls = self._said("", "", self.texts[0].calls) if self.texts[0].calls else None
+        told = to_json({**calls, "done": False}) + b"\n" if calls else b""
+        return told + to_json({**self._said("", ""), **self._end()}) + b"\n"
 
     def failed(self, problem: Problem) -> bytes:
         """See `Reply`."""
@@ -167,11 +243,13 @@ class OllamaReply:
 
     def whole(self) -> dict[str, Any]:
         """See `Reply`."""
-        return {**self._said(*self.texts[0].texts()), **self._end()}
+        return {**self._said(*self.texts[0].texts(), self.texts[0].calls), **self._end()}
 
-    def _said(self, said: str, thought: str) -> dict[str, Any]:
+    def _said(self, said: str, thought: str, calls: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         head = {"model": self._name, "created_at": datetime.now(timezone.utc).isoformat()}
-        more = {"thinking": thought} if thought else {}
+        more: dict[str, Any] = {"thinking": thought} if thought else {}
+        if calls:
+            more["tool_calls"] = [_call(call) for call in calls]
         if self._chat:
             return {**head, "message": {"role": "assistant", "content": said, **more}}
         return {**head, "response": said, **more}
@@ -180,7 +258,7 @@ class OllamaReply:
         text = self.texts[0]
         return {
             "done": True,
-            "done_reason": text.reason,
+            "done_reason": "stop" if text.reason == "tool_calls" else text.reason,
             "total_duration": int(self._last * 1e9),
             "prompt_eval_count": len(self._job.ids),
             "prompt_eval_duration": int(self._first * 1e9),

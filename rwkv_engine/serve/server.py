@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rwkv_engine.model import Model
 from rwkv_engine.serve.engine import Engine, Event, Job
-from rwkv_engine.serve.keeping import Keeper
+from rwkv_engine.serve.keeping import Elsewhere, Keeper
 from rwkv_engine.serve.metrics import Metrics
 from rwkv_engine.serve.planning import Limits, Plan
 from rwkv_engine.serve.pool import Hosted, Load, Pool, Weigh
@@ -75,7 +75,9 @@ class Server:
         "settings",
     )
 
-    def __init__(self, settings: Settings, load: Load, weigh: Weigh) -> None:
+    def __init__(
+        self, settings: Settings, load: Load, weigh: Weigh, elsewhere: Elsewhere | None = None
+    ) -> None:
         self.settings, self.limits = settings, settings.limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way: set[Asked] = set()
@@ -83,7 +85,7 @@ class Server:
         self.door = Door(settings.keys, settings.origins, settings.local)
         self.engine = Engine(self._deliver, settings.limits.sequences)
         self.pool = Pool(settings.sources, load, weigh, self._forget, settings.ram)
-        self.keeper = Keeper(settings.folder, settings.memory, settings.disk)
+        self.keeper = Keeper(settings.folder, settings.memory, settings.disk, elsewhere)
         self.metrics = Metrics(self)
 
     def open(self) -> None:

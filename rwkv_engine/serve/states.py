@@ -77,7 +77,9 @@ async def all_of_them(request: Request) -> Response:
     """The kept states."""
     server, owner = endpoints.server_of(request), request.state.owner
     ids = await asyncio.to_thread(server.keeper.ids, owner, PREFIX)
-    return json_response({"object": "list", "data": [_about(server, owner, id) for id in ids]})
+    return json_response(
+        {"object": "list", "data": await asyncio.to_thread(lambda: [_about(server, owner, id) for id in ids])}
+    )
 
 
 async def download(request: Request) -> Response:
@@ -104,7 +106,7 @@ async def upload(request: Request) -> Response:
     finally:
         server.pool.give(hosted)
     await asyncio.to_thread(server.keeper.put, owner, id, Kept(state, (), hosted.name))
-    return json_response(_about(server, owner, id))
+    return json_response(await asyncio.to_thread(_about, server, owner, id))
 
 
 async def delete(request: Request) -> Response:

@@ -39,15 +39,17 @@ def test_a_field_is_known_to_a_route_where_the_document_has_it(web, path):
     reference = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     schema = document["components"]["schemas"][reference["$ref"].rpartition("/")[2]]
     assert schema["additionalProperties"] is False and "model" in schema["required"]
+
+    def told(body):
+        error = web.post(path, json=body).json()["error"]
+        return error if isinstance(error, str) else error["message"]
+
     for field in schema["properties"]:
-        error = web.post(path, json={field: {"no": ["such", "value"]}}).json()["error"]
-        assert error["code"] != "unknown_parameter", field
+        assert "Unknown parameter" not in told({field: {"no": ["such", "value"]}}), field
     least = {name: "small" for name in schema["required"]}
-    error = web.post(path, json={**least, "no_such_field": 1}).json()["error"]
-    assert error["param"] == "no_such_field" or error["code"] != "unknown_parameter"
     for name in least:
-        error = web.post(path, json={k: v for k, v in least.items() if k != name}).json()["error"]
-        assert error["param"] == name and error["code"] == "missing_required_parameter"
+        left = {other: value for other, value in least.items() if other != name}
+        assert told(left) == f"Missing required parameter: '{name}'."
 
 
 def test_the_document_asks_for_a_key_where_the_server_does():
@@ -64,7 +66,11 @@ def test_the_document_asks_for_a_key_where_the_server_does():
 )  # fmt: skip
 def test_what_is_well_formed_and_means_nothing_is_refused(web, path, body, param):
     answer = web.post(path, json={"model": "small", **body})
-    assert answer.status_code == 400 and answer.json()["error"]["param"] == param
+    assert answer.status_code == 400
+    if path.startswith("/v1"):
+        assert answer.json()["error"]["param"] == param
+    else:
+        assert param in answer.json()["error"]
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(2000, marks=pytest.mark.slow)])
@@ -89,7 +95,7 @@ def test_requests_made_of_the_document_are_answered_or_refused_and_in_time(embed
                 suppress_health_check=list(hypothesis.HealthCheck),
             )
             @hypothesis.given(case=cases)
-            def asked(case):
+            def asked(case, path=operation.path):
                 if isinstance(case.body, dict) and "model" in case.body:
                     case.body["model"] = "small"
                 begun = time.monotonic()
@@ -97,7 +103,8 @@ def test_requests_made_of_the_document_are_answered_or_refused_and_in_time(embed
                 assert answer.status_code < 500, answer.text
                 assert time.monotonic() - begun < 20
                 if answer.status_code >= 400 and answer.headers["content-type"] == "application/json":
-                    assert set(answer.json()["error"]) == REFUSED
+                    error = answer.json()["error"]
+                    assert isinstance(error, str) if "/api/" in path else set(error) == REFUSED
                 seen.append(answer.status_code)
 
             asked()
