@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 from rwkv_engine.errors import EngineError, OptionError, brief
 from rwkv_engine.model import Model
+from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.system.extras import missing
 from rwkv_engine.system.json_text import parsed
 from rwkv_engine.writing.batch import Batch
@@ -138,7 +139,7 @@ def run(model: Model, job: Job, tell: Tell = lambda done, total, rate: None) -> 
 
 def answered(model: Model, job: Job, waiting: Iterator[tuple[str, bytes]]) -> Iterator[Answer]:
     """The answers of requests, (id, line) each, in the order in which they are done: the batch is kept full."""
-    batch, running = Batch(model, job.max_sequences), dict[int, tuple[_Request, int]]()
+    batch, running = Batch(model, job.max_sequences, CHUNK), dict[int, tuple[_Request, int]]()
     hosted = Hosted("model", model, model.template, 0)
     ahead: list[tuple[str, Any, list[Plan]]] = []
     while True:

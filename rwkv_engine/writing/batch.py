@@ -60,15 +60,16 @@ class Batch:
 
     max_sequences  most texts at once.
     piece          most tokens of prompts that are read in a step: a text that is being written waits for no
-                   more.
+                   more. None: so many that a step takes at most about four times as long as without.
     `len(batch)` is the number of texts under way.
     Raises OptionError for numbers that make no sense.
     """
 
     __slots__ = ("_model", "_numbers", "_sequences", "max_sequences", "piece")
 
-    def __init__(self, model: FeedsMany, max_sequences: int = 32, piece: int = CHUNK) -> None:
-        for name, value in (("max_sequences", max_sequences), ("piece", piece)):
+    def __init__(self, model: FeedsMany, max_sequences: int = 32, piece: int | None = None) -> None:
+        given = {"max_sequences": max_sequences, **({} if piece is None else {"piece": piece})}
+        for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError.of(name, value, "a whole number of 1 or more")
         self._model, self.max_sequences, self.piece = model, max_sequences, piece
@@ -231,9 +232,7 @@ class Batch:
         long = {ticket for ticket, s in self._sequences.items() if self._in_prompt(s)}
         plan = {ticket: s.writer.feed for ticket, s in self._sequences.items() if ticket not in long}
         busy = sum(map(len, plan.values()))
-        # what fits into the pass beside the others, but never so little that a prompt hardly moves
-        room = self.piece if self.piece > CHUNK else min(self.piece, max(CHUNK - busy, CHUNK // 8))
-        room, waiting = max(room, ALIKE + 1 - busy), len(long)  # see `Writer.piece`
+        room, waiting = max(self._room(busy), ALIKE + 1 - busy), len(long)  # see `Writer.piece`
         for ticket in sorted(long):
             if room == 0:
                 break
@@ -241,6 +240,16 @@ class Batch:
             plan[ticket] = ids
             room, waiting = max(0, room - len(ids)), waiting - 1
         return {ticket: ids for ticket, ids in plan.items() if ids}
+
+    def _room(self, busy: int) -> int:
+        """How many tokens of prompts a pass may read beside `busy` others."""
+        # what fits into the pass, but never so little that a prompt hardly moves
+        fits = max(CHUNK - busy, CHUNK // 8)
+        if self.piece is not None:
+            return self.piece if self.piece > CHUNK else min(self.piece, fits)
+        # 16 more tokens make a pass of one nearly four times as long; the more there are, the less each adds.
+        # Fewer would leave passes of so few tokens that floats are added up in another order: see `Writer.piece`
+        return min(fits, max(2 * ALIKE, ALIKE + 4 * busy)) if busy else CHUNK
 
     def _in_prompt(self, sequence: _Sequence) -> bool:
         return sequence.last is None and sequence.writer.in_prompt

@@ -114,6 +114,19 @@ def test_a_long_prompt_is_read_in_pieces_between_the_tokens_of_others(embedded):
     assert [ticket for ticket, _ in batch.step()] == [writing, long]
 
 
+def test_a_prompt_is_read_in_small_pieces_beside_few_texts_and_in_whole_passes_alone(embedded):
+    endless = {"sampling": Sampling(seed=1, banned=(embedded.tokenizer.end,)), "max_tokens": None}
+    for others, piece in ((0, CHUNK), (1, 16), (4, 24), (12, CHUNK - 12)):
+        batch = Batch(embedded)
+        for _ in range(others):
+            batch.add("Once", **endless)
+        while others and not batch.step():
+            pass
+        long = batch.add([5 + i % 900 for i in range(320)], sampling=GREEDY, max_tokens=2)
+        batch.step()
+        assert batch.state(long).position == piece
+
+
 def test_many_prompts_share_the_piece_and_none_waits_for_another(embedded):
     batch = Batch(embedded, piece=CHUNK)
     tickets = [batch.add(list(range(1, 101)), sampling=GREEDY, max_tokens=1) for _ in range(4)]
