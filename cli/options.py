@@ -57,7 +57,7 @@ ModelArgument = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="Weight format: f32, bf16, f16, int8 or int4; default: the checkpoint's own, for a quantized GGUF int8 or int4."
+        help="Weight format: f32, bf16, f16, int8, int5 or int4; default: the checkpoint's own, for a quantized GGUF int8 or int4."
     ),
 ]
 Threads = Annotated[
@@ -65,7 +65,7 @@ Threads = Annotated[
 ]
 NoCache = Annotated[
     bool,
-    typer.Option("--no-cache", help="Neither read nor keep what --weights int8 or int4 makes of the model."),
+    typer.Option("--no-cache", help="Neither read nor keep what --weights int8, int5 or int4 makes of it."),
 ]
 TokenizerOption = Annotated[
     str | None,

@@ -20,7 +20,7 @@ def pull(
         str | None, typer.Option(help="Short name to register; default: the known name, or the repository's.")
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="int8 (default), int4, or keep: as it was published.")
+        str | None, typer.Option("--format", help="int8 (default), int5, int4, or keep: as it was published.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Pull it though memory or disk seem too small.")

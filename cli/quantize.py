@@ -12,7 +12,7 @@ def quantize(
     source: Annotated[str, typer.Argument(help="Model file, folder, or short name.")],
     target: Annotated[Path, typer.Argument(help="File to write, such as model-int8.safetensors.")],
     format: Annotated[
-        str | None, typer.Option("--format", help="Quantized weight format: int8 (default) or int4.")
+        str | None, typer.Option("--format", help="Quantized weight format: int8 (default), int5 or int4.")
     ] = None,
     force: o.Force = False,
     tokenizer: o.TokenizerOption = None,

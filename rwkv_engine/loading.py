@@ -38,7 +38,7 @@ def load(
     """Make a checkpoint ready to run. Its weights stay in the mapped file where the format allows it.
 
     source     a checkpoint file or folder, or the short name of a registered model; None: the embedded model.
-    weights    weight format: f32, bf16, f16, int8 or int4; None: the one that keeps the file's numbers as
+    weights    weight format: f32, bf16, f16, int8, int5 or int4; None: the one that keeps the file's numbers as
                they are; int8 or int4 for a GGUF that is quantized, whose exact numbers are f32.
     threads    lanes of a pass; None: as many physical cores as the work is worth.
     tokenizer  None: by vocabulary size and what lies beside the weights; "world", "bytes", or the path of a
@@ -161,7 +161,7 @@ def quantize(
 
     source     as for `load`.             target  a file; it is written beside and renamed into place when it
                is whole.
-    format     a quantized weight format: int8 or int4. Embedding, vectors and low-rank pairs keep the
+    format     a quantized weight format: int8, int5 or int4. Embedding, vectors and low-rank pairs keep the
                source's precision.
     tokenizer  as for `load`.             progress  called after every tensor.
     template   the chat template to put inside: a name or a Jinja file; None: the one that fits the

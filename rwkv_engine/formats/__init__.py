@@ -9,12 +9,12 @@ options then support it.
 from collections.abc import Sequence
 
 from rwkv_engine.errors import CheckpointError, OptionError
-from rwkv_engine.formats import bf16, f16, f32, int4, int8
+from rwkv_engine.formats import bf16, f16, f32, int4, int5, int8
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
 
 FORMATS: dict[str, Format] = {
-    one.name: one for one in (f32.FORMAT, bf16.FORMAT, f16.FORMAT, int8.FORMAT, int4.FORMAT)
+    one.name: one for one in (f32.FORMAT, bf16.FORMAT, f16.FORMAT, int8.FORMAT, int5.FORMAT, int4.FORMAT)
 }
 #: the format that `quantize` and `pull` make unless told otherwise
 DEFAULT = int8.FORMAT.name

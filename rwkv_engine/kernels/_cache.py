@@ -73,7 +73,7 @@ COMPILED = (
     "formats/*.py",
     "families/*.py",
     "system/cpu.py",
-    "numbers/int4_layout.py",
+    "numbers/code_layout.py",
     "numbers/int8_layout.py",
     "numbers/shapes.py",
 )

@@ -37,12 +37,13 @@ def _joined(b: ir.IRBuilder, parts: Values) -> ir.Value:
 def _kept(b: ir.IRBuilder, values: Values) -> Values:
     """The same 128-bit vectors, forced into registers before LLVM may load anything that follows.
 
-    Otherwise AArch64's scheduler would load many lines early and spill sums to the stack; the processor
-    itself reads ahead anyway.
+    Otherwise LLVM's scheduler would load many lines early and spill sums to the stack, where there are not
+    AVX-512's registers; the processor itself reads ahead anyway.
     """
     kinds = [value.type for value in values]
     kind = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
-    rules = [*["=w"] * len(values), *map(str, range(len(values))), "~{memory}"]
+    register = "=w" if b.module.triple.startswith(("aarch64", "arm64")) else "=x"
+    rules = [*[register] * len(values), *map(str, range(len(values))), "~{memory}"]
     same = b.asm(kind, "", ",".join(rules), values, True)
     return [b.extract_value(same, i) for i in range(len(values))]
 
@@ -74,7 +75,7 @@ def _split_dot(rows: int, name: str, offset: int) -> Dot:
         added = [
             b.call(instruction, [total, line[i % parts], planes[i // parts]]) for i, total in enumerate(sums)
         ]
-        return _kept(b, added) if rows == 4 else added
+        return _kept(b, added) if rows < 16 else added
 
     def total(b: ir.IRBuilder, sums: Values) -> ir.Value:
         upper, lower = _joined(b, sums[:parts]), _joined(b, sums[parts:])
@@ -115,7 +116,8 @@ def _wide_dot(rows: int, sums_each: int, multiply: Callable[..., ir.Value]) -> D
         return [b.bitcast(splat(b, load(b, address, I64), rows), wide)]
 
     def dot(b: ir.IRBuilder, sums: Values, line: Values, x: Values) -> Values:
-        return [b.add(total, multiply(b, part, x[0])) for total, part in zip(sums, line, strict=True)]
+        added = [b.add(total, multiply(b, part, x[0])) for total, part in zip(sums, line, strict=True)]
+        return _kept(b, added) if rows > 1 else added
 
     return Dot(False, 0, begin, weights, inputs, dot, _pairs_added, 4 * rows, widened)
 

@@ -78,12 +78,13 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a format's weights lie in a strip: blocks of 64 inputs, each some lines of weights, then one of
-    scales.
+    """How a format's weights lie in a strip: blocks of 64 inputs, each some lines of weights, then perhaps
+    others that belong to them, then one of scales.
 
     group    inputs of a group.     groups  of a block.     quads  of inputs in a line of weights.
-    weights  (builder, dot, address of a line) -> each quad's weights, made ready.
+    weights  (builder, dot, address of a block, number of a quad in it) -> the quad's weights, made ready.
     scales   (builder, address of a line of scales, group) -> the 16 rows' scales, <16 x float>.
+    others   lines of a block between its weights and its scales.
     tail     bytes behind the last block.
     factor   None, or (builder, address of the tail) -> by what the 16 rows' sums are multiplied at last.
     """
@@ -91,8 +92,9 @@ class Layout:
     group: int
     groups: int
     quads: int
-    weights: Callable[[ir.IRBuilder, Dot, ir.Value], list[Values]]
+    weights: Callable[[ir.IRBuilder, Dot, ir.Value, int], Values]
     scales: Callable[[ir.IRBuilder, ir.Value, int], ir.Value]
+    others: int = 0
     tail: int = 0
     factor: Callable[[ir.IRBuilder, ir.Value], ir.Value] | None = None
 
@@ -104,7 +106,7 @@ class Layout:
     @property
     def block_bytes(self) -> int:
         """Bytes of a block."""
-        return (self.groups * self.lines + 1) * LINE
+        return (self.groups * self.lines + self.others + 1) * LINE
 
 
 def multiply(tile: Tile) -> Any:
@@ -174,22 +176,23 @@ def _emit(
     for group in range(layout.groups):
         begins = [load(b, b.add(at, I64(4 * group)), I32) if dot.offset else I32(0) for at in start_at]
         sums = {(s, t): dot.begin(b, begins[t]) for s, t in pairs}
-        for line in range(group * layout.lines, (group + 1) * layout.lines):
-            here = [b.add(at, I64(LINE * line)) for at in strip_at]
-            for place in here:
-                prefetch_ahead(b, place)
-            lines = [layout.weights(b, dot, place) for place in here]
-            for quad, t in product(range(layout.quads), range(tokens)):
-                number = line * layout.quads + quad
-                inputs = dot.inputs(b, b.add(token_at[t], I64(4 * number * bytes_each)), plane)
+        each = layout.lines * layout.quads
+        for quad in range(group * each, (group + 1) * each):
+            line, place = divmod(quad, layout.quads)
+            if place == 0:
+                for at in strip_at:
+                    prefetch_ahead(b, b.add(at, I64(LINE * line)))
+            here = [layout.weights(b, dot, at, quad) for at in strip_at]
+            for t in range(tokens):
+                inputs = dot.inputs(b, b.add(token_at[t], I64(4 * quad * bytes_each)), plane)
                 for s in range(strips):
-                    sums[s, t] = dot.dot(b, sums[s, t], lines[s][quad], inputs)
+                    sums[s, t] = dot.dot(b, sums[s, t], here[s], inputs)
         for s in range(strips):
             scale = layout.scales(b, scale_at[s], group)
             for t in range(tokens):
                 grown[s, t] = fma(b, b.sitofp(dot.total(b, sums[s, t]), FLOATS), scale, grown[s, t])
-    for at in scale_at:
-        prefetch_ahead(b, at)
+    for at, number in product(scale_at, range(layout.others + 1)):
+        prefetch_ahead(b, b.sub(at, I64(LINE * number)))
     totals = dict(zip(pairs, loop.close([grown[pair] for pair in pairs]), strict=True))
     tails = [b.add(at, b.mul(blocks, I64(layout.block_bytes))) for at in first_at]
     factors = [layout.factor(b, at) if layout.factor else None for at in tails]
@@ -226,4 +229,6 @@ def scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
     return b.bitcast(bits, FLOATS)
 
 
-INT8 = Layout(GROUP, GROUPS, 1, lambda b, dot, address: [dot.weights(b, address)], scales)
+INT8 = Layout(
+    GROUP, GROUPS, 1, lambda b, dot, block, quad: dot.weights(b, b.add(block, I64(LINE * quad))), scales
+)

@@ -14,7 +14,7 @@ from rwkv_engine.system.folders import cache_folder
 KINDS = {
     "compiled": ("programs that were compiled for this processor", ("compiled",)),
     "quantized": (
-        "what --weights int8 and int4 made of models",
+        "what --weights int8, int5 and int4 made of models",
         ("*.safetensors", ".*.safetensors.*.part", "digests"),
     ),
     "prefixes": ("states behind long prompts", ("prefixes",)),

@@ -50,7 +50,7 @@ def pull(
 
     source     a name of `known_models.KNOWN`, "owner/repo:file", or "owner/repo" if it holds one model.
     name       to register; None: the known name, or the repository's.
-    format     a quantized weight format (int8, int4), or "keep": as it was published.
+    format     a quantized weight format (int8, int5, int4), or "keep": as it was published.
     force      fetch it though memory or disk seem too small.
     tokenizer  as for `load`, to be packed with it.       endpoint  of the hub; None: the package's default,
                or HF_ENDPOINT.

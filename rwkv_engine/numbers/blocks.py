@@ -5,7 +5,7 @@ In four types, a number is a whole number times its block's float16 scale, which
     Q8_0    34 bytes: 32 whole numbers int8
     Q5_0    22 bytes: 32 fifth bits (uint32), 16 bytes of lower bits; minus 16
     Q4_0    18 bytes: 16 bytes; minus 8
-    IQ4_NL  18 bytes: 16 bytes of codes of `int4_layout.VALUES`
+    IQ4_NL  18 bytes: 16 bytes of codes of `code_layout.INT4`
 
 A byte of 16 holds number j in its low half, and number 16 + j in its high half.
 Source: github.com/ggml-org/ggml, src/ggml-common.h and src/ggml-quants.c.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rwkv_engine.numbers.int4_layout import VALUES
+from rwkv_engine.numbers.code_layout import INT4
 
 #: numbers of a block of these types
 GROUP = 32
@@ -106,7 +106,7 @@ def _q8_0(packed: np.ndarray) -> np.ndarray:
 
 
 def _iq4_nl(packed: np.ndarray) -> np.ndarray:
-    return np.array(VALUES, np.int8)[_halves(packed)]
+    return np.array(INT4.values, np.int8)[_halves(packed)]
 
 
 _INTEGERS = {"Q8_0": _q8_0, "Q5_0": _q5_0, "Q4_0": _q4_0, "IQ4_NL": _iq4_nl}
