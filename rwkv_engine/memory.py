@@ -19,6 +19,7 @@ from rwkv_engine.checkpoints.names import (
     is_quantized,
     is_second_half,
     is_table,
+    lies_in,
     matrices,
 )
 from rwkv_engine.errors import OptionError
@@ -142,7 +143,7 @@ def _one(name: str, tensor: Tensor, format: Format, packed: bool, in_file: bool)
     """(bytes of a tensor in use, whether they are mapped)."""
     if is_quantized(name, tensor) or (is_matrix(name, tensor) and not format.quantized):
         stays = packed if format.quantized else in_file and tensor.dtype == format.tag
-        return format.bytes_of(*tensor.shape), stays
+        return (tensor.format or lies_in(name, format)).bytes_of(*tensor.shape), stays
     if is_table(name) or is_matrix(name, tensor):
         plain = table_format([tensor], format) if is_table(name) else own_format([tensor])
         return plain.bytes_of(*tensor.shape), in_file

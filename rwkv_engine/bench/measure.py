@@ -79,7 +79,7 @@ def measure(
     return Report(
         format=FORMAT,
         machine=_machine(model),
-        model=_model(model),
+        model=_model(model, statistics.mean(zeros)),
         bandwidth=statistics.median(rates),
         bandwidth_spread=(max(rates) - min(rates)) / statistics.median(rates),
         decode=statistics.median(decode.speed for decode in decodes),
@@ -124,8 +124,8 @@ def _machine(model: Model) -> dict[str, str | int]:
     }
 
 
-def _model(model: Model) -> dict[str, str | int]:
-    c = model.config
+def _model(model: Model, zeros: float) -> dict[str, str | int]:
+    c, skipped = model.config, round(zeros * model.skippable_bytes)
     return {
         "name": model.checkpoint.path.name,
         "family": f"RWKV-{c.version}",
@@ -133,6 +133,7 @@ def _model(model: Model) -> dict[str, str | int]:
         "width": c.width,
         "vocabulary": c.vocab,
         "format": model.format,
-        "bytes_per_token": model.weight_bytes,
+        "bytes_per_token": model.weight_bytes - skipped,
+        "skipped_bytes": skipped,
         "state_bytes": model.new_state().block.nbytes,
     }

@@ -132,6 +132,9 @@ def rows(r: Report) -> Iterator[Row]:
     yield Row("most resident memory", None if r.peak is None else r.peak / 1e6, "MB", -1)
     yield Row("  of it no file's", None if r.private is None else r.private / 1e6, "MB", -1)
     yield Row("weights read for a token", float(r.model["bytes_per_token"]) / 1e6, "MB", -1, depends=file)
+    yield Row(
+        "  not read, as inputs are zero", float(r.model.get("skipped_bytes", 0)) / 1e6, "MB", depends=file
+    )
     yield Row("state", float(r.model["state_bytes"]) / 1e6, "MB", -1, depends=("model",))
     yield Row("energy of a decoded token", r.joules, "J", -1)
     zeros = 100 * sum(r.ffn_zeros) / len(r.ffn_zeros)

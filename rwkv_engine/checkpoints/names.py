@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
 
 EMBEDDING, HEAD = "emb.weight", "head.weight"
@@ -57,6 +58,16 @@ def keeps_its_precision(name: str, tensor: Tensor) -> bool:
 def is_quantized(name: str, tensor: Tensor) -> bool:
     """Whether `quantize` packs a tensor."""
     return is_matrix(name, tensor) and not keeps_its_precision(name, tensor)
+
+
+def skips_zeros(name: str) -> bool:
+    """Whether most inputs of a matrix are zero: those of a channel mix's second one are squared ReLUs."""
+    return layer_of(name) is not None and name.endswith(".ffn.value.weight")
+
+
+def lies_in(name: str, format: Format) -> Format:
+    """The format in which a matrix of a model in `format` is stored: by units, if it has that and skips zeros."""
+    return format.by_units if format.by_units and skips_zeros(name) else format
 
 
 def is_first_half(name: str) -> bool:

@@ -5,11 +5,11 @@ stored transposed, as the kernels need them. A packed matrix is a U8 tensor unde
 format defines. The tokenizer is the U8 tensor "tokenizer.json" (UTF-8), or only a name. The metadata has one
 entry, KEY, a JSON object:
 
-    {"version": 2, "fingerprint": of the source, "tokenizer": "world" | "bytes" | "tokenizer.json" | null,
+    {"version": 3, "fingerprint": of the source, "tokenizer": "world" | "bytes" | "tokenizer.json" | null,
     "template": name,
      "formats": {format: {name: [rows, cols]}}, "turned": [names]}
 
-Version 1 had a single format, under its own name instead of "formats".
+Version 2 had no matrices stored by units. Version 1 had a single format, under its own name instead of "formats".
 """
 
 import json
@@ -27,13 +27,13 @@ from rwkv_engine.checkpoints.mapping import mapped_tensor, require_dtype
 from rwkv_engine.checkpoints.names import is_matrix
 from rwkv_engine.checkpoints.write import write_safetensors
 from rwkv_engine.errors import CheckpointError, shown
-from rwkv_engine.formats import FORMATS, quantized_names
+from rwkv_engine.formats import quantized_names, stored_formats
 from rwkv_engine.numbers.container import Entry, is_text, stored
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system.json_text import parsed
 
-KEY, VERSION, TOKENIZER = "rwkv_engine", 2, "tokenizer.json"
+KEY, VERSION, TOKENIZER = "rwkv_engine", 3, "tokenizer.json"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -115,7 +115,7 @@ def _notes(path: Path, text: str) -> _Notes:
     version = notes.get("version") if isinstance(notes, dict) else None
     if not isinstance(notes, dict) or type(version) is not int:
         raise _damaged(path)
-    if version not in (1, VERSION):
+    if version not in (1, 2, VERSION):
         raise CheckpointError(
             f"{path} is a packed file of version {shown(version)}, this engine reads {VERSION} and older; pack the model again."
         )
@@ -142,13 +142,14 @@ def _notes(path: Path, text: str) -> _Notes:
 def _formatted(path: Path, formats: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Format, object]]:
     """name -> (format, shape as noted) of all packed matrices."""
     matrices: dict[str, tuple[Format, object]] = {}
+    known = stored_formats()
     for format, shapes in formats.items():
-        if format not in quantized_names():
+        if format not in known:
             raise _unfit(path, f"has matrices in format {shown(format)}, which this engine does not have")
         for name, shape in shapes.items():
             if name in matrices:
                 raise _unfit(path, f"notes {shown(name)} in two formats")
-            matrices[name] = FORMATS[format], shape
+            matrices[name] = known[format], shape
     return matrices
 
 

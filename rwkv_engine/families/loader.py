@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rwkv_engine.checkpoints.names import EMBEDDING, HEAD, keeps_its_precision, layer_of, matrices
+from rwkv_engine.checkpoints.names import EMBEDDING, HEAD, keeps_its_precision, layer_of, lies_in, matrices
 from rwkv_engine.errors import CheckpointError, MissingTensor, WrongShape
 from rwkv_engine.formats import format_for, own_format, table_format
 from rwkv_engine.numbers.format import Format
@@ -53,6 +53,7 @@ class Loader:
              to.
     owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
     tables   what a token reads one row of: the embedding first.
+    skippable_bytes  of the owners, how many belong to inputs that may be zero, and are then not read.
     unread_bytes  of the owners, how many a token does not read: tables, of which it reads one row, and
                   empty places.
     """
@@ -63,7 +64,7 @@ class Loader:
         self.format = format_for(matrices(tensors), weights)
         self.owners: list[np.ndarray] = []
         self.tables: list[Table] = []
-        self.unread_bytes = 0
+        self.unread_bytes = self.skippable_bytes = 0
 
     def vector(self, name: str, *shape: int) -> np.ndarray:
         """One tensor as float32 of `shape`; WrongShape if the number of elements differs."""
@@ -118,9 +119,15 @@ class Loader:
 
     def matrices(self, suffix: str, rows: int, cols: int) -> Any:
         """The matrices `blocks.N.<suffix>` [rows, cols] of every layer in the model's format."""
-        return self._keep(
-            self.format.pack([self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)])
-        )
+        tensors = [self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)]
+        form = lies_in(tensors[0].name, self.format)
+        if all(
+            tensor.format is self.format for tensor in tensors
+        ):  # a file of before, which is used as it is
+            form = self.format
+        if form is not self.format:
+            self.skippable_bytes += rows * cols * len(tensors)
+        return self._keep(form.pack(tensors))
 
     def low_rank_in(self, suffix: str, width: int, first: int = 0) -> Any:
         """First halves [C, R] of low-rank pairs, transposed to [R, C]; layers from `first` on."""

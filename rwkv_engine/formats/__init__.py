@@ -34,13 +34,23 @@ def quantized_names() -> tuple[str, ...]:
     return tuple(name for name, one in FORMATS.items() if one.quantized)
 
 
+def stored_formats() -> dict[str, Format]:
+    """The formats in which packed matrices may lie, by their names in a file: each as rows, or by units."""
+    quantized = [one for one in FORMATS.values() if one.quantized]
+    return {one.name: one for each in quantized for one in (each, each.by_units) if one}
+
+
 def own_format(tensors: Sequence[Tensor]) -> Format:
     """The lossless format of these tensors: a quantized one if any is packed, f32 if types differ.
 
     Raises CheckpointError for tensors packed in several formats.
     """
     tags = {tensor.dtype for tensor in tensors}
-    own = [one for one in FORMATS.values() if one.tag in tags]
+    own = [
+        one
+        for one in FORMATS.values()
+        if one.tag in tags or (one.by_units is not None and one.by_units.tag in tags)
+    ]
     packed = [one for one in own if one.quantized]
     if len(packed) > 1:
         names = " and ".join(one.name for one in packed)

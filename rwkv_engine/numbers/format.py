@@ -30,6 +30,8 @@ class Format:
     pack_heads  (layers, heads) -> as `pack`, for the second halves of low-rank pairs; see
                 `formats.rows.packed_heads`. None: only matrices can have this format. Otherwise `read_row`
                 and `expand` are overloaded too.
+    by_units    the same numbers, stored so that the weights of inputs that are zero need not be read; for
+                matrices that `checkpoints.names.skips_zeros` names. None: they are stored like the others.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Format:
     pack: Callable[[Sequence[Tensor]], tuple[Any, list[np.ndarray]]]
     room: Callable[[int, int], int]
     pack_heads: Callable[[Sequence[Sequence[Tensor]], int], tuple[list[Any], list[np.ndarray]]] | None = None
+    by_units: "Format | None" = None
 
     def bytes_of(self, rows: int, cols: int) -> int:
         """Bytes of a stored matrix."""

@@ -13,7 +13,7 @@ from rwkv_engine.families.heads import HEAD_VECTORS
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import FINITE, new_words, tell
 from rwkv_engine.families.program import arguments, step
-from rwkv_engine.formats import FORMATS, own_format
+from rwkv_engine.formats import FORMATS, own_format, stored_formats
 from rwkv_engine.kernels.frozen import Frozen
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.numbers.tensor import one_at_a_time
@@ -37,6 +37,7 @@ class Machinery:
     team                   the threads.
     owners                 arrays that hold the weights' memory; the first is the embedding.
     weight_bytes           bytes read in every pass: all but the embedding.
+    skippable_bytes        of these, bytes that are not read where a hidden unit of the channel mix is zero.
     Raises                 CheckpointError, OptionError.
     """
 
@@ -70,6 +71,7 @@ class Machinery:
         lanes = cpu.lanes() if threads is None else threads
         self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
         self.weight_bytes = sum(array.nbytes for array in self.owners) - loader.unread_bytes
+        self.skippable_bytes = loader.skippable_bytes
         self._prepared, self._scratch, self._words = (
             prepared,
             self.family.scratch(self.config, prepared, CHUNK),
@@ -137,7 +139,7 @@ class Machinery:
 def room_for_model(config: ModelConfig) -> int:
     """float32 numbers of private scratch per thread, for a product's inputs or one head's vectors."""
     widest = max(config.width, config.ffn)
-    rooms = [format.room(widest, CHUNK) for format in FORMATS.values()]
+    rooms = [one.room(widest, CHUNK) for one in (*FORMATS.values(), *stored_formats().values())]
     return max(*rooms, HEAD_VECTORS * config.head_size)
 
 

@@ -10,7 +10,7 @@ from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.checkpoint import Packing
 from rwkv_engine.checkpoints.fingerprint import digests, fingerprint
-from rwkv_engine.checkpoints.names import is_first_half, is_quantized, is_table, is_time_state
+from rwkv_engine.checkpoints.names import is_first_half, is_quantized, is_table, is_time_state, lies_in
 from rwkv_engine.checkpoints.packed_file import VERSION, write_packed
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.formats import DEFAULT, FORMATS, quantized_names, table_format
@@ -124,7 +124,7 @@ def _packed(tensors: Mapping[str, Tensor], format: Format, progress: Progress | 
     result = {}
     for name, tensor in tensors.items():
         if is_quantized(name, tensor):
-            tensor = _in_format(format, tensor)
+            tensor = _in_format(lies_in(name, format), tensor)
         elif is_table(name) and tensor.kind is not None:
             tensor = _as_table(table_format([tensor], format), tensor)
         result[name] = _counted(tensor, progress)

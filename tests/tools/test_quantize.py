@@ -1,5 +1,6 @@
 """Packed files: the same model, whole or not at all, and damaged ones refused."""
 
+import importlib
 import json
 import math
 import re
@@ -204,7 +205,7 @@ def notes_changed(packed, **changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"version": version} for version in (3, 0, -1, "1", "²", 1.5, True, math.nan, None, [2])),
+        *({"version": version} for version in (4, 0, -1, "1", "²", 1.5, True, math.nan, None, [2])),
         *({"fingerprint": name} for name in (3, None, "²" * 64, "../" * 20 + "etc", "A" * 64)),
         *({"tokenizer": name} for name in ("/etc/passwd", 3, ["world"], {})),
         *({"template": name} for name in (3, None, "\ud800")),
@@ -257,13 +258,22 @@ def test_notes_that_pack_what_is_no_matrix_are_refused_before_anything_runs(
             read()
 
 
-def test_a_packed_file_of_version_1_is_read_as_before(plain):
-    """Which had one format, and noted its matrices' shapes under its name."""
-    want, notes = logits(rwkv_engine.load(plain)), notes_of(plain)
-    old = {key: notes[key] for key in ("fingerprint", "tokenizer", "template", "turned")}
-    old |= {"version": 1, "int8": notes["formats"]["int8"]}
-    save_file(load_file(plain), plain, {"rwkv_engine": json.dumps(old)})
-    model = rwkv_engine.load(plain)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_packed_file_of_an_older_version_is_read_as_before(
+    plain, checkpoints, tokenizer_file, tmp_path, monkeypatch, version
+):
+    """They had no matrices by units; version 1 had one format, and noted its matrices' shapes under its name."""
+    want, old = logits(rwkv_engine.load(plain)), tmp_path / "old.safetensors"
+    monkeypatch.setattr(
+        importlib.import_module("rwkv_engine.tools.quantize"), "lies_in", lambda name, format: format
+    )
+    rwkv_engine.quantize(checkpoints("7")[0], old, tokenizer=tokenizer_file)
+    notes = notes_of(old) | {"version": version}
+    assert list(notes["formats"]) == ["int8"] and "int8-units" in notes_of(plain)["formats"]
+    if version == 1:
+        notes["int8"] = notes.pop("formats")["int8"]
+    save_file(load_file(old), old, {"rwkv_engine": json.dumps(notes)})
+    model = rwkv_engine.load(old)
     assert model.format == "int8"
     np.testing.assert_array_equal(logits(model), want)
 
@@ -283,13 +293,16 @@ def test_notes_that_are_no_json_are_refused(plain):
             rwkv_engine.load(plain)
 
 
-def test_a_scale_that_is_nan_is_found(packed):
+@pytest.mark.parametrize("name", ["blocks.1.ffn.key.weight", "blocks.1.ffn.value.weight"])
+def test_a_scale_that_is_nan_is_found(packed, name):
     data = bytearray(packed.read_bytes())
     start = int.from_bytes(data[:8], "little") + 8
-    header = json.loads(data[8:start])
-    begin, end = header["blocks.1.ffn.value.weight"]["data_offsets"]
-    for at in range(start + begin + 1024, start + end, 1088):
+    entry = json.loads(data[8:start])[name]
+    begin, end = entry["data_offsets"]
+    # a line of scales behind 16 lines of integers; or behind 32 units, the rows' scales
+    first, size = (1024, 1088) if "key" in name else (entry["shape"][1] * 32 // 34, entry["shape"][1])
+    for at in range(start + begin + first, start + end, size):
         data[at : at + 2] = b"\xc0\x7f"
     packed.write_bytes(data)
-    with pytest.raises(CheckpointError, match="blocks.1.ffn.value.weight"):
+    with pytest.raises(CheckpointError, match=name):
         logits(rwkv_engine.load(packed))
