@@ -90,13 +90,6 @@ class Model:
         return self._machinery.weight_bytes
 
     @property
-    def skippable_bytes(self) -> int:
-        """Of `weight_bytes`, what is not read where a hidden unit of the channel mix is zero: the second matrices
-        of INT8 models, for passes of up to 8 tokens.
-        """
-        return self._machinery.skippable_bytes
-
-    @property
     def template(self) -> Template:
         """How conversations with this model are written down: its own way, else the one for its vocabulary."""
         packing = self.checkpoint.packing

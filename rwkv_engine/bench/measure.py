@@ -11,7 +11,7 @@ from rwkv_engine.bench.drafts import check, with_drafts
 from rwkv_engine.bench.energy import Energy, Meter
 from rwkv_engine.bench.process import start_of
 from rwkv_engine.bench.report import FORMAT, Report
-from rwkv_engine.bench.sparsity import ffn_zeros
+from rwkv_engine.bench.sparsity import ffn_zeros, skippable_bytes
 from rwkv_engine.bench.speed import Runner
 from rwkv_engine.errors import OptionError
 from rwkv_engine.kernels.int8_levels import chosen
@@ -125,7 +125,7 @@ def _machine(model: Model) -> dict[str, str | int]:
 
 
 def _model(model: Model, zeros: float) -> dict[str, str | int]:
-    c, skipped = model.config, round(zeros * model.skippable_bytes)
+    c, skipped = model.config, round(zeros * skippable_bytes(model.checkpoint, model.format))
     return {
         "name": model.checkpoint.path.name,
         "family": f"RWKV-{c.version}",

@@ -3,18 +3,30 @@ save.
 """
 
 import dataclasses
+from math import prod
 
 import numpy as np
 
 from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
-from rwkv_engine.checkpoints.names import layer_of
+from rwkv_engine.checkpoints.names import layer_of, skips_zeros
 from rwkv_engine.families.loader import Loader
 from rwkv_engine.families.passes import new_words, tell
 from rwkv_engine.families.program import arguments, step
+from rwkv_engine.formats import format_named
 from rwkv_engine.running.machinery import room_for_model
 from rwkv_engine.running.team import Team
 from rwkv_engine.state import State, StateLayout
+
+
+def skippable_bytes(checkpoint: Checkpoint, weights: str) -> int:
+    """Bytes of a model run in the format `weights` that are not read where hidden units are zero."""
+    by_units = format_named(weights).by_units
+    return sum(
+        prod(tensor.shape)
+        for name, tensor in checkpoint.tensors.items()
+        if by_units is not None and skips_zeros(name) and tensor.format in (None, by_units)
+    )
 
 
 def ffn_zeros(checkpoint: Checkpoint, weights: str | None, tokens: list[int]) -> list[float]:

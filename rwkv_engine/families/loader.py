@@ -53,7 +53,6 @@ class Loader:
              to.
     owners   arrays whose addresses the matrices hold: they must live as long as the weights are used.
     tables   what a token reads one row of: the embedding first.
-    skippable_bytes  of the owners, how many belong to inputs that may be zero, and are then not read.
     unread_bytes  of the owners, how many a token does not read: tables, of which it reads one row, and
                   empty places.
     """
@@ -64,7 +63,7 @@ class Loader:
         self.format = format_for(matrices(tensors), weights)
         self.owners: list[np.ndarray] = []
         self.tables: list[Table] = []
-        self.unread_bytes = self.skippable_bytes = 0
+        self.unread_bytes = 0
 
     def vector(self, name: str, *shape: int) -> np.ndarray:
         """One tensor as float32 of `shape`; WrongShape if the number of elements differs."""
@@ -125,8 +124,6 @@ class Loader:
             tensor.format is self.format for tensor in tensors
         ):  # a file of before, which is used as it is
             form = self.format
-        if form is not self.format:
-            self.skippable_bytes += rows * cols * len(tensors)
         return self._keep(form.pack(tensors))
 
     def low_rank_in(self, suffix: str, width: int, first: int = 0) -> Any:

@@ -37,7 +37,6 @@ class Machinery:
     team                   the threads.
     owners                 arrays that hold the weights' memory; the first is the embedding.
     weight_bytes           bytes read in every pass: all but the embedding.
-    skippable_bytes        of these, bytes that are not read where a hidden unit of the channel mix is zero.
     Raises                 CheckpointError, OptionError.
     """
 
@@ -71,7 +70,6 @@ class Machinery:
         lanes = cpu.lanes() if threads is None else threads
         self.team = Team(lanes, room_for_model(self.config), ranges(left) if left else None)
         self.weight_bytes = sum(array.nbytes for array in self.owners) - loader.unread_bytes
-        self.skippable_bytes = loader.skippable_bytes
         self._prepared, self._scratch, self._words = (
             prepared,
             self.family.scratch(self.config, prepared, CHUNK),
