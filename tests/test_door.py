@@ -95,6 +95,7 @@ def errors_of(checker, program, folder):
     return found
 
 
+@pytest.mark.slow_but("mypy")
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_a_users_program_is_clean_and_each_mistake_in_it_is_found(checker, tmp_path):
     if find_spec(checker) is None:

@@ -69,6 +69,7 @@ def test_a_lora_gives_the_logits_of_the_model_merged_in_float64(checkpoints, tok
     close(logits(path, tokenizer_file, lora=file, lora_alpha=ALPHA), want)
 
 
+@pytest.mark.slow
 def test_in_f32_no_number_of_the_merged_model_is_rounded(checkpoints, tokenizer_file, halves, file):
     path, tensors = checkpoints("7", "BF16")
     want, _ = reference.forward("7", merged(tensors, halves), TOKENS)
@@ -76,6 +77,7 @@ def test_in_f32_no_number_of_the_merged_model_is_rounded(checkpoints, tokenizer_
     close(logits(path, tokenizer_file, weights="f16", lora=file, lora_alpha=ALPHA), want, 1e-2)
 
 
+@pytest.mark.slow_but("False")
 @pytest.mark.parametrize("cache", [True, False])
 def test_int8_is_quantized_after_the_merge(checkpoints, tokenizer_file, halves, file, tmp_path, cache):
     path, tensors = checkpoints("7", "BF16")

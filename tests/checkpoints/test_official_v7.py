@@ -41,6 +41,7 @@ def test_an_official_export_gives_the_logits_of_its_model(exported, tokenizer_fi
     close(model.feed(TOKENS, model.new_state(), every=True), want, 3e-3)  # the folded rows are rounded, too
 
 
+@pytest.mark.slow
 def test_a_packed_official_export_still_knows_that_ln0_is_folded(exported, tokenizer_file, tmp_path):
     folder, tensors = exported
     rwkv_engine.quantize(folder, tmp_path / "out.st", tokenizer=tokenizer_file)

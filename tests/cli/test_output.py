@@ -217,6 +217,7 @@ def test_a_program_in_a_folder_that_was_deleted_says_so(tmp_path):
     )
 
 
+@pytest.mark.slow_but("<&- >&- 2>&-", "generate x --max-tokens 2-")
 @pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
 @pytest.mark.parametrize("arguments", VERBS, ids=" ".join)
 def test_closed_streams_never_end_in_a_traceback(arguments, redirection):

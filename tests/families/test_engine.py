@@ -99,7 +99,7 @@ def test_the_unused_value_residual_of_layer_0_is_ignored(load, layer0):
     close(model.feed(TOKENS[:9], model.new_state(), every=True), want)
 
 
-@pytest.mark.slow_but("7-", "4-int8")
+@pytest.mark.slow_but("7-f32", "7-bf16", "7-int8")
 @pytest.mark.parametrize(
     ("version", "weights"),
     [("7", "f32"), ("7", "bf16"), ("7", "f16"), *((v, "int8") for v in ("4", "5.2", "6", "7"))],

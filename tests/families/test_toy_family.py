@@ -135,6 +135,7 @@ def test_its_memory_is_told_before_it_is_loaded(path, weights):
     assert found.state == state and found.private + found.mapped >= model.weight_bytes
 
 
+@pytest.mark.slow
 def test_it_is_measured(packed, tmp_path, monkeypatch):
     here = Path(toy_family.__file__).parent
     (tmp_path / "sitecustomize.py").write_text(

@@ -41,6 +41,7 @@ def test_deep_embed_matters(checkpoints):
     assert np.abs(want - other).max() > 0.1 * np.abs(want).max()
 
 
+@pytest.mark.slow
 def test_a_packed_model_is_the_quantized_one(checkpoints, tokenizer_file, tmp_path):
     path, tensors = checkpoints("7a", **SHAPE)
     rwkv_engine.quantize(path, tmp_path / "out.st", tokenizer=tokenizer_file)

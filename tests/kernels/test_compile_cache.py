@@ -34,6 +34,7 @@ def start(folder, code=KEPT, **variables):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_damaged_compile_cache_is_an_empty_one(tmp_path):
     assert [start(tmp_path), start(tmp_path)] == ["compiled", "kept"]
     (data,) = tmp_path.rglob("*.nbc")
@@ -141,6 +142,7 @@ print(type(ring._cache).__module__.partition(".")[0], sum(ring.stats.cache_hits.
 """
 
 
+@pytest.mark.slow_but("dumps")
 @pytest.mark.parametrize("name", PRIVATE)
 def test_without_a_private_name_of_numba_its_own_cache_keeps_programs(tmp_path, name):
     own = name.startswith(("numba.core.compiler.", "numba.core.runtime", "numba.core.serialize"))

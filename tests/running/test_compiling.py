@@ -199,6 +199,7 @@ print(compiled)
 """
 
 
+@pytest.mark.slow
 def test_no_family_is_compiled_by_a_second_process(checkpoints, tokenizer_file):
     paths = [checkpoints(version)[0] for version in ("4", "5.2", "6", "7")]
     command = [sys.executable, "-c", EVERY_FAMILY, *map(str, (tokenizer_file, *paths))]

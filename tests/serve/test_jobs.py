@@ -44,6 +44,7 @@ def test_a_file_that_is_wrong_is_refused_before_anything_is_written(rwkv, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_loses_and_repeats_no_line(tmp_path):
     (tmp_path / "in").write_text("\n".join(json.dumps(f"Once {n}") for n in range(400)))
     out, kills = tmp_path / "out", 0

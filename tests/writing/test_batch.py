@@ -78,6 +78,7 @@ def test_32_texts_of_the_embedded_model_are_each_what_they_are_alone(embedded, s
     check(embedded, embedded.vocab, 32, seed)
 
 
+@pytest.mark.slow_but("f32-", "int8-7", "int4-7")
 @pytest.mark.parametrize("version", ["4", "5.0", "5.1", "5.2", "6", "7"])
 @pytest.mark.parametrize("weights", FORMATS)
 def test_texts_of_every_family_and_format_are_each_what_they_are_alone(load, version, weights):
