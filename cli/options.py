@@ -26,10 +26,10 @@ def one_or_more(value: int | None) -> int | None:
 def model_names(incomplete: str) -> list[str]:
     """Short names of models that begin so, for a shell that completes one."""
     from rwkv_engine.errors import EngineError
-    from rwkv_engine.library.registry import names
+    from rwkv_engine.library.registry import INCLUDED, names
 
     try:
-        return [name for name in [*names(), "embedded"] if name.startswith(incomplete)]
+        return [name for name in [*names(), *INCLUDED] if name.startswith(incomplete)]
     except EngineError:
         return []
 

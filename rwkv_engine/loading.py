@@ -12,7 +12,7 @@ from rwkv_engine.checkpoints.lora import with_lora
 from rwkv_engine.checkpoints.names import matrices
 from rwkv_engine.errors import CheckpointError, OptionError, about
 from rwkv_engine.formats import DEFAULT, format_for, own_format
-from rwkv_engine.library.registry import EMBEDDED, resolve
+from rwkv_engine.library.registry import EMBEDDED, INCLUDED, resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
 from rwkv_engine.running.compiling import watcher
@@ -76,27 +76,29 @@ def _absolute(tokenizer: str | Path | None) -> str | Path | None:
     return tokenizer if named else expanded(str(tokenizer)).absolute()
 
 
-def embedded() -> Path:
-    """The file of the model that comes with the engine.
+def embedded(name: str = EMBEDDED) -> Path:
+    """The file of a model that comes with the engine.
 
     Raises CheckpointError where it was left out of the installation.
     """
     import rwkv_engine_weights
 
-    path = Path(rwkv_engine_weights.__file__).parent / "model.safetensors"
+    path = Path(rwkv_engine_weights.__file__).parent / INCLUDED[name]
     if not path.is_file():
         raise CheckpointError(
-            f"the embedded model is not installed ({path} is missing); give a model of your own", path=path
+            f"the {name.replace('-', ' ')} model is not installed ({path} is missing); give a model of your own",
+            path=path,
         )
     return path
 
 
 def path_of(source: str | Path | None) -> Path:
-    """The path that `source` stands for: a path, the short name of a registered model, or None or "embedded"
-    for the embedded model.
+    """The path that `source` stands for: a path, the short name of a registered model, None or "embedded" for
+    the embedded model, or "embedded-draft" for its draft.
     """
-    there = source is not None and (str(source) != EMBEDDED or Path(EMBEDDED).exists())
-    return resolve(source) if source is not None and there else embedded()
+    name = EMBEDDED if source is None else str(source)
+    own = source is None or (name in INCLUDED and not Path(name).exists())
+    return embedded(name) if own else resolve(name)
 
 
 def open_named(source: str | Path | None) -> Checkpoint:

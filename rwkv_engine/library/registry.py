@@ -27,6 +27,8 @@ from rwkv_engine.system.json_text import parsed
 VERSION = 1
 #: the word for the model that comes with the engine
 EMBEDDED = "embedded"
+#: the words for models that come with the engine -> their files
+INCLUDED = {EMBEDDED: "model.safetensors", "embedded-draft": "draft.safetensors"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: a model's folder below data/
 _DATA = re.compile(rf"({NAME.pattern})@[0-9a-f]{{8}}")
@@ -79,10 +81,8 @@ def downloads_folder() -> Path:
 
 def check_name(name: str) -> str:
     """The name, if it may be a model's. Raises OptionError."""
-    if name == EMBEDDED:
-        raise OptionError(
-            f"model name {EMBEDDED!r}: that is the model that comes with the engine; give another"
-        )
+    if name in INCLUDED:
+        raise OptionError(f"model name {name!r}: that is a model that comes with the engine; give another")
     if not NAME.fullmatch(name):
         raise OptionError(
             f"model name {name[:100]!r}: want letters, digits and . - _, with a letter or digit first"
@@ -148,7 +148,7 @@ def resolve(source: str | Path) -> Path:
     """
     path = expanded(source)
     word = str(source)
-    if word == EMBEDDED or not NAME.fullmatch(word) or os.path.lexists(path):
+    if word in INCLUDED or not NAME.fullmatch(word) or os.path.lexists(path):
         return path
     if (models_folder() / f"{word}.json").is_file():
         found = path_of(record(word))
