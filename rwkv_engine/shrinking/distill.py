@@ -121,9 +121,9 @@ def distill(
     except OSError as error:
         raise OptionError(f"resume: {folder}: {error.strerror or error}", path=folder) from None
     remove_leftovers(target)
+    take_tokenizer(checkpoint, target)
     tensors = {name: stored(name, "BF16", float32_to_bf16(array)) for name, array in numbers.items()}
     write_safetensors(target, tensors, {"format": "pt"})
-    take_tokenizer(checkpoint, target)
     if resume is None:
         shutil.rmtree(folder, ignore_errors=True)
     whole = sum(math.prod(tensor.shape) for tensor in checkpoint.tensors.values())

@@ -94,8 +94,8 @@ def prune(
     for layer, places in kept.items():
         _cut(pruned, layer, places)
     remove_leftovers(target)
-    write_safetensors(target, pruned, checkpoint.metadata)
     take_tokenizer(checkpoint, target)
+    write_safetensors(target, pruned, checkpoint.metadata)
     tell("measuring the loss")
     losses = _losses(source, target, [chosen, *others], tokens, threads, tell)
     return Pruned(units, keep, losses, _warning(losses))

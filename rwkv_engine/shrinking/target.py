@@ -1,10 +1,10 @@
 """The file that a smaller model is written to, and the tokenizer beside it."""
 
-import shutil
 from pathlib import Path
 
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.errors import OptionError
+from rwkv_engine.system.files import remove_leftovers, write_whole
 
 
 def require_place(checkpoint: Checkpoint, target: Path, force: bool) -> None:
@@ -20,12 +20,16 @@ def require_place(checkpoint: Checkpoint, target: Path, force: bool) -> None:
 
 
 def take_tokenizer(checkpoint: Checkpoint, target: Path) -> None:
-    """Copy the tokenizer.json beside the source, or inside it, to the target's folder, unless it has one."""
+    """Copy the tokenizer.json beside the source, or inside it, to the target's folder, unless it has one.
+
+    This comes before the target: a process killed in between leaves no model without its tokenizer.
+    """
     beside, there = checkpoint.files / "tokenizer.json", target.absolute().parent / "tokenizer.json"
     inside = checkpoint.packing.tokenizer if checkpoint.packing else None
+    remove_leftovers(there)
     if there.exists():
         return
     if inside is not None and inside.startswith("{"):
-        there.write_text(inside, "utf-8")
+        write_whole(there, [inside.encode()])
     elif beside.is_file():
-        shutil.copyfile(beside, there)
+        write_whole(there, [beside.read_bytes()])

@@ -10,6 +10,7 @@ import pytest
 import rwkv_engine
 
 pytest.importorskip("lm_eval", reason="needs lm_eval (the extra lm-eval), which brings much along")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 STORIES = ["Once upon a time there was a kind girl named Mia.", "Tom lost the blue kite.", "Anna has a cat."]
 QUESTIONS = [
@@ -37,10 +38,20 @@ TASKS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_local_task_gives_the_numbers_of_evaluate(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def offline(tmp_path, monkeypatch):
+    """The harness keeps its files here, and asks no network."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def put(folder, name, rows):
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / f"{name}.yaml").write_text(HEAD % (folder / f"{name}.jsonl", name) + TASKS[name])
+
+
+def test_a_local_task_gives_the_numbers_of_evaluate(tmp_path):
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -53,8 +64,7 @@ def test_a_local_task_gives_the_numbers_of_evaluate(tmp_path, monkeypatch):
         "write": [{"prompt": p, "answer": a} for p, a in ASKED],
     }
     for name, lines in rows.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (tmp_path / f"{name}.yaml").write_text(HEAD % (tmp_path / f"{name}.jsonl", name) + TASKS[name])
+        put(tmp_path, name, lines)
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
     found = lm_eval.simple_evaluate(HarnessModel(), tasks=list(rows), task_manager=manager, bootstrap_iters=0)
     theirs = found["results"]
@@ -73,3 +83,29 @@ def test_a_local_task_gives_the_numbers_of_evaluate(tmp_path, monkeypatch):
         bits += one.bits_per_byte * len(text)
     assert theirs["roll"]["bits_per_byte,none"] == pytest.approx(bits / sum(map(len, STORIES)), rel=1e-5)
     assert math.isfinite(bits)
+
+
+def test_its_command_asks_a_hundred_questions_of_a_format_as_evaluate_does(tmp_path, monkeypatch, capsys):
+    from rwkv_engine_weights.recipe.evaluate import near_questions
+
+    from rwkv_engine.evaluation.harness import main
+
+    asked = list(near_questions(9, 100))
+    put(tmp_path, "write", [{"prompt": q.prompt, "answer": q.answer} for q in asked])
+    put(tmp_path, "words", [{"text": q.prompt + " " + q.answer} for q in asked])
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        "sys.argv",
+        ["rwkv-lm-eval", "--model", "rwkv_engine", "--model_args", "weights=int8"]
+        + ["--include_path", str(tmp_path), "--tasks", "write,words", "--output_path", str(out)],
+    )
+    main()
+    (file,) = out.rglob("results_*.json")
+    theirs = json.loads(file.read_text())["results"]
+    (row,) = rwkv_engine.evaluate(
+        tasks=[tmp_path / "write.jsonl", tmp_path / "words.jsonl"], weights="int8", memory=False
+    )
+    write, words = row.tasks
+    assert theirs["write"]["exact_match,none"] == write.accuracy > 0.9
+    assert theirs["words"]["acc,none"] == words.accuracy > 0.5
+    assert theirs["words"]["perplexity,none"] == pytest.approx(words.perplexity, rel=1e-5)
