@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rwkv_engine.chat import Info, Store
 
 
+#: the most tokens of an answer and of a thought, unless something else is said
+LIMITS = {"max_tokens": 512, "max_thoughts": 1024}
+
+
 @with_sampling
 def chat(
     question: Annotated[
@@ -66,6 +70,13 @@ def chat(
             help="Write at most this many tokens for an answer; default: 512.", callback=o.one_or_more
         ),
     ] = None,
+    max_thoughts: Annotated[
+        int | None,
+        typer.Option(
+            help="Write at most this many tokens of a thought, which --max-tokens does not count; the answer begins then. Default: 1024.",
+            callback=o.one_or_more,
+        ),
+    ] = None,
     sampling: Chosen = NOTHING,
     schema: o.Schema = None,
     regex: o.Regex = None,
@@ -94,6 +105,7 @@ def chat(
         "template": template,
         "think": think,
         "max_tokens": max_tokens,
+        "max_thoughts": max_thoughts,
         "lora": lora,
         "lora_alpha": lora_alpha,
     }
@@ -216,9 +228,9 @@ def _talk(
         key: _absolute(wanted.get(key)) for key in ("model", "weights", "tokenizer", "template", "lora")
     }
     source["lora_alpha"] = wanted.get("lora_alpha")
-    limit = wanted.get("max_tokens", 512)
+    limits = {name: wanted.get(name, default) for name, default in LIMITS.items()}
     return Talk(
-        engine, form, session, conversation, store, wanted["sampling"], limit, source, complain, preparation
+        engine, form, session, conversation, store, wanted["sampling"], limits, source, complain, preparation
     )
 
 

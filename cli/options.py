@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rwkv_engine import Constraint, Model, PrefixCache
 
 
-def one_or_more(value: int | None) -> int | None:
+def one_or_more(option: typer.CallbackParam, value: int | None) -> int | None:
     """The callback of an option that counts tokens."""
     from rwkv_engine import OptionError
 
     if value is not None and value < 1:
-        raise OptionError.of("--max-tokens", value, "a whole number of 1 or more")
+        raise OptionError.of(option.opts[0], value, "a whole number of 1 or more")
     return value
 
 

@@ -25,7 +25,7 @@ from rwkv_engine.writing.generate import Cancel, generate
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Step
-from rwkv_engine.writing.writer import Wishes
+from rwkv_engine.writing.wishes import Wishes
 
 
 class Model:

@@ -7,7 +7,10 @@ from rwkv_engine.text import Bytes
 
 
 class Talker:
-    """answers: question -> what is said after "Assistant:"; an answer that ends in "\\0" ends the document."""
+    """answers: question -> what is said after "Assistant:"; an answer that ends in "\\0" ends the document.
+
+    Of several answers it goes on with the first that begins as the text does.
+    """
 
     def __init__(self, answers):
         self.tokenizer, self.vocab, self.format = Bytes(), 256, "none"
@@ -27,17 +30,26 @@ class Talker:
         state["fed"][state.position : state.position + len(tokens)] = tokens
         state.position += len(tokens)
         logits = np.zeros(256, np.float32)
-        logits[self._next(text_of(state))] = 30
+        logits[self._next(bytes_of(state))] = 30
         return logits
 
     def _next(self, text):
         """The byte that follows: of the answer to the last question, or the end."""
-        question = text.rpartition("User: ")[2].partition("\n")[0]
-        before, name, begun = text.rpartition("Assistant:")
-        said = self.answers.get(question, "\0")
-        return ord(said[len(begun)]) if name and said.startswith(begun) and len(begun) < len(said) else 0
+        question = text.rpartition(b"User: ")[2].partition(b"\n")[0].decode()
+        before, name, begun = text.rpartition(b"Assistant:")
+        several = self.answers.get(question, "\0")
+        for said in (several,) if isinstance(several, str) else several:
+            data = said.encode()
+            if name and data.startswith(begun) and len(begun) < len(data):
+                return data[len(begun)]
+        return 0
+
+
+def bytes_of(state):
+    """All that a state was fed."""
+    return bytes(state["fed"][: state.position].astype(np.uint8))
 
 
 def text_of(state):
-    """All that a state was fed."""
-    return bytes(state["fed"][: state.position].astype(np.uint8)).decode()
+    """The same as text."""
+    return bytes_of(state).decode()

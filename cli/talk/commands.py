@@ -15,8 +15,9 @@ from rwkv_engine.numbers.sizes import size
 from rwkv_engine.system import pages
 from rwkv_engine.writing.sampling import PRESETS, Sampling
 
-#: what /set changes
-SETTABLE = (*SINGLE, "max_tokens")
+#: what /set changes: numbers of the sampling, and the limits of a thought and an answer
+LIMITS = ("max_tokens", "max_thoughts")
+SETTABLE = (*SINGLE, *LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +126,12 @@ def _set(talk: Talk, argument: str) -> Outcome:
     if argument and name not in SETTABLE:
         near = difflib.get_close_matches(name, SETTABLE, 1, 0.3)
         raise OptionError.of("/set", name, f"one of {', '.join(SETTABLE)}", f"{near[0]}?" if near else "")
-    if word and name == "max_tokens":
-        talk.max_tokens = number(word, "/set max_tokens")
+    if word and name in LIMITS:
+        talk.limits[name] = number(word, f"/set {name}")
     elif word:
         new = value(name, word, f"/set {name}")
         talk.sampling = dataclasses.replace(talk.sampling, **{FIELDS[name].name: new})
-    values = {n: getattr(talk.sampling, FIELDS[n].name) for n in SINGLE} | {"max_tokens": talk.max_tokens}
+    values = {n: getattr(talk.sampling, FIELDS[n].name) for n in SINGLE} | talk.limits
     wanted = [name] if argument else list(values)
     return Outcome("  ".join(f"{n} {values[n] if values[n] is not None else 'none'}" for n in wanted))
 
@@ -140,8 +141,8 @@ def _settings(talk: Talk, begun: str) -> Sequence[str]:
     name, space, _ = begun.partition(" ")
     if not space or name not in SETTABLE:
         return SETTABLE
-    if name == "max_tokens":
-        values = [talk.max_tokens, *(n for n in (128, 512, 2048) if n != talk.max_tokens)]
+    if name in LIMITS:
+        values = [talk.limits[name], *(n for n in (128, 512, 1024, 2048) if n != talk.limits[name])]
     else:
         field = FIELDS[name].name
         known = [talk.sampling, Sampling(), *map(Sampling.preset, PRESETS)]
@@ -226,7 +227,7 @@ COMMANDS = {
         Command(
             "set",
             "[NAME VALUE]",
-            "one number of the sampling, or max_tokens",
+            "one number of the sampling, max_tokens or max_thoughts",
             _set,
             _settings,
         ),

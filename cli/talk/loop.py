@@ -88,16 +88,25 @@ def _stream(talk: Talk, screen: Screen, parts: Iterator[Part], verbose: bool) ->
 
 
 def limit_note(talk: Talk) -> str:
-    """What is said of an answer that was cut off by the limit; nothing for others."""
+    """What is said of a thought or an answer that was cut off by its limit; nothing for others."""
     turns = talk.conversation.turns
-    if talk.usage is None or not turns or turns[-1].stop not in ("length", "cut"):
+    if talk.usage is None or not turns:
         return ""
-    what = "thought" if turns[-1].thinking and not turns[-1].answer else "answer"
-    form = talk.constraint if turns[-1].stop == "cut" else None
-    return (
-        f"the {what} was cut at {talk.max_tokens:,} tokens{f' and does not fit the {form.kind} yet' if form else ''}; "
-        f"more: /set max_tokens {2 * talk.max_tokens}, or --max-tokens {2 * talk.max_tokens}"
-    )
+    notes = []
+    if talk.usage.thoughts > talk.limits["max_thoughts"]:
+        notes.append(_more("thought", "max_thoughts", talk))
+    if turns[-1].stop in ("length", "cut"):
+        unfit = talk.constraint if turns[-1].stop == "cut" else None
+        form = f" and does not fit the {unfit.kind} yet" if unfit else ""
+        notes.append(_more("answer", "max_tokens", talk, form))
+    return "; ".join(notes)
+
+
+def _more(what: str, name: str, talk: Talk, form: str = "") -> str:
+    """That something was cut by its limit, and how to have more of it."""
+    limit = talk.limits[name]
+    option = f"--{name.replace('_', '-')}"
+    return f"the {what} was cut at {limit:,} tokens{form}; more: /set {name} {2 * limit}, or {option} {2 * limit}"
 
 
 def _outcome(talk: Talk, screen: Screen, line: str, change: bool) -> Outcome:

@@ -25,6 +25,7 @@ class Talk:
 
     session   where the conversation is kept; without a store it only holds it.
     store     None: nothing is kept.
+    limits    the most tokens of an answer and of a thought: "max_tokens", "max_thoughts".
     source    how the model was named, for the next time.    warn  tells the person something in one line.
     usage     of the last answer; None before the first.
     prefix_cache  where states behind long prompts are kept; None: nowhere.
@@ -39,7 +40,7 @@ class Talk:
     conversation: Conversation
     store: Store | None
     sampling: Sampling
-    max_tokens: int
+    limits: dict[str, int]
     source: dict[str, Any]
     warn: Callable[[str], None]
     preparation: Preparation
@@ -65,44 +66,25 @@ class Talk:
             **self.source,
             "think": talk.think,
             "system": talk.system,
-            "max_tokens": self.max_tokens,
+            **self.limits,
             "sampling": asdict(self.sampling),
         }
 
     def say(self, text: str) -> Generator[Part, None, None]:
         """The answer to `text`."""
-        return self._watched(
-            self.conversation.say(
-                text,
-                self.sampling,
-                self.max_tokens,
-                constraint=self._form(),
-                prefix_cache=self.prefix_cache,
-            )
-        )
+        return self._watched(self.conversation.say(text, self.sampling, **self._wishes()))
 
     def retry(self) -> Generator[Part, None, None]:
         """Another answer to the last question."""
-        return self._watched(
-            self.conversation.retry(
-                self.sampling,
-                self.max_tokens,
-                constraint=self._form(),
-                prefix_cache=self.prefix_cache,
-            )
-        )
+        return self._watched(self.conversation.retry(self.sampling, **self._wishes()))
 
     def edit(self, text: str) -> Generator[Part, None, None]:
         """The answer to `text` in place of the last question."""
-        return self._watched(
-            self.conversation.edit(
-                text,
-                self.sampling,
-                self.max_tokens,
-                constraint=self._form(),
-                prefix_cache=self.prefix_cache,
-            )
-        )
+        return self._watched(self.conversation.edit(text, self.sampling, **self._wishes()))
+
+    def _wishes(self) -> dict[str, Any]:
+        """How every answer is to be written."""
+        return {**self.limits, "constraint": self._form(), "prefix_cache": self.prefix_cache}
 
     def _form(self) -> Constraint | None:
         """The constraint of an answer; a thought in front of it is free."""

@@ -12,7 +12,8 @@ from rwkv_engine.writing.generate import write as steps_of
 from rwkv_engine.writing.history import History
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Usage
-from rwkv_engine.writing.writer import Wishes, Writer
+from rwkv_engine.writing.wishes import Wishes
+from rwkv_engine.writing.writer import Writer
 
 #: records of which the model has read the first ones
 RECORDS = 400

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Think
 from rwkv_engine.text.thinking import Thinking
@@ -90,3 +91,11 @@ class Answer:
             self._thought.append(thought)
             self._said.append(said)
         return "".join(self._said).strip(), "".join(self._thought).strip()
+
+
+def require_text(verb: str, text: object) -> None:
+    """Raise OptionError for what is no text, and for a blank one."""
+    if not isinstance(text, str):
+        raise OptionError.of(verb, text, "a text")
+    if not text.strip():
+        raise OptionError(f"{verb}: the text is empty")

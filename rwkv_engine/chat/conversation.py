@@ -5,12 +5,13 @@ Thinking is not part of the history: a turn with thinking is read again without 
 differ.
 """
 
+import copy
 import uuid
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from rwkv_engine.chat.answer import Answer, Part, Turn
+from rwkv_engine.chat.answer import Answer, Part, Turn, require_text
 from rwkv_engine.chat.history import Shelf, parting, worth_keeping
 from rwkv_engine.errors import OptionError
 from rwkv_engine.state import State
@@ -23,7 +24,8 @@ from rwkv_engine.writing.drafts import drafting
 from rwkv_engine.writing.generate import Cancel, Feeds, is_set, write
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
-from rwkv_engine.writing.writer import Wishes, Writer
+from rwkv_engine.writing.wishes import Wishes
+from rwkv_engine.writing.writer import Writer
 
 Parts = Generator[Part, None, None]
 
@@ -77,7 +79,7 @@ class Conversation:
         return f"Conversation({len(self.turns)} turns, {self.tokens} tokens, template {self.template.name!r})"
 
     def set_think(self, think: Think) -> None:
-        """Use this thinking mode from the next answer on. Raises OptionError if the template lacks it."""
+        """Use this mode of thinking from now on. Raises OptionError if the template lacks it."""
         if think not in self.template.thinks:
             raise OptionError(
                 f"think: got {think!r}, the template {self.template.name} has {', '.join(self.template.thinks)}"
@@ -99,14 +101,17 @@ class Conversation:
         cancel: Cancel | None = None,
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
+        max_thoughts: int | None = 1024,
     ) -> Parts:
         """Answer `text`, part by part; for the other arguments see `Model.generate`.
 
+        max_tokens    the most tokens of the answer; a thought in front of it does not count.
+        max_thoughts  the most tokens of that: it is then closed, and the answer begins. None: no limit.
         The turn counts when the iterator ends, or is closed after the first token of the answer.
         Raises OptionError, and what reading raises.
         """
-        _require_text("say", text)
-        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
+        require_text("say", text)
+        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives, max_thoughts)
         return self._answer(len(self.turns), text, wishes, cancel)
 
     def retry(
@@ -118,6 +123,7 @@ class Conversation:
         cancel: Cancel | None = None,
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
+        max_thoughts: int | None = 1024,
     ) -> Parts:
         """Answer the last question again; arguments as for `say`.
 
@@ -126,7 +132,7 @@ class Conversation:
         last, sampling = self._last(), sampling or Sampling()
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + last.tries + 1)
-        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
+        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives, max_thoughts)
         return self._answer(len(self.turns) - 1, last.user, wishes, cancel, last.tries + 1)
 
     def edit(
@@ -139,11 +145,12 @@ class Conversation:
         cancel: Cancel | None = None,
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
+        max_thoughts: int | None = 1024,
     ) -> Parts:
         """Answer `text` in place of the last question; arguments as for `say`."""
         self._last()
-        _require_text("edit", text)
-        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives)
+        require_text("edit", text)
+        wishes = self._wishes(sampling, max_tokens, constraint, prefix_cache, alternatives, max_thoughts)
         return self._answer(len(self.turns) - 1, text, wishes, cancel)
 
     def _wishes(
@@ -153,9 +160,12 @@ class Conversation:
         constraint: Constraint | None,
         prefix_cache: PrefixCache | None,
         alternatives: int,
+        max_thoughts: int | None,
     ) -> Wishes:
         ends, stops = turn_ends(self.model.tokenizer, self.template), self.template.stops
-        return Wishes.of(max_tokens, sampling, stops, constraint, prefix_cache, alternatives, ends)
+        return Wishes.of(
+            max_tokens, sampling, stops, constraint, prefix_cache, alternatives, ends, max_thoughts
+        )
 
     def undo(self, count: int = 1) -> list[Turn]:
         """Take back the last turns and return them, oldest first. Raises OptionError if there are fewer."""
@@ -172,15 +182,8 @@ class Conversation:
 
     def fork(self) -> "Conversation":
         """A second conversation with the same turns. It costs nothing: states are shared and never change."""
-        twin = Conversation(
-            self.model,
-            self.template,
-            draft=self.draft,
-            system=self.system,
-            think=self.think,
-            turns=self.turns,
-            shelf=self.shelf,
-        )
+        twin = copy.copy(self)
+        twin.turns = list(self.turns)
         twin._marks = dict(self._marks)
         return twin
 
@@ -217,6 +220,7 @@ class Conversation:
         part_at = 0 if self.think == "off" else parting(ids, plain)
         yield from self._catch_up(number, behind, state, cancel)
         model = self.model
+        wishes = replace(wishes, asked=prompt)
         writer = Writer(ids, wishes, state, model.tokenizer, model.format, model.vocab)
         asked = yield from self._read(writer, len(ids), part_at, cancel)
         answer = Answer(Thinking(prompt), state.position + len(writer.feed))
@@ -311,10 +315,3 @@ class Conversation:
         self._marks[uid] = state, list(rest)
         wanted = {turn.uid for n, turn in enumerate(self.turns) if worth_keeping(n, len(self.turns))}
         self._marks = {uid: mark for uid, mark in self._marks.items() if uid in wanted}
-
-
-def _require_text(verb: str, text: object) -> None:
-    if not isinstance(text, str):
-        raise OptionError.of(verb, text, "a text")
-    if not text.strip():
-        raise OptionError(f"{verb}: the text is empty")

@@ -16,7 +16,7 @@ from rwkv_engine.state import State
 from rwkv_engine.system.threads import started
 from rwkv_engine.writing.batch import Batch
 from rwkv_engine.writing.step import Step
-from rwkv_engine.writing.writer import Wishes
+from rwkv_engine.writing.wishes import Wishes
 
 
 @dataclass(slots=True, eq=False)

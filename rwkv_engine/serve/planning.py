@@ -16,7 +16,7 @@ from rwkv_engine.text.chat import Message, Template, Think, tools_told
 from rwkv_engine.text.markers import ids_rendered, turn_ends
 from rwkv_engine.writing.constraint import Constraint
 from rwkv_engine.writing.sampling import Sampling
-from rwkv_engine.writing.writer import Wishes
+from rwkv_engine.writing.wishes import Wishes
 
 
 @dataclass(frozen=True, slots=True)

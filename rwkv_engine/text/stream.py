@@ -20,6 +20,11 @@ class Characters:
         twin._decoder.setstate(self._decoder.getstate())
         return twin
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a character is incomplete."""
+        return bool(self._decoder.getstate()[0])
+
     def push(self, data: bytes) -> str:
         """The text that these bytes complete."""
         return self._decoder.decode(data)

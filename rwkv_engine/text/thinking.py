@@ -2,9 +2,14 @@
 
 import re
 
-_OPEN, _CLOSE = "<think>", "</think>"
+OPEN, CLOSE = "<think>", "</think>"
 #: what a prompt may already contain: an open tag or empty thinking, whole or without the last ">"
 _PRIMED = re.compile(r"<think(?:>\s*(?:</think>?\s*)?)?\Z")
+
+
+def unclosed(text: str) -> int:
+    """How many of the last characters may be the beginning of the closing tag."""
+    return max(n for n in range(len(CLOSE)) if text.endswith(CLOSE[:n]))
 
 
 class Thinking:
@@ -42,16 +47,17 @@ class Thinking:
         thought = ""
         if not self._opened:
             start = self._held.lstrip()
-            if not start or (_OPEN.startswith(start) and start != _OPEN):
+            if not start or (OPEN.startswith(start) and start != OPEN):
                 return "", ""
-            self._opened, self._inside = True, start.startswith(_OPEN)
+            self._opened, self._inside = True, start.startswith(OPEN)
             self.tagged = self._inside
-            self._held = start[len(_OPEN) :] if self._inside else self._held
+            self._held = start[len(OPEN) :] if self._inside else self._held
         if self._inside:
-            before, closed, after = self._held.partition(_CLOSE)
+            before, closed, after = self._held.partition(CLOSE)
             if not closed:
-                keep = max(n for n in range(len(_CLOSE)) if before.endswith(_CLOSE[:n]))
-                shown = before[: len(before) - keep].rstrip()  # white space waits too: it may be the end
+                shown = before[
+                    : len(before) - unclosed(before)
+                ].rstrip()  # white space waits too: it may be the end
                 self._held = before[len(shown) :]
                 return self._trimmed(shown), ""
             thought = self._trimmed(before.rstrip())

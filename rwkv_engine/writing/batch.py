@@ -27,7 +27,8 @@ from rwkv_engine.writing.generate import Feeds
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Step
-from rwkv_engine.writing.writer import Wishes, Writer
+from rwkv_engine.writing.wishes import Wishes
+from rwkv_engine.writing.writer import Writer
 
 
 class FeedsMany(Feeds, Protocol):

@@ -14,7 +14,8 @@ from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.writing.drafts import Drafting, drafting
 from rwkv_engine.writing.step import Step
-from rwkv_engine.writing.writer import Wishes, Writer
+from rwkv_engine.writing.wishes import Wishes
+from rwkv_engine.writing.writer import Writer
 
 
 class Feeds(Protocol):

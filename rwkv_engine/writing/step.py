@@ -19,6 +19,7 @@ class Usage:
     seconds         from the first token that was read to this step.
     drafted         tokens that were read as drafts.
     accepted        drafted tokens that became tokens of the text, and spared a pass each.
+    thoughts        how many of `tokens` are the thought in front of an answer; 0 outside of conversations.
     """
 
     prompt_tokens: int
@@ -28,6 +29,7 @@ class Usage:
     seconds: float
     drafted: int = 0
     accepted: int = 0
+    thoughts: int = 0
 
     @property
     def acceptance(self) -> float:

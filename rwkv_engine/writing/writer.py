@@ -11,9 +11,8 @@ text is over, `feed` may still hold tokens: reading them brings the state to whe
 
 import copy
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -24,68 +23,13 @@ from rwkv_engine.state import State
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.text.stream import Characters, Stops
 from rwkv_engine.writing.choosing import Chooser, likeliest, log_probability
-from rwkv_engine.writing.constraint import Constraint, Guide
+from rwkv_engine.writing.constraint import Guide
 from rwkv_engine.writing.history import History
-from rwkv_engine.writing.prefix_cache import PrefixCache, Reading
-from rwkv_engine.writing.sampling import Sampling
+from rwkv_engine.writing.prefix_cache import Reading
 from rwkv_engine.writing.step import Step, StopReason, Usage
 from rwkv_engine.writing.tail import Tail
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """How a text is to be written; see `Model.generate` for each.
-
-    ends    ids that end the text besides those of the tokenizer: the end of a turn in a conversation, say.
-    Raises OptionError for what makes no sense.
-    """
-
-    max_tokens: int | None = 256
-    sampling: Sampling = Sampling()
-    stop: Sequence[str] = ()
-    constraint: Constraint | None = None
-    prefix_cache: PrefixCache | None = None
-    alternatives: int = 0
-    ends: Collection[int] = ()
-
-    def __post_init__(self) -> None:
-        if self.max_tokens is not None and not _is_count(self.max_tokens, 1):
-            raise OptionError.of("max_tokens", self.max_tokens, "a whole number of 1 or more, or None")
-        if not _is_count(self.alternatives, 0):
-            raise OptionError.of("alternatives", self.alternatives, "a whole number, 0 or more")
-        for name, kind in (("constraint", Constraint), ("prefix_cache", PrefixCache)):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise OptionError.of(name, value, f"a {kind.__name__}, or None")
-
-    @classmethod
-    def of(
-        cls,
-        max_tokens: int | None,
-        sampling: Sampling | None = None,
-        stop: str | Iterable[str] | None = None,
-        constraint: Constraint | None = None,
-        prefix_cache: PrefixCache | None = None,
-        alternatives: int = 0,
-        ends: Iterable[int] | None = None,
-    ) -> "Wishes":
-        """The wishes of a caller, who may say None, or one text instead of a list of them."""
-        if sampling is not None and not isinstance(sampling, Sampling):
-            raise OptionError.of("sampling", sampling, "a Sampling, or None")
-        stops = (stop,) if isinstance(stop, str) else _listed("stop", stop, "a text or a list of texts")
-        ids = _listed("ends", ends, "a list of token ids")
-        chosen = Sampling() if sampling is None else sampling
-        return cls(max_tokens, chosen, stops, constraint, prefix_cache, alternatives, ids)
-
-
-def _listed(name: str, value: Iterable[T] | None, wanted: str) -> tuple[T, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise OptionError.of(name, value, f"{wanted}, or None")
-    return tuple(value)
+from rwkv_engine.writing.thoughts import Thoughts
+from rwkv_engine.writing.wishes import Wishes
 
 
 class Writer:
@@ -99,7 +43,7 @@ class Writer:
 
     __slots__ = (
         "_characters", "_chooser", "_count", "_decoder", "_ends", "_first", "_guide", "_history", "_prompt", "_reading", "_start",
-        "_stops", "_tail", "_tokenizer", "_wishes", "accepted", "drafted", "feed", "over", "state",
+        "_stops", "_tail", "_thoughts", "_tokenizer", "_wishes", "accepted", "drafted", "feed", "over", "state",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +79,8 @@ class Writer:
         self._ends = tokenizer.ends.union(wishes.ends)
         self._decoder = tokenizer.decoder(self.feed, begun=self._guide is not None)
         self._tail = Tail()
+        asked, most = wishes.asked, wishes.max_thoughts
+        self._thoughts = None if asked is None else Thoughts(asked, most, tokenizer)
         self._reading: Reading | None = None
         self._start = self._first = 0.0
         if wishes.prefix_cache is not None:
@@ -147,9 +93,14 @@ class Writer:
 
     @property
     def left(self) -> int | None:
-        """How many tokens may still be written; None: no limit."""
+        """How many tokens may still be written, of a thought's answer if there is one; None: no limit."""
         limit = self._wishes.max_tokens
-        return None if limit is None else limit - self._count
+        return None if limit is None else limit - self._count + self._thought
+
+    @property
+    def _thought(self) -> int:
+        """How many tokens of the text are a thought."""
+        return 0 if self._thoughts is None else self._thoughts.count
 
     def begin(self) -> None:
         """Take what the prefix cache has read before, and start the clock; before anything is read."""
@@ -183,14 +134,15 @@ class Writer:
         Raises OptionError when no token may follow; the text cannot go on then.
         """
         self.feed = []
-        limit = self._wishes.max_tokens
-        token = self._choose(logits, self.left)
+        token = self._choose(logits)
         others = likeliest(logits, self._wishes.alternatives) if self._wishes.alternatives else ()
         self._count += 1
         if token in self._ends:
             text, stop = self._rest("end")
             return self._step(token, text, log_probability(logits, token), stop, others)
         data = self._decoder.push(token)
+        if self._thoughts is not None:
+            self._thoughts.add(data)
         self._history.add(token, self._tokenizer.decode([token]), self._wishes.sampling.decay)
         shown, hit = self._stops.push(data)
         text = self._characters.push(shown)
@@ -202,7 +154,7 @@ class Writer:
             held = self._decoder.held
             self._tail.add(self.state, token, len(data), len(shown), self._stops.held, held)
             self.feed = [token]
-            reason = self._ending(limit)
+            reason = self._ending()
             last, ending = self._rest(reason) if reason else ("", None)
             text += last
         return self._step(token, text, log_probability(logits, token), ending, others)
@@ -232,20 +184,28 @@ class Writer:
             copy.deepcopy(self._history), copy.copy(self._stops), self._characters.fork()
         )  # fmt: skip
         twin._decoder = self._decoder.fork()
+        twin._thoughts = None if self._thoughts is None else self._thoughts.fork()
         twin._tail, twin._guide = self._tail.fork(), None if self._guide is None else self._guide.fork()
         return twin
 
-    def _choose(self, logits: np.ndarray, left: int | None) -> int:
-        """The next token; `left` may still be written."""
-        if self._guide is None:
-            return self._chooser.pick(logits, self._history)
-        token = self._chooser.pick(logits, self._history, self._guide.allowed(len(logits)))
-        return self._guide.take(token, left)
+    def _choose(self, logits: np.ndarray) -> int:
+        """The next token."""
+        thoughts, guide = self._thoughts, self._guide
+        whole = not self._decoder.held and not self._characters.waiting
+        token = None if thoughts is None else thoughts.forced(whole)
+        if token is None:
+            allowed = None if guide is None else guide.allowed(len(logits))
+            token = self._chooser.pick(logits, self._history, allowed)
+        if guide is None:
+            return token
+        inside = thoughts is not None and thoughts.inside and self._count
+        return guide.take(token, None if inside else self.left)
 
-    def _ending(self, limit: int | None) -> StopReason | None:
+    def _ending(self) -> StopReason | None:
         """Why the text ends with the token just taken, if it does."""
         guide = self._guide
-        if self._count != limit and not (guide is not None and guide.over):
+        inside = self._thoughts is not None and self._thoughts.inside
+        if (inside or self.left != 0) and not (guide is not None and guide.over):
             return None
         return "length" if guide is None else "complete" if guide.whole else "cut"
 
@@ -277,15 +237,20 @@ class Writer:
             token,
             text,
             logprob,
-            Usage(self._prompt, cached, self._count, first, all_of_it, self.drafted, self.accepted),
+            Usage(
+                self._prompt,
+                cached,
+                self._count,
+                first,
+                all_of_it,
+                self.drafted,
+                self.accepted,
+                self._thought,
+            ),
             stop,
             others,
             error,
         )
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
 
 
 def _ids(prompt: str | Iterable[int], state: State, tokenizer: Tokenizer, vocab: int) -> list[int]:

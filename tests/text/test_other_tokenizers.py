@@ -16,7 +16,7 @@ from rwkv_engine import CheckpointError, Constraint, OptionError, Sampling, Toke
 from rwkv_engine.text import World, find_tokenizer, packable
 from rwkv_engine.text.bpe import Json
 from rwkv_engine.writing import generate as writing
-from rwkv_engine.writing.writer import Wishes
+from rwkv_engine.writing.wishes import Wishes
 
 
 def generate(model, prompt, **wishes):

@@ -11,7 +11,7 @@ from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.state import Plane, State, StateLayout
 from rwkv_engine.text.tokenizer import Bytewise
 from rwkv_engine.writing import generate as writing
-from rwkv_engine.writing.writer import Wishes
+from rwkv_engine.writing.wishes import Wishes
 
 GREEDY = Sampling(temperature=0)
 
