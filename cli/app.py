@@ -18,7 +18,7 @@ from rwkv_engine_cli.models import models
 from rwkv_engine_cli.output import complain, echo, open_streams, silence
 from rwkv_engine_cli.preparing import leave
 from rwkv_engine_cli.prune import prune
-from rwkv_engine_cli.pull import pull
+from rwkv_engine_cli.pull import offer, pull
 from rwkv_engine_cli.quantize import quantize
 from rwkv_engine_cli.serve import serve
 from rwkv_engine_cli.sessions import sessions
@@ -27,7 +27,7 @@ from rwkv_engine_cli.tokenize import tokenize
 from rwkv_engine_cli.warmup import warmup
 
 from rwkv_engine import __version__
-from rwkv_engine.errors import EngineError
+from rwkv_engine.errors import CheckpointError, EngineError
 from rwkv_engine.system import support
 
 #: exit codes: bad input; stopped by ctrl-C (128 + SIGINT)
@@ -103,9 +103,12 @@ def main() -> None:
         support.check()
         if "_RWKV_COMPLETE" in os.environ:  # a shell asks how a line may go on
             app(prog_name="rwkv")
-        command = typer.main.get_command(app)
-        with command.make_context("rwkv", sys.argv[1:]) as context:
-            command.invoke(context)
+        try:
+            _invoke()
+        except CheckpointError as error:  # told before anything is done: what was asked for can be done again
+            if not offer(error):
+                raise
+            _invoke()
         sys.stdout.flush()
         code = 0
     except typer.Exit as left:
@@ -130,6 +133,12 @@ def main() -> None:
     silence(sys.stdout)
     leave(code)
     raise SystemExit(code)
+
+
+def _invoke() -> None:
+    command = typer.main.get_command(app)
+    with command.make_context("rwkv", sys.argv[1:]) as context:
+        command.invoke(context)
 
 
 def _misused(error: Any) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rwkv_engine_cli.talk.loop import Screen
     from rwkv_engine_cli.talk.running import Talk
 
+    from rwkv_engine import Model, Template
     from rwkv_engine.chat import Info, Store
 
 
@@ -134,6 +135,7 @@ def chat(
     talk = _talk(engine, store, info, session, wanted, read_again, o.prepare(engine, drafts, long=True))
     talk.conversation.draft = drafts
     talk.constraint = constraint
+    talk.load = lambda name: _another(name, wanted, threads, no_cache, ram)
     talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
     if text is not None:
         from rwkv_engine_cli.talk.once import answer_once
@@ -232,6 +234,16 @@ def _talk(
     return Talk(
         engine, form, session, conversation, store, wanted["sampling"], limits, source, complain, preparation
     )
+
+
+def _another(
+    name: str, wanted: dict[str, Any], threads: int | None, no_cache: bool, ram: str | None
+) -> "tuple[Model, Template]":
+    """Another model and its template, in the format that this run asked for."""
+    engine = o.load_model(
+        None if name == "embedded" else name, wanted.get("weights"), threads, None, no_cache, ram, tell=False
+    )
+    return engine, engine.template
 
 
 def _absolute(value: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """`rwkv generate`: continue a text."""
 
 import json
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rwkv_engine_cli import options as o
 from rwkv_engine_cli.interrupt import Interrupt, interruptible
-from rwkv_engine_cli.output import Stream, complain, echo
+from rwkv_engine_cli.output import Stream, complain, echo, progress
 from rwkv_engine_cli.sampling import NOTHING, Chosen, with_sampling
 from rwkv_engine_cli.usage import show_usage
 
 if TYPE_CHECKING:
     from rwkv_engine import Step
 
+#: seconds of reading before anything is said of it
+PATIENCE = 0.4
 #: characters of a prompt that is worth a compiled tokenizer
 LONG = 1000
 
@@ -75,6 +78,7 @@ def generate(
     # the prompt goes in front of the first step: compiling may have a word before it
     shown = "" if json_lines or constraint else text
     o.prepare(engine, drafts, len(text) > LONG).wait()
+    reading = _Reading()
     with interruptible() as interrupt:
         steps = engine.generate(
             text,
@@ -87,15 +91,17 @@ def generate(
             prefix_cache=None if no_prefix_cache else o.prefix_cache(),
             alternatives=alternatives,
             draft=drafts,
+            progress=reading,
         )
         try:
-            step = _show(steps, interrupt, shown, json_lines)
+            step = _show(steps, interrupt, reading, shown, json_lines)
         except OSError:  # the output cannot be written any more: what was written counts
             steps.close()
             if save_state:
                 memory.save(save_state)
             raise
         except KeyboardInterrupt:
+            reading.over()
             if save_state:
                 complain(f"stopped within a token, so {save_state} is not written")
             raise
@@ -111,11 +117,36 @@ def generate(
         )
 
 
-def _show(steps: "Generator[Step]", interrupt: Interrupt, before: str, json_lines: bool) -> "Step":
+class _Reading:
+    """Shows how much of a long prompt is read, on the terminal."""
+
+    __slots__ = ("_began", "_shown")
+
+    def __init__(self) -> None:
+        self._began, self._shown = time.monotonic(), 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """`Model.generate`'s `progress`."""
+        now = time.monotonic()
+        if now - self._began > PATIENCE and now - self._shown > PATIENCE / 4:
+            self._shown = now
+            progress(f"reading {done:,} of {total:,} tokens")
+
+    def over(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            self._shown = 0.0
+            progress("")
+
+
+def _show(
+    steps: "Generator[Step]", interrupt: Interrupt, reading: _Reading, before: str, json_lines: bool
+) -> "Step":
     """Print each step as it comes and return the last one. The first ctrl-C ends the text between two tokens."""
     out = Stream()
     for step in steps:
         interrupt.begun = True
+        reading.over()
         if json_lines:
             line: dict[str, object] = {
                 "token": step.token,

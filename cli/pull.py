@@ -10,6 +10,8 @@ from rwkv_engine_cli import options as o
 from rwkv_engine_cli.output import complain, echo, progress
 from rwkv_engine_cli.tables import print_rows
 
+from rwkv_engine.errors import EngineError
+
 
 def pull(
     source: Annotated[
@@ -53,6 +55,24 @@ def pull(
     echo(
         f"{record.name}: {record.family}, {record.format}, {record.bytes:,} bytes; use it with -m {record.name}"
     )
+
+
+def offer(missing: EngineError) -> bool:
+    """Offer to pull the model that an error says is not here; whether it is here now.
+
+    Only for a name that is known, and only where a person can answer.
+    """
+    from rwkv_engine.library.known_models import known
+    from rwkv_engine.library.pull import pull as fetch
+    from rwkv_engine.numbers.sizes import size
+
+    row = None if missing.name is None else known(missing.name)
+    if row is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    if not typer.confirm(f"{row.name} is not here. Get it ({size(row.bytes)})?", err=True):
+        return False
+    fetch(row.name, say=complain, progress=_show_progress)
+    return True
 
 
 def _show_progress(done: int, total: int) -> None:

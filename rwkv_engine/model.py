@@ -21,7 +21,7 @@ from rwkv_engine.text.chat import Template
 from rwkv_engine.text.templates import find_template
 from rwkv_engine.tools.state_files import initial_state, open_state
 from rwkv_engine.writing.constraint import Constraint
-from rwkv_engine.writing.generate import Cancel, generate
+from rwkv_engine.writing.generate import Cancel, Progress, generate
 from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Step
@@ -233,12 +233,12 @@ class Model:
         prefix_cache: PrefixCache | None = None,
         alternatives: int = 0,
         draft: "Model | str | None" = None,
+        progress: Progress | None = None,
     ) -> Generator[Step, None, None]:
         """Continue `prompt`: an iterator of steps, each a token with the text that it completed.
 
         prompt        text or token ids. Empty with a new state: begins a document.
-        max_tokens    the most tokens to write; None: until the model ends the document or a stop string
-                      comes.
+        max_tokens    the most tokens to write; None: until the model ends the document, or a stop string.
         sampling      how tokens are chosen; None: Sampling().
         state         goes on from it, in place; None: a new one. When the iterator ends, or is closed, the
                       state holds the prompt and all tokens that were yielded, without the end token and
@@ -252,11 +252,12 @@ class Model:
         draft         what drafts tokens, so that a pass can give several; the text stays the same. "ngram" or
                       "auto": the text itself; a small Model of the same vocabulary; None or "none": nothing.
                       Arrays taken from `state` are of no use while the text is written.
+        progress      progress(tokens read, tokens of the prompt): called while a long prompt is read.
         The texts of all steps together are what was written, up to the stop string. Nothing is read before
         the first step is asked for. Raises OptionError, TokenError, and what `feed` raises.
         """
         wishes = Wishes.of(max_tokens, sampling, stop, constraint, prefix_cache, alternatives)
-        return generate(self, prompt, wishes, state, cancel, draft)
+        return generate(self, prompt, wishes, state, cancel, draft, progress)
 
     def count(self, text: str) -> int:
         """How many tokens a text has. Raises TokenError for what is no text."""

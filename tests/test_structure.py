@@ -59,6 +59,7 @@ CLI_USES = {
     "serve.ray_jobs",
     "serve.running",
     "state",
+    "system.extras",
     "system.files",
     "system.pages",
     "system.process",

@@ -5,12 +5,13 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rwkv_engine_cli.options import model_names
 from rwkv_engine_cli.sampling import FIELDS, SINGLE, value
 from rwkv_engine_cli.talk import keeping
-from rwkv_engine_cli.talk.outcome import Outcome, how_long, number, short
+from rwkv_engine_cli.talk.outcome import Outcome, first_code, how_long, number, short
 from rwkv_engine_cli.talk.running import Talk
 
-from rwkv_engine.errors import OptionError
+from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.numbers.sizes import size
 from rwkv_engine.system import pages
 from rwkv_engine.writing.sampling import PRESETS, Sampling
@@ -86,6 +87,35 @@ def _edit(talk: Talk, argument: str) -> Outcome:
     if not talk.conversation.turns:
         raise OptionError("/edit: nothing has been said yet")
     return Outcome(edit=talk.conversation.turns[-1].user)
+
+
+def _copy(talk: Talk, argument: str) -> Outcome:
+    if argument not in ("", "code"):
+        raise OptionError.of("/copy", argument, "nothing, or the word code")
+    if not talk.conversation.turns:
+        raise OptionError("/copy: nothing has been said yet")
+    answer = talk.conversation.turns[-1].answer
+    text = first_code(answer) if argument else answer
+    what = "the code of the last answer" if argument else "the last answer"
+    if not text:
+        raise OptionError("/copy: the last answer is empty")
+    return Outcome(
+        f"{what}, {len(text):,} characters, was sent to the terminal for its clipboard", copied=text
+    )
+
+
+def _model(talk: Talk, argument: str) -> Outcome:
+    if not argument:
+        return Outcome(f"{talk.source['model'] or 'embedded'}; /model NAME goes on with another")
+    before = talk.model
+    try:
+        talk.change_model(argument)
+    except CheckpointError as error:  # of that model: the conversation goes on with its own
+        raise OptionError(f"/model: {error}") from None
+    again = (
+        "; it reads the conversation again" if talk.conversation.turns and before is not talk.model else ""
+    )
+    return Outcome(f"now {talk.model.checkpoint.path.name} ({talk.model.format}){again}")
 
 
 def _system(talk: Talk, argument: str) -> Outcome:
@@ -239,6 +269,20 @@ COMMANDS = {
         Command("tokens", "", "how long the conversation is", _tokens),
         Command(
             "export", "[FILE]", "write the conversation as Markdown, or as JSON to a .json", keeping.export
+        ),
+        Command(
+            "copy",
+            "[code]",
+            "the last answer, or its first code, into the clipboard",
+            _copy,
+            lambda talk, begun: ["code"],
+        ),
+        Command(
+            "model",
+            "[NAME]",
+            "go on with another model, which reads all of it again",
+            _model,
+            lambda talk, begun: model_names(begun),
         ),
         Command("stats", "", "speed of the last answer, and sizes", _stats),
         Command(

@@ -31,6 +31,9 @@ class Screen(Protocol):
     def show(self, text: str) -> None:
         """Show lines that no model wrote."""
 
+    def copy(self, text: str) -> None:
+        """Put a text into the clipboard. Raises OptionError where that cannot be done."""
+
     def wait(self, talk: Talk) -> None:
         """Wait until the model's programs are ready; what is left to do is shown."""
 
@@ -48,13 +51,21 @@ def run(talk: Talk, screen: Screen, verbose: bool = False) -> None:
         session, settings = talk.session, talk.settings()
         try:
             outcome = _outcome(talk, screen, line, change)
+            if outcome.copied:
+                screen.copy(outcome.copied)
             if outcome.text:
                 screen.show(outcome.text)
             if outcome.parts is not None:
                 _stream(talk, screen, outcome.parts, verbose)
             elif talk.session and talk.session is session and session.kept and talk.settings() != settings:
+                screen.wait(talk)
                 talk.keep()
             editing = outcome.edit
+        except KeyboardInterrupt:  # in the middle of a command
+            if not screen.commands:
+                raise
+            screen.show("(stopped)")
+            continue
         except CheckpointError:
             raise
         except EngineError as error:

@@ -1,17 +1,14 @@
 """One question from the shell: its answer as text, as JSON, or only the code in it."""
 
 import json
-import re
 
 from rwkv_engine_cli.output import Stream, complain, echo
 from rwkv_engine_cli.talk.loop import limit_note, until_interrupt
+from rwkv_engine_cli.talk.outcome import first_code
 from rwkv_engine_cli.talk.running import Talk
 from rwkv_engine_cli.usage import show_usage, usage_json
 
 from rwkv_engine.errors import OptionError
-
-#: a fenced block of Markdown: its text
-_FENCED = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def answer_once(talk: Talk, question: str, *, extract: bool, as_json: bool, verbose: bool) -> None:
@@ -44,9 +41,3 @@ def answer_once(talk: Talk, question: str, *, extract: bool, as_json: bool, verb
         raise KeyboardInterrupt
     if turn.stop == "cut":  # no other program should take it for what it asked for
         raise OptionError(note)
-
-
-def first_code(text: str) -> str:
-    """The text of the first fenced code block; the whole text where there is none."""
-    found = _FENCED.search(text)
-    return found[2].removesuffix("\n") if found else text

@@ -1,5 +1,6 @@
 """What comes of a command, and the few words that commands have in common."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,15 +8,22 @@ from rwkv_engine.chat.answer import Part
 from rwkv_engine.chat.conversation import Conversation
 from rwkv_engine.errors import OptionError
 
+#: a fenced block of Markdown: its text
+_FENCED = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1|\Z)", re.MULTILINE | re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a line: text to show, an answer to stream, a question to edit, or the end of the chat."""
+    """The result of a line: text to show, an answer to stream, a question to edit, or the end of the chat.
+
+    copied  goes to the clipboard of the person's terminal.
+    """
 
     text: str = ""
     parts: Iterator[Part] | None = None
     edit: str | None = None
     leave: bool = False
+    copied: str = ""
 
 
 def recap(conversation: Conversation) -> str:
@@ -54,3 +62,9 @@ def short(text: str, most: int = 50) -> str:
     """A text in one line, cut to so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def first_code(text: str) -> str:
+    """The text of the first fenced code block; the whole text where there is none."""
+    found = _FENCED.search(text)
+    return found[2].removesuffix("\n") if found else text

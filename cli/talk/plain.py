@@ -48,6 +48,10 @@ class Plain:
         """Show lines that no model wrote."""
         echo(text)
 
+    def copy(self, text: str) -> None:
+        """There is no terminal that could take it. Raises OptionError."""
+        raise OptionError("/copy: the output is no terminal; /export writes a file")
+
     def wait(self, talk: Talk) -> None:
         """Wait until the model's programs are ready; standard error tells how far that is."""
         talk.preparation.wait()

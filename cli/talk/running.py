@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from rwkv_engine_cli.preparing import Preparation
@@ -9,7 +10,8 @@ from rwkv_engine_cli.preparing import Preparation
 from rwkv_engine.chat import Session, Store
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.chat.conversation import Conversation
-from rwkv_engine.errors import SessionError
+from rwkv_engine.chat.history import reread
+from rwkv_engine.errors import OptionError, SessionError
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import size
 from rwkv_engine.text.chat import Template
@@ -31,6 +33,7 @@ class Talk:
     prefix_cache  where states behind long prompts are kept; None: nowhere.
     constraint    what every answer has to look like; None: free.
     preparation   of the model's programs; to be waited for before an answer.
+    load          opens another model by its name, with its template; None: there can be no other.
     state_bytes   of a state of this model, whatever it has read.
     """
 
@@ -47,6 +50,7 @@ class Talk:
     usage: Usage | None = None
     prefix_cache: PrefixCache | None = None
     constraint: Constraint | None = None
+    load: Callable[[str], tuple[Model, Template]] | None = None
     state_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +118,29 @@ class Talk:
         session.conversation.draft = self.conversation.draft
         self.session, self.conversation = session, session.conversation
         self.usage = None
+
+    def change_model(self, name: str) -> None:
+        """Go on with another model; it reads the conversation again before its next answer.
+
+        Raises OptionError, CheckpointError: everything is then as it was.
+        """
+        if self.load is None:
+            raise OptionError("/model: this conversation keeps its model")
+        model, template = self.load(name)
+        before = self.conversation
+        if before.think not in template.thinks:
+            raise OptionError(
+                f"/model: the template {template.name} has no think {before.think}; /think off first"
+            )
+        turns = reread(before.turns, model.tokenizer, template)
+        fresh = Conversation(model, template, system=before.system, think=before.think, turns=turns)
+        fresh.draft = before.draft if isinstance(before.draft, str) else "auto"
+        if self.session is not None:
+            self.session.exchange(fresh)
+        self.model, self.template, self.conversation, self.usage = model, template, fresh, None
+        self.source["model"] = str(Path(name).absolute()) if Path(name).exists() else name
+        self.preparation = Preparation(model)
+        self.state_bytes = model.new_state().nbytes
 
     def need_store(self) -> Store:
         """The store. Raises SessionError if nothing is kept."""

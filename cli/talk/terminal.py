@@ -1,5 +1,7 @@
 """A conversation on a terminal: a line editor with history and completion, and answers as Markdown."""
 
+import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +23,11 @@ from rwkv_engine_cli.talk.running import Talk
 from rwkv_engine_cli.talk.signals import terminal_put_back
 
 from rwkv_engine.chat.answer import Part
+from rwkv_engine.errors import OptionError
 from rwkv_engine.system.folders import private_file
 
+#: characters of base64 that terminals take at least
+LONGEST_COPY = 74_994
 #: seconds between two looks at whether the model is ready
 PAUSE = 0.2
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold"})
@@ -64,6 +69,20 @@ class Terminal:
         """`watch_compiling`'s `tell`: the line below the prompt counts."""
         self._busy = "" if done else counting(functions, seconds)
         self._prompt.app.invalidate()
+
+    def copy(self, text: str) -> None:
+        """Send a text to the terminal for the clipboard (OSC 52).
+
+        Raises OptionError where the terminal has no escape sequences, or the text is longer than they take.
+        """
+        if os.environ.get("TERM") == "dumb":
+            raise OptionError("/copy: this terminal has no clipboard; /export writes a file")
+        data = base64.b64encode(text.encode())
+        if len(data) > LONGEST_COPY:
+            raise OptionError(
+                f"/copy: the text has {len(text):,} characters, more than terminals take; /export writes a file"
+            )
+        print(f"\x1b]52;c;{data.decode()}\a", end="", flush=True)
 
     def wait(self, talk: Talk) -> None:
         """Wait until the model's programs are ready; a line counts."""

@@ -2,6 +2,7 @@
 written.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -79,6 +80,11 @@ class Answer:
             yield Part("thinking", thought, step)
         if said or not (thought or self.split.inside):
             yield Part("answer", said, step)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a turn comes of it: something was said, and the interpreter does not go down just now."""
+        return bool(self.ids) and not sys.is_finalizing()
 
     def fed(self, state: State) -> tuple[int, ...]:
         """The tokens that are in the state: without an end token, and without what a stop string took back."""

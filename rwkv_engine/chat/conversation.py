@@ -8,12 +8,13 @@ differ.
 import copy
 import uuid
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
 from rwkv_engine.chat.answer import Answer, Part, Turn, require_text
 from rwkv_engine.chat.history import Shelf, parting, worth_keeping
-from rwkv_engine.errors import OptionError
+from rwkv_engine.errors import EngineError, OptionError
 from rwkv_engine.state import State
 from rwkv_engine.text.chat import Template, Think
 from rwkv_engine.text.markers import ids_asked, ids_kept, turn_ends
@@ -173,8 +174,7 @@ class Conversation:
             raise OptionError(
                 f"undo: got {count}, the conversation has {len(self.turns)} turn{'s' * (len(self.turns) != 1)}"
             )
-        kept, gone = self.turns[:-count], self.turns[-count:]
-        self.turns = kept
+        self.turns, gone = self.turns[:-count], self.turns[-count:]
         self.system = self.system or next((turn.system for turn in gone if turn.system), None)
         for turn in gone:
             self._marks.pop(turn.uid, None)
@@ -238,8 +238,9 @@ class Conversation:
                 yield from answer.parts(step)
         except GeneratorExit:  # the reader has had enough: what was said counts
             steps.close()  # the state then holds all tokens that were yielded
-            if answer.ids:
-                settle()
+            if answer.counts:
+                with suppress(EngineError):  # an error of the caller's is the one to see
+                    settle()
             raise
         if answer.ids:
             settle()

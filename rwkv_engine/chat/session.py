@@ -111,6 +111,10 @@ class Session:
         self.conversation.release()
         return alone
 
+    def exchange(self, conversation: Conversation) -> None:
+        """The same conversation for another model, turns and all: it is kept in place of the old one."""
+        self.conversation = conversation
+
     def fork(self, name: str | None, settings: Mapping[str, Any]) -> "Session":
         """A kept copy under another name; no state is copied.
 

@@ -157,7 +157,9 @@ def resolve(source: str | Path) -> Path:
                 f"the files of model {word} are gone ({found}); pull it again, or remove it"
             )
         return found
-    raise CheckpointError(f"{word} does not exist, and no model is called so; {_what_there_is(word)}")
+    raise CheckpointError(
+        f"{word} does not exist, and no model is called so; {_what_there_is(word)}", name=word
+    )
 
 
 def make_folder(path: Path) -> Path:

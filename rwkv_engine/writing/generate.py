@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -55,6 +55,10 @@ class Cancel(Protocol):
         """Whether to end now."""
 
 
+#: progress(tokens of the prompt that are read, how many it has)
+Progress = Callable[[int, int], None]
+
+
 def generate(
     model: Feeds,
     prompt: str | Iterable[int],
@@ -62,6 +66,7 @@ def generate(
     state: State | None = None,
     cancel: Cancel | None = None,
     draft: object = None,
+    progress: Progress | None = None,
 ) -> Generator[Step, None, None]:
     """Continue `prompt` and yield a Step for each token; see `Model.generate`.
 
@@ -69,13 +74,24 @@ def generate(
     """
     memory = model.new_state() if state is None else state
     writer = Writer(prompt, wishes, memory, model.tokenizer, model.format, model.vocab)
-    return _begun(model, writer, cancel, drafting(draft, model, writer.feed))
+    return _begun(model, writer, cancel, drafting(draft, model, writer.feed), progress)
 
 
 def _begun(
-    model: Feeds, writer: Writer, cancel: Cancel | None, drafts: Drafting | None
+    model: Feeds,
+    writer: Writer,
+    cancel: Cancel | None,
+    drafts: Drafting | None,
+    progress: Progress | None,
 ) -> Generator[Step, None, None]:
+    total = len(writer.feed)
     writer.begin()
+    while len(writer.feed) > CHUNK and not is_set(
+        cancel
+    ):  # all but the last piece: that one gives the logits
+        _read_piece(model, writer, writer.piece(CHUNK))
+        if progress is not None:
+            progress(total - len(writer.feed), total)
     yield from write(model, writer, cancel, drafts)
 
 
@@ -151,9 +167,13 @@ def _read(model: Feeds, writer: Writer, cancel: Cancel | None) -> np.ndarray | N
         piece = writer.piece(CHUNK)
         if len(piece) == len(writer.feed):
             return model.feed(piece, writer.state)
-        model.skim(piece, writer.state)
-        writer.read(len(piece))
+        _read_piece(model, writer, piece)
     return None
+
+
+def _read_piece(model: Feeds, writer: Writer, piece: list[int]) -> None:
+    model.skim(piece, writer.state)
+    writer.read(len(piece))
 
 
 def _settle(model: Feeds, writer: Writer) -> None:

@@ -299,3 +299,33 @@ def test_a_thought_that_is_too_long_is_closed_and_the_answer_begins(think, limit
     assert text_of(talk.state()).endswith("Assistant: It is so."), "history has no thought"
     with pytest.raises(OptionError, match="max_thoughts"):
         talk.say("Why?", max_thoughts=0)
+
+
+class Forgetful:
+    """A template that cannot write down a turn a second time."""
+
+    asked = 0
+
+    def __getattr__(self, name):
+        return getattr(WORLD, name)
+
+    def keeps(self, text, answer, system, first):
+        self.asked += 1
+        if self.asked > 1:
+            raise OptionError("the template failed")
+        return WORLD.keeps(text, answer, system, first)
+
+
+def test_an_error_in_the_callers_loop_is_not_followed_by_one_of_closing_the_answer(monkeypatch):
+    behind = []
+    monkeypatch.setattr("sys.unraisablehook", behind.append)
+
+    def caller():
+        for part in Conversation(Talker(ANSWERS), Forgetful(), think="on").say("Why?", GREEDY):
+            if part.text:
+                raise ZeroDivisionError("the caller's own")
+
+    with pytest.raises(ZeroDivisionError) as told:
+        caller()
+    del told
+    assert not behind

@@ -58,6 +58,12 @@ Where is Tom?
 Where is Mia?
 /sessions
 /stats
+/copy
+/copy all
+/model
+/model nowhere
+/model embedded
+/tokens
 /undoo
 /umbrella
 /new

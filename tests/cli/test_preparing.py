@@ -1,4 +1,4 @@
-"""Compiling while a person waits or types: what is shown, and that ctrl-C is heard at once."""
+"""Compiling and reading while a person waits or types: what is shown, and that ctrl-C is heard at once."""
 
 import re
 import time
@@ -18,6 +18,8 @@ from rwkv_engine.running import compiling
 from rwkv_engine.kernels.calling import ring
 real, seconds = compiling.programs, float(sys.argv.pop(1))
 compiling.PATIENCE = compiling.INTERVAL = 0.1
+import rwkv_engine_cli.generate
+rwkv_engine_cli.generate.PATIENCE = 0.05
 
 def slow():
     with event.trigger_event("numba:compile", data={"dispatcher": ring}):
@@ -105,3 +107,13 @@ def test_what_a_helper_thread_ran_into_is_raised_where_it_is_waited_for(monkeypa
     with pytest.raises(OptionError, match="no"):
         preparation.wait()
     assert preparation.wait()  # it is said once
+
+
+def test_generate_shows_how_much_of_a_long_prompt_is_read_and_takes_the_line_away(slow, tmp_path):
+    (tmp_path / "long.txt").write_text("Tom is in the park. " * 2500)
+    text = slow(
+        0, "generate", "--file", str(tmp_path / "long.txt"), "--json", "--max-tokens", "1", columns=30
+    )
+    text.wait(lambda: re.search(r"reading [\d,]+ of [\d,]+", text.text()))
+    text.wait(lambda: False)
+    assert "reading" not in text.text() and '"stop"' in text.text().replace("\n", "")

@@ -3,6 +3,8 @@ state lies.
 """
 
 import os
+import subprocess
+import sys
 
 import pytest
 from hostile import run
@@ -224,3 +226,47 @@ next(steps)
 print("the end")
 """
     assert run(code, small) == "the end\n"
+
+
+LEAVES = """
+import os, sys
+import rwkv_engine
+from rwkv_engine import Batch, Conversation
+from rwkv_engine.running.machinery import Machinery
+
+real = Machinery.run
+def run(*given):
+    if sys.is_finalizing():
+        os.write(2, b"fed while the interpreter goes down")
+    return real(*given)
+Machinery.run = run
+
+model = rwkv_engine.load()
+def begun(steps):
+    for _ in range(3):
+        next(steps)
+    return steps
+ask = "Tom has the ball. Who has the ball?"
+kept = [
+    begun(model.generate("Once upon a time")),
+    begun(model.generate("Once upon a time", draft="ngram")),
+    begun(model.generate("Once upon a time", draft=model)),
+    *(begun(Conversation(model, think=mode).say(ask)) for mode in ("off", "on", "fast")),
+]
+kept.append(kept)  # in a circle, so that only the last round of the garbage collector finds them
+def caller():
+    batch = Batch(model)
+    batch.add("Once", max_tokens=30)
+    for step in model.generate("Once upon a time"):
+        for part in Conversation(model).say(ask):
+            for ticket, of in batch.step():
+                raise ValueError("the caller's own")
+caller()
+"""
+
+
+def test_the_callers_error_is_the_last_that_is_told_and_nothing_is_fed_at_the_end():
+    done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=100)
+    told = done.stderr
+    assert done.returncode == 1 and told.count("Traceback") == 1, told
+    assert told.endswith("ValueError: the caller's own\n") and "fed" not in told and "ignored" not in told

@@ -253,3 +253,14 @@ def test_more_alternatives_than_tokens_are_all_of_them():
     for wrong in (-1, True, 1.5):
         with pytest.raises(OptionError, match="alternatives"):
             generate(Says([b"a"]), [0], alternatives=wrong)
+
+
+def test_the_progress_of_a_long_prompt_is_told_until_its_last_piece(embedded):
+    told, ids = [], [5] * 200
+    steps = embedded.generate(ids, max_tokens=1, progress=lambda done, total: told.append((done, total)))
+    assert told == [], "nothing is read before the first step is asked for"
+    next(steps)
+    assert told == [(64, 200), (128, 200), (192, 200)]
+    told.clear()
+    next(embedded.generate(ids[:64], max_tokens=1, progress=lambda done, total: told.append(done)))
+    assert told == []
