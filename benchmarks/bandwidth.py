@@ -1,4 +1,4 @@
-"""How fast this machine reads memory with the engine's own loads and lanes: the bound of every decode figure.
+"""How fast this machine reads memory with the engine's own loads and threads: the bound of every decode figure.
 
     python benchmarks/bandwidth.py [--threads 2] [--rounds 9]
 
@@ -23,7 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     rates = read_rates(options.threads, block(), options.rounds)
     median, best = statistics.median(rates), max(rates)
-    print(f"{cpu.name()}: {options.threads} lanes read {median:.1f} GB/s (best {best:.1f})")
+    print(f"{cpu.name()}: {options.threads} threads read {median:.1f} GB/s (best {best:.1f})")
     print(
         json.dumps(
             {"threads": options.threads, "gb_per_s": round(median, 2), "best_gb_per_s": round(best, 2)}

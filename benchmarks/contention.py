@@ -1,10 +1,10 @@
 """What decoding keeps of its speed when the machine is not its own: one core busy with another process, and
-too many lanes.
+too many threads.
 
     python benchmarks/contention.py [MODEL] [--weights int8] [--tokens 48] [--rounds 5]
 
 Quiet, hogged and crowded decodes take turns. Bounds: with one of n cores shared by two, (n - 0.5) / n of the
-quiet speed is what the cores give; more lanes than cores can at best cost nothing. Last line: JSON, ratios of
+quiet speed is what the cores give; more threads than cores can at best cost nothing. Last line: JSON, ratios of
 medians. Linux only (it pins the hog).
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
     speed = statistics.median(quiet)
     with_hog, with_crowd = statistics.median(hogged) / speed, statistics.median(crowded) / speed
     print(
-        f"quiet {speed:.1f} tokens/s with {cores} lanes; one core hogged: {with_hog:.2f} of it; {2 * cores} lanes: {with_crowd:.2f} of it"
+        f"quiet {speed:.1f} tokens/s with {cores} threads; one core hogged: {with_hog:.2f} of it; {2 * cores} threads: {with_crowd:.2f} of it"
     )
     print(
         json.dumps(

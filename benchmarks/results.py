@@ -1,8 +1,8 @@
 """All shared runs of `rwkv bench` beside one another, as a Markdown table and a picture.
 
-    python benchmarks/results.py [--folder benchmarks/results] [--plot results.png]
+    python benchmarks/results.py [FILES] [--plot results.png]
 
-Reads what `rwkv bench --share FILE.json` wrote. The bound is each machine's own: a bar ends where its
+Reads what `rwkv bench --json` or --share wrote; without files, those in benchmarks/results. The bound is each machine's own: a bar ends where its
 bandwidth would be used up.
 """
 
@@ -19,10 +19,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILES")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    reports = [Report.of_file(path) for path in sorted(options.folder.glob("*.json"))]
+    files = options.files or sorted((Path(__file__).parent / "results").glob("*.json"))
+    reports = [report for path in files for report in Report.all_of_file(path)]
     print(markdown_table(reports))
     if options.plot:
         from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ def main() -> None:
         figure = Figure(figsize=(9, 1 + 0.5 * len(reports)), layout="constrained")
         axes = figure.subplots()
         names = [
-            f"{r.model['name']} {r.model['format']}\n{r.machine['processor']}, {r.machine['lanes']} lanes"
+            f"{r.model['name']} {r.model['format']}\n{r.machine['processor']}, {r.machine['threads']} threads"
             for r in reports
         ]
         axes.barh(names, [r.bound for r in reports], color="lightgrey", label="bound of the bandwidth")

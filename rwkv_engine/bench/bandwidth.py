@@ -1,4 +1,4 @@
-"""How fast this machine reads memory with the engine's own loads and lanes: the bound of every decode figure."""
+"""How fast this machine reads memory with the engine's own loads and threads: the bound of every decode figure."""
 
 import time
 
@@ -25,7 +25,7 @@ def read_rates(lanes: int, data: np.ndarray, rounds: int) -> list[float]:
     """
     ones = np.ones(PIECE // 4, np.float32)
     team, rates = Team(lanes), []
-    for _ in range(rounds + 1):  # the first one compiles and wakes the lanes
+    for _ in range(rounds + 1):  # the first one compiles and wakes the threads
         start = time.perf_counter()
         team.run(read_all, data, ones)
         rates.append(data.nbytes // PIECE * PIECE / (time.perf_counter() - start) / 1e9)

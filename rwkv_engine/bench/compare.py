@@ -5,7 +5,7 @@ from rwkv_engine.bench.report import Report, Row, figure, notes, rows, title
 #: what two runs may differ in -> the keys of (machine, model) that tell
 DIFFERENCES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "machine": (("processor", "architecture", "cores"), ()),
-    "threads": (("lanes",), ()),
+    "threads": (("threads",), ()),
     "kernels": (("level",), ()),
     "model": ((), ("family", "layers", "width", "vocabulary")),
     "weights": ((), ("format",)),

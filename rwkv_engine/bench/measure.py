@@ -1,10 +1,12 @@
 """`measure`: one run of everything, the trials of all figures taking turns so that they see the same machine."""
 
+import math
 import platform
 import statistics
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
 
 from rwkv_engine.bench.bandwidth import block, read_rates
 from rwkv_engine.bench.drafts import check, with_drafts
@@ -116,12 +118,18 @@ def _machine(model: Model) -> dict[str, str | int]:
         "processor": cpu.name(),
         "architecture": platform.machine(),
         "cores": cpu.physical_cores(),
-        "lanes": model.lanes,
+        "threads": model.lanes,
         "level": chosen(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         **{package: version(package) for package in ("rwkv-engine", "numba", "llvmlite", "numpy")},
     }
+
+
+def _file_bytes(path: Path) -> int:
+    """Of a model's file, or of all files of its folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _model(model: Model, zeros: float) -> dict[str, str | int]:
@@ -133,6 +141,8 @@ def _model(model: Model, zeros: float) -> dict[str, str | int]:
         "width": c.width,
         "vocabulary": c.vocab,
         "format": model.format,
+        "parameters": sum(math.prod(tensor.shape) for tensor in model.checkpoint.tensors.values()),
+        "file_bytes": _file_bytes(model.checkpoint.path),
         "bytes_per_token": model.weight_bytes - skipped,
         "skipped_bytes": skipped,
         "state_bytes": model.new_state().block.nbytes,

@@ -1,28 +1,127 @@
-"""A picture of a report: speed against the roofline, and the latency of every token of a run."""
+"""A picture of runs: decoding and reading prompts, each with its bound, and the latency along the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rwkv_engine.bench.report import Report
-from rwkv_engine.system.picture import two_panels
+from rwkv_engine.bench.report import Report, figure, title
+from rwkv_engine.numbers.shapes import CHUNK
+from rwkv_engine.system.picture import figure as drawing
+
+#: inches, and what runs and bounds are drawn in; legible on a light and on a dark ground
+SIZE = (10.0, 5.6)
+COLORS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#64748b")
+BOUND = "#ef4444"
 
 
-def plot(r: Report, path: str | Path) -> None:
-    """Write a PNG. Raises as `two_panels`."""
-    with two_panels(path) as (speeds, run):
-        names = ["decode", *(f"prompt\n{length}" for length in r.prefill)]
-        bars = speeds.bar(names, [r.decode, *r.prefill.values()])
-        speeds.bar_label(bars, fmt="{:.0f}")
-        speeds.axhline(r.bound, color="tab:red", linewidth=1)
-        speeds.set_title(
-            f"{r.model['name']}, {r.model['format']}; red: decoding at full bandwidth, {r.bound:.0f}",
-            fontsize=10,
-        )
-        speeds.set_ylabel("tokens/s")
-        run.plot([1e3 * seconds for seconds in r.latencies], linewidth=1)
-        run.axhline(1e3 / r.bound, color="tab:red", linewidth=1)
-        run.set_ylim(bottom=0)
-        run.set_xlabel("token")
-        run.set_ylabel("ms")
-        run.set_title(
-            f"{r.machine['processor']}, {r.machine['lanes']} lanes, {r.machine['level']}", fontsize=10
-        )
+def plot(reports: Sequence[Report], path: str | Path, dark: bool = False) -> None:
+    """Write a PNG of one run or of several of one model. Raises as `system.picture.figure`."""
+    first = reports[0]
+    with drawing(path, SIZE, dark) as picture:
+        model, machine, versions = title(first).split("\n")
+        engine = versions.split(",")[0]
+        picture.suptitle(model if len(reports) == 1 else model.rpartition(",")[0], fontsize=13, weight="bold")
+        top, below = picture.subfigures(2, 1, height_ratios=(1.15, 1))
+        decode, prompt = top.subplots(1, 2, width_ratios=(1, 1.25))
+        _decode(decode, reports)
+        _prompt(prompt, reports)
+        _latency(below.subplots(), reports)
+        date = f", {first.date}" if first.date else ""
+        picture.supxlabel(f"{machine}; {engine}{date}", fontsize=8)
+
+
+def bound_of_prompt(r: Report, length: int) -> float:
+    """Tokens/s at which reading the weights, once for each pass of a prompt, would take the whole bandwidth."""
+    return r.bound * length / -(-length // CHUNK)
+
+
+def _decode(axes: Any, reports: Sequence[Report]) -> None:
+    """A bar for each run, and a mark where its bound is."""
+    for place, (r, color) in enumerate(zip(reports, _colors(reports), strict=True)):
+        axes.barh(place, r.decode, color=color, height=0.55)
+        axes.plot([r.bound] * 2, [place - 0.38, place + 0.38], color=BOUND, linewidth=2)
+        axes.text(0.02 * _most(reports), place, figure(r.decode), va="center", color="white", weight="bold")
+    axes.set_yticks(range(len(reports)), [_name(r, reports) for r in reports])
+    axes.set_ylim(len(reports) - 0.4, -0.6)
+    axes.set_xlim(0, 1.08 * _most(reports))
+    axes.set_title("decode, tokens/s", loc="left", fontsize=10)
+    bound = f" ({figure(reports[0].bound)})" if len(reports) == 1 else ""
+    _note(axes, f"red: the memory's bandwidth used up{bound}")
+
+
+def _prompt(axes: Any, reports: Sequence[Report]) -> None:
+    """A line for each run over the length of the prompt, with its bound."""
+    for r, color in zip(reports, _colors(reports), strict=True):
+        lengths = sorted(map(int, r.prefill))
+        speeds = [r.prefill[str(length)] for length in lengths]
+        axes.plot(lengths, speeds, color=color, marker="o", markersize=4)
+        for length, speed in zip(lengths, speeds, strict=True):
+            if len(reports) == 1 or length == lengths[-1]:
+                axes.annotate(
+                    figure(speed),
+                    (length, speed),
+                    (0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                )
+        axes.plot(lengths, [bound_of_prompt(r, n) for n in lengths], color=BOUND, linewidth=1, linestyle=":")
+    lengths = sorted({int(length) for r in reports for length in r.prefill})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, lengths)
+    axes.minorticks_off()
+    axes.set_yscale("log")
+    axes.margins(y=0.25)
+    axes.set_title("prompt, tokens/s by its length", loc="left", fontsize=10)
+    _note(axes, f"red: the weights read once for each {CHUNK} tokens, at full bandwidth")
+
+
+def _latency(axes: Any, reports: Sequence[Report]) -> None:
+    """Milliseconds of each token of the last trial, with the percentiles of all of them at the right."""
+    longest = max(len(r.latencies) for r in reports)
+    for r, color in zip(reports, _colors(reports), strict=True):
+        axes.plot([1e3 * seconds for seconds in r.latencies], color=color, linewidth=1)
+        for seconds, name, style in ((r.latency_p50, "half", "-"), (r.latency_p95, "95 %", "--")):
+            axes.axhline(1e3 * seconds, color=color, linewidth=0.8, linestyle=style, alpha=0.6)
+            if len(reports) == 1:
+                low = name == "half"
+                axes.annotate(
+                    f"{name} within {figure(1e3 * seconds)} ms",
+                    (longest, 1e3 * seconds),
+                    (0, -3 if low else 3),
+                    textcoords="offset points",
+                    va="top" if low else "bottom",
+                    ha="right",
+                    fontsize=8,
+                )
+    most = max(max(r.latency_p95, sorted(r.latencies)[-1]) for r in reports)
+    axes.set_ylim(0, 1.12e3 * most)
+    axes.set_xlim(0, longest)
+    axes.set_xlabel("token of the last trial", fontsize=9)
+    axes.set_title("latency, ms", loc="left", fontsize=10)
+    _bare(axes)
+
+
+def _note(axes: Any, text: str) -> None:
+    axes.text(0, -0.24, text, transform=axes.transAxes, fontsize=8, color=BOUND)
+    _bare(axes)
+
+
+def _bare(axes: Any) -> None:
+    """No frame but the two axes."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _name(r: Report, reports: Sequence[Report]) -> str:
+    """What tells a run from the others."""
+    threads = r.machine["threads"]
+    return f"{r.model['format']}\n{threads} thread{'s' * (threads != 1)}"
+
+
+def _colors(reports: Sequence[Report]) -> list[str]:
+    return [COLORS[number % len(COLORS)] for number in range(len(reports))]
+
+
+def _most(reports: Sequence[Report]) -> float:
+    return max(max(r.decode, r.bound) for r in reports)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_engine.errors import OptionError
+from rwkv_engine.numbers.sizes import size
 from rwkv_engine.system.json_text import parsed_file
 
 #: version of the JSON's meaning
@@ -23,7 +24,7 @@ class Report:
 
     Speeds in tokens/s, times in seconds, memory in bytes, bandwidth in GB/s (10^9 bytes).
 
-    bandwidth         reading memory with the same lanes.     bandwidth_spread  (largest - smallest) / median
+    bandwidth         reading memory with the same threads.    bandwidth_spread  (largest - smallest) / median
                       of its trials.
     latencies         of the last trial's tokens, in order.   prefill           length of the prompt -> speed.
     ffn_zeros         share of hidden units that were zero, by layer.
@@ -73,19 +74,31 @@ class Report:
 
     @classmethod
     def of_file(cls, path: str | Path) -> "Report":
-        """What `json` wrote. Raises OptionError for any other file."""
+        """What `rwkv bench --json` wrote of one run. Raises OptionError for any other file."""
+        found = cls.all_of_file(path)
+        if len(found) != 1:
+            raise OptionError(f"{path}: it has {len(found)} runs, want one")
+        return found[0]
+
+    @classmethod
+    def all_of_file(cls, path: str | Path) -> "list[Report]":
+        """The runs that `rwkv bench --json` or --share wrote. Raises OptionError for any other file."""
         try:
             found = parsed_file(Path(path))
-            report = cls(**found)
+            reports = [cls(**one) for one in (found if isinstance(found, list) else [found])]
+            for report in reports:
+                if "lanes" in report.machine:  # an earlier engine's word
+                    report.machine["threads"] = report.machine.pop("lanes")
         except OSError as error:
             raise OptionError(f"{path}: {error.strerror or error}") from None
         except (ValueError, TypeError):
             raise OptionError(f"{path}: not what `rwkv bench --json` writes") from None
-        if report.format != FORMAT:
-            raise OptionError(
-                f"{path}: a report of version {report.format}, this engine reads {FORMAT}; measure again"
-            )
-        return report
+        for report in reports:
+            if report.format != FORMAT:
+                raise OptionError(
+                    f"{path}: a report of version {report.format}, this engine reads {FORMAT}; measure again"
+                )
+        return reports
 
 
 #: what a figure of a run depends on
@@ -153,11 +166,20 @@ def title(r: Report) -> str:
     """Model, machine, versions and date, in three lines."""
     m, x = r.model, r.machine
     return (
-        f"{m['name']}: {m['family']}, {m['layers']} layers of {m['width']}, {m['format']}\n"
-        f"{x['processor']} ({x['architecture']}), {x['lanes']} of {x['cores']} cores, integer kernels: {x['level']}\n"
+        f"{m['name']}: {m['family']}, {_sizes(m)}{m['layers']} layers of {m['width']}, {m['format']}\n"
+        f"{x['processor']} ({x['architecture']}), {x['threads']} threads on {x['cores']} cores, integer kernels: {x['level']}\n"
         f"rwkv-engine {x['rwkv-engine']}, numba {x['numba']}, llvmlite {x['llvmlite']}, numpy {x['numpy']}, "
         f"Python {x['python']}, {x['system']}{f', {r.date}' if r.date else ''}"
     )
+
+
+def _sizes(model: dict[str, Any]) -> str:
+    """Parameters and size of the file, where the report tells them."""
+    if "parameters" not in model:
+        return ""
+    count = model["parameters"]
+    many = f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+    return f"{many} parameters in a file of {size(model['file_bytes'])}, "
 
 
 def figure(value: float | None) -> str:
@@ -209,7 +231,7 @@ def shared(r: Report) -> Report:
 #: columns of a Markdown table of reports
 COLUMNS = (
     "processor",
-    "lanes",
+    "threads",
     "level",
     "model",
     "format",
@@ -234,7 +256,7 @@ def markdown_row(r: Report) -> str:
         figure(prompt),
     )
     memory, joules = figure(None if r.peak is None else r.peak / 1e6), figure(r.joules)
-    cells = (x["processor"], x["lanes"], x["level"], name, m["format"], *figures, memory, joules)
+    cells = (x["processor"], x["threads"], x["level"], name, m["format"], *figures, memory, joules)
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -246,9 +268,29 @@ def markdown_table(reports: Sequence[Report]) -> str:
     )
 
 
-def markdown(r: Report) -> str:
-    """The report to paste into an issue: a table of one row, and a line with versions and date.
+def markdown(reports: Sequence[Report]) -> str:
+    """Reports to paste into an issue: a table of a row for each, and a line with versions and date.
 
     It names neither file nor machine.
     """
-    return f"{markdown_table([r])}\n\n{title(shared(r)).splitlines()[-1]}"
+    return f"{markdown_table(reports)}\n\n{title(shared(reports[0])).splitlines()[-1]}"
+
+
+def beside_one_another(reports: Sequence[Report]) -> list[tuple[str, ...]]:
+    """Several runs of one model on one machine: titles, and a row of figures for each run."""
+    lengths = list(reports[0].prefill)
+    heads = ("weights", "threads", "decode", *(f"prompt of {length}" for length in lengths), "MB")
+    found = [heads, ("", "", *["tokens/s"] * (1 + len(lengths)), "at most")]
+    for r in reports:
+        trials = r.prefill_trials or {}
+        speeds = [_around(r.prefill[length], trials.get(length, ())) for length in lengths]
+        memory = figure(None if r.peak is None else r.peak / 1e6)
+        decode = _around(r.decode, r.decode_trials)
+        found.append((str(r.model["format"]), str(r.machine["threads"]), decode, *speeds, memory))
+    return found
+
+
+def _around(value: float, trials: Sequence[float]) -> str:
+    """A figure with the spread of its trials."""
+    around = spread(trials)
+    return figure(value) + ("" if around is None else f" ± {figure(around)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from rwkv_engine.model import Model
 
-#: tokens fed before anything is timed: they compile, wake the lanes and bring the weights into memory
+#: tokens fed before anything is timed: they compile, wake the threads and bring the weights into memory
 WARM_UP = 80
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import models
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from rwkv_engine import OptionError
 from rwkv_engine.bench import Report, compared, measure, table
 from rwkv_engine.bench.bandwidth import block, read_rates
-from rwkv_engine.bench.report import COLUMNS, markdown, markdown_table, shared, spread
+from rwkv_engine.bench.report import COLUMNS, beside_one_another, markdown, markdown_table, shared, spread
 from rwkv_engine.bench.sparsity import ffn_zeros
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.system import pages
@@ -35,7 +36,7 @@ def test_figures_hang_together(report, embedded):
         0 <= share <= 1 for share in report.ffn_zeros
     )
     assert 0 < report.load < report.first_token
-    assert report.machine["lanes"] == 1 and report.model["format"] == "bf16"
+    assert report.machine["threads"] == 1 and report.model["format"] == "bf16"
 
 
 @pytest.mark.skipif(not pages.peak(), reason="this system does not tell a process's memory")
@@ -83,7 +84,7 @@ def test_a_comparison_gives_the_ratio_and_says_which_is_better(report):
 def test_a_comparison_marks_line_by_line_what_is_not_comparable(report):
     other = dataclasses.replace(
         report,
-        machine={**report.machine, "lanes": 7},
+        machine={**report.machine, "threads": 7},
         model={**report.model, "format": "int8"},
         bandwidth_spread=0.5,
     )
@@ -100,9 +101,9 @@ def test_a_comparison_marks_line_by_line_what_is_not_comparable(report):
 
 def test_a_report_to_paste_has_a_table_and_versions_and_no_names(report):
     named = dataclasses.replace(report, model={**report.model, "name": "secret-project.pth"})
-    lines = markdown(named).splitlines()
+    lines = markdown([named]).splitlines()
     assert [line[:1] for line in lines] == ["|", "|", "|", "", "r"]
-    assert report.date in lines[-1] and "secret" not in markdown(named)
+    assert report.date in lines[-1] and "secret" not in markdown([named])
 
 
 def test_trials_have_a_spread_and_old_reports_are_read(report, tmp_path):
@@ -164,10 +165,52 @@ def test_the_picture_is_a_png(report, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib (extra `plot`) is not installed")
     from rwkv_engine.bench.plot import plot
 
-    plot(report, tmp_path / "r.png")
-    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    two = dataclasses.replace(report, model={**report.model, "format": "int8"})
+    for name, reports, dark in (("r.png", [report], False), ("dark.png", [report, two], True)):
+        plot(reports, tmp_path / name, dark)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OptionError, match="No such file"):
-        plot(report, tmp_path / "nowhere" / "r.png")
+        plot([report], tmp_path / "nowhere" / "r.png")
+
+
+def test_a_prompt_has_a_bound_of_its_own(report):
+    from rwkv_engine.bench.plot import bound_of_prompt
+
+    assert bound_of_prompt(report, 1) == report.bound
+    assert bound_of_prompt(report, 64) == 64 * report.bound == bound_of_prompt(report, 128)
+    assert bound_of_prompt(report, 65) == 65 / 2 * report.bound
+
+
+def test_several_runs_stand_beside_one_another_and_in_one_file(report, tmp_path):
+    two = dataclasses.replace(report, model={**report.model, "format": "int8"})
+    rows = beside_one_another([report, two])
+    assert {len(row) for row in rows} == {len(rows[0])} and [row[0] for row in rows[2:]] == ["bf16", "int8"]
+    assert "±" in rows[2][2] and "±" in rows[2][3]
+    (tmp_path / "two.json").write_text(f"[{report.json()}, {two.json()}]")
+    assert Report.all_of_file(tmp_path / "two.json") == [report, two]
+    with pytest.raises(OptionError, match="2 runs"):
+        Report.of_file(tmp_path / "two.json")
+    assert len(markdown([report, two]).splitlines()) == 6
+    shown = subprocess.run(
+        [sys.executable, Path(__file__).parents[2] / "benchmarks" / "results.py", tmp_path / "two.json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert shown.returncode == 0 and shown.stdout.count(" int8 ") == 1, shown.stderr
+
+
+def test_the_command_measures_each_format_with_each_number_of_threads(rwkv):
+    few = ("--tokens", "2", "--prompt", "3", "--trials", "1")
+    runs = json.loads(rwkv("bench", *few, "--weights", "bf16,f32", "--threads", "1", "--json"))
+    assert [run["model"]["format"] for run in runs] == ["bf16", "f32"]
+    for run in runs:
+        assert run["model"]["parameters"] > 3e6 and run["model"]["file_bytes"] > 7e6
+        assert (
+            run["machine"]["threads"] == 1
+            and run["date"]
+            and run["prefill_trials"] == {"3": [run["prefill"]["3"]]}
+        )
 
 
 @pytest.mark.parametrize(
@@ -179,6 +222,10 @@ def test_the_picture_is_a_png(report, tmp_path):
         ["--compare", "nowhere.json"],
         ["no-model"],
         ["--json", "--markdown"],
+        ["--threads", "1,two"],
+        ["--plot", "picture.pdf"],
+        ["--plot", "nowhere/picture.png"],
+        ["--weights", "bf16,int8", "--compare", "x.json"],
     ],
 )
 def test_the_command_refuses_in_one_line(wrong):
