@@ -38,16 +38,8 @@ class Model:
     """
 
     __slots__ = (
-        "__weakref__",
-        "checkpoint",
-        "config",
-        "fingerprint",
-        "format",
-        "tokenizer",
-        "_initial",
-        "_machinery",
-        "_reopen",
-    )
+        "__weakref__", "_initial", "_machinery", "_reopen", "checkpoint", "config", "fingerprint", "format", "tokenizer",
+    )  # fmt: skip
 
     def __init__(
         self,
