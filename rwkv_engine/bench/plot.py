@@ -27,6 +27,7 @@ def plot(reports: Sequence[Report], path: str | Path, dark: bool = False) -> Non
         _prompt(prompt, reports)
         _latency(below.subplots(), reports)
         date = f", {first.date}" if first.date else ""
+        machine = machine if len(reports) == 1 else machine.partition(")")[0] + ")"
         picture.supxlabel(f"{machine}; {engine}{date}", fontsize=8)
 
 
@@ -54,52 +55,55 @@ def _prompt(axes: Any, reports: Sequence[Report]) -> None:
     for r, color in zip(reports, _colors(reports), strict=True):
         lengths = sorted(map(int, r.prefill))
         speeds = [r.prefill[str(length)] for length in lengths]
+        bounds = [bound_of_prompt(r, length) for length in lengths]
         axes.plot(lengths, speeds, color=color, marker="o", markersize=4)
+        axes.plot(lengths, bounds, color=BOUND, linewidth=1, linestyle=":")
         for length, speed in zip(lengths, speeds, strict=True):
             if len(reports) == 1 or length == lengths[-1]:
-                axes.annotate(
-                    figure(speed),
-                    (length, speed),
-                    (0, 6),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                )
-        axes.plot(lengths, [bound_of_prompt(r, n) for n in lengths], color=BOUND, linewidth=1, linestyle=":")
+                _label(axes, figure(speed), (length, speed), color, 6)
+        _label(axes, figure(bounds[-1]), (lengths[-1], bounds[-1]), BOUND, 4)
     lengths = sorted({int(length) for r in reports for length in r.prefill})
     axes.set_xscale("log", base=2)
     axes.set_xticks(lengths, lengths)
-    axes.minorticks_off()
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, place: f"{value:,.0f}")
+    axes.minorticks_off()
     axes.margins(y=0.25)
     axes.set_title("prompt, tokens/s by its length", loc="left", fontsize=10)
     _note(axes, f"red: the weights read once for each {CHUNK} tokens, at full bandwidth")
 
 
 def _latency(axes: Any, reports: Sequence[Report]) -> None:
-    """Milliseconds of each token of the last trial, with the percentiles of all of them at the right."""
+    """Milliseconds of each token of the last trial, with the percentiles of all of them."""
     longest = max(len(r.latencies) for r in reports)
     for r, color in zip(reports, _colors(reports), strict=True):
+        half, most = 1e3 * r.latency_p50, 1e3 * r.latency_p95
         axes.plot([1e3 * seconds for seconds in r.latencies], color=color, linewidth=1)
-        for seconds, name, style in ((r.latency_p50, "half", "-"), (r.latency_p95, "95 %", "--")):
-            axes.axhline(1e3 * seconds, color=color, linewidth=0.8, linestyle=style, alpha=0.6)
-            if len(reports) == 1:
-                low = name == "half"
-                axes.annotate(
-                    f"{name} within {figure(1e3 * seconds)} ms",
-                    (longest, 1e3 * seconds),
-                    (0, -3 if low else 3),
-                    textcoords="offset points",
-                    va="top" if low else "bottom",
-                    ha="right",
-                    fontsize=8,
-                )
-    most = max(max(r.latency_p95, sorted(r.latencies)[-1]) for r in reports)
-    axes.set_ylim(0, 1.12e3 * most)
+        axes.axhline(half, color=color, linewidth=0.8, alpha=0.6)
+        axes.axhline(most, color=color, linewidth=0.8, linestyle="--", alpha=0.6)
+        told = f"half within {figure(half)}, 95 % within {figure(most)} ms"
+        _label(axes, told, (longest, half), color, -3, "right")
+    axes.set_ylim(0, 1.12e3 * max(max(r.latency_p95, *r.latencies) for r in reports))
     axes.set_xlim(0, longest)
     axes.set_xlabel("token of the last trial", fontsize=9)
-    axes.set_title("latency, ms", loc="left", fontsize=10)
+    axes.set_title("latency of a token, ms", loc="left", fontsize=10)
     _bare(axes)
+
+
+def _label(
+    axes: Any, text: str, place: tuple[float, float], color: str, above: int, side: str = "center"
+) -> None:
+    """A text so many points above a place, or below it."""
+    axes.annotate(
+        text,
+        place,
+        (0, above),
+        textcoords="offset points",
+        ha=side,
+        va="bottom" if above > 0 else "top",
+        fontsize=8,
+        color=color,
+    )
 
 
 def _note(axes: Any, text: str) -> None:
