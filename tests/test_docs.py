@@ -19,6 +19,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))]
 TABLES = {
     "api.md",
     "architecture.md",
+    "bench.md",
     "cli.md",
     "precision.md",
     "server.md",

@@ -173,6 +173,15 @@ def test_the_picture_is_a_png(report, tmp_path):
         plot([report], tmp_path / "nowhere" / "r.png")
 
 
+def test_the_example_in_the_documentation_is_what_its_script_makes(monkeypatch):
+    docs = Path(__file__).parents[2] / "docs"
+    monkeypatch.syspath_prepend(docs)
+    import make_pictures
+
+    assert (docs / "bench.md").read_text("utf-8") == make_pictures.page()
+    assert all((docs / name).is_file() for name in ("bench.png", "bench-dark.png"))
+
+
 def test_a_prompt_has_a_bound_of_its_own(report):
     from rwkv_engine.bench.plot import bound_of_prompt
 
