@@ -211,8 +211,8 @@ def test_several_runs_stand_beside_one_another_and_in_one_file(report, tmp_path)
 
 def test_the_command_measures_each_format_with_each_number_of_threads(rwkv):
     few = ("--tokens", "2", "--prompt", "3", "--trials", "1")
-    runs = json.loads(rwkv("bench", *few, "--weights", "bf16,f32", "--threads", "1", "--json"))
-    assert [run["model"]["format"] for run in runs] == ["bf16", "f32"]
+    runs = json.loads(rwkv("bench", *few, "--weights", "bf16", "--threads", "1,2", "--json"))
+    assert [run["machine"]["threads"] for run in runs] == [1, 2]
     for run in runs:
         assert run["model"]["parameters"] > 3e6 and run["model"]["file_bytes"] > 7e6
         assert (

@@ -235,10 +235,10 @@ from rwkv_engine import Batch, Conversation
 from rwkv_engine.running.machinery import Machinery
 
 real = Machinery.run
-def run(*given):
+def run(*given, **named):
     if sys.is_finalizing():
         os.write(2, b"fed while the interpreter goes down")
-    return real(*given)
+    return real(*given, **named)
 Machinery.run = run
 
 model = rwkv_engine.load()
