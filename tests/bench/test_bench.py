@@ -215,11 +215,7 @@ def test_the_command_measures_each_format_with_each_number_of_threads(rwkv):
     assert [run["machine"]["threads"] for run in runs] == [1, 2]
     for run in runs:
         assert run["model"]["parameters"] > 3e6 and run["model"]["file_bytes"] > 7e6
-        assert (
-            run["machine"]["threads"] == 1
-            and run["date"]
-            and run["prefill_trials"] == {"3": [run["prefill"]["3"]]}
-        )
+        assert run["date"] and run["prefill_trials"] == {"3": [run["prefill"]["3"]]}
 
 
 @pytest.mark.parametrize(
