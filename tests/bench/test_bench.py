@@ -209,6 +209,13 @@ def test_several_runs_stand_beside_one_another_and_in_one_file(report, tmp_path)
     assert shown.returncode == 0 and shown.stdout.count(" int8 ") == 1, shown.stderr
 
 
+def test_lists_are_given_again_or_with_commas():
+    from rwkv_engine_cli.bench import _each
+
+    assert _each(["int8, int4", "f32", "int8"]) == ["int8", "int4", "f32"] and _each(None) == [None]
+
+
+@pytest.mark.slow
 def test_the_command_measures_each_format_with_each_number_of_threads(rwkv):
     few = ("--tokens", "2", "--prompt", "3", "--trials", "1")
     runs = json.loads(rwkv("bench", *few, "--weights", "bf16", "--threads", "1,2", "--json"))
