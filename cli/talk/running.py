@@ -7,10 +7,9 @@ from typing import Any
 
 from rwkv_engine_cli.preparing import Preparation
 
-from rwkv_engine.chat import Session, Store
+from rwkv_engine.chat import Session, Store, carried
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.chat.conversation import Conversation
-from rwkv_engine.chat.history import reread
 from rwkv_engine.errors import OptionError, SessionError
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import size
@@ -127,14 +126,7 @@ class Talk:
         if self.load is None:
             raise OptionError("/model: this conversation keeps its model")
         model, template = self.load(name)
-        before = self.conversation
-        if before.think not in template.thinks:
-            raise OptionError(
-                f"/model: the template {template.name} has no think {before.think}; /think off first"
-            )
-        turns = reread(before.turns, model.tokenizer, template)
-        fresh = Conversation(model, template, system=before.system, think=before.think, turns=turns)
-        fresh.draft = before.draft if isinstance(before.draft, str) else "auto"
+        fresh = carried(self.conversation, model, template)
         if self.session is not None:
             self.session.exchange(fresh)
         self.model, self.template, self.conversation, self.usage = model, template, fresh, None

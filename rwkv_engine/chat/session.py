@@ -140,3 +140,14 @@ class Session:
     def _model(self) -> "Model":
         """The conversation's model, which for a session is a whole one."""
         return cast("Model", self.conversation.model)
+
+
+def carried(before: Conversation, model: "Model", template: Template) -> Conversation:
+    """The same conversation for another model, which will read all of it before its next answer.
+
+    Raises OptionError for a way of thinking that the template does not have.
+    """
+    turns = reread(before.turns, model.tokenizer, template)
+    fresh = Conversation(model, template, system=before.system, think=before.think, turns=turns)
+    fresh.draft = before.draft if isinstance(before.draft, str) else "auto"  # a model drafts for its own kind
+    return fresh
