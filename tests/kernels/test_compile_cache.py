@@ -136,7 +136,7 @@ from rwkv_engine.kernels import _cache
 sys.setprofile(None)
 from rwkv_engine.kernels.calling import ring
 from rwkv_engine.running import compiling
-compiling.watch(lambda *facts: None)
+compiling.watch_compiling(lambda *facts: None)
 assert ring(0, 0, True) == 0
 print(type(ring._cache).__module__.partition(".")[0], sum(ring.stats.cache_hits.values()))
 """

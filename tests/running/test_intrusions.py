@@ -76,7 +76,7 @@ class Listener(event.Listener):
     def on_start(self, about): begun.set()
     def on_end(self, about): pass
 event.register("numba:compile", Listener())
-compiling.watch(lambda *facts: None)
+compiling.watch_compiling(lambda *facts: None)
 model = load()
 from rwkv_engine.kernels.calling import ring
 thread = threading.Thread(target=ring, args=(0, 0, True))
