@@ -10,6 +10,7 @@ from rwkv_engine import (
     CheckpointError,
     Constraint,
     Conversation,
+    Course,
     DownloadError,
     EngineError,
     MissingExtra,
@@ -34,6 +35,7 @@ from rwkv_engine import (
     __version__,
     blend,
     describe,
+    distill,
     evaluate,
     load,
     prune,
@@ -119,5 +121,6 @@ def together(model: Model, prompts: list[str]) -> dict[int, str]:
 
 def measured(path: str) -> float:
     prune(path, "smaller.safetensors", ffn=0.5, text="story.txt")
+    distill(path, "small.safetensors", layers=2, width=64, text="story.txt", course=Course(rows=2))
     rows = evaluate([path, "smaller.safetensors"], texts=["story.txt"], weights=["bf16", "int4"])
     return sum(row.tokens_per_second or 0 for row in rows)
