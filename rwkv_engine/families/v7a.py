@@ -7,6 +7,7 @@ rwkv_pip_package/src/rwkv/model.py. With x = ln2(residual) and e the token's emb
     u *= ((x s1) S) s2 + s0                                     out = V u
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,15 +22,21 @@ from rwkv_engine.families.loader import Loader, find, matrix_shape
 from rwkv_engine.families.passes import plane
 from rwkv_engine.families.program import of
 from rwkv_engine.kernels._jit import kernel
-from rwkv_engine.kernels.lanes import barrier, share
-from rwkv_engine.kernels.matmul import ADD, RELU2, STORE, matmul, read_row
+from rwkv_engine.kernels.lanes import barrier, share, take
+from rwkv_engine.kernels.matmul import ADD, RELU2, STORE, expand, matmul, read_row
 from rwkv_engine.kernels.mix import keep_last, mixed_inputs
+from rwkv_engine.kernels.pointers import address_of, matrix
 from rwkv_engine.numbers.shapes import ModelConfig
 from rwkv_engine.numbers.tensor import Tensor
 
+#: with so few tokens each lane does the small middle stage for itself, which is quicker than to meet once more
+ALONE = 4
+
 
 class Weights(NamedTuple):
-    """Read only: as `v7.Weights`; s_emb is a table [V, R * R] of every layer, s0 [L, F]."""
+    """Read only: as `v7.Weights`; s_emb is a table [V, R * R] of every layer, s2 is split into `pieces` of the
+    hidden units, s0 [L, F].
+    """
 
     ends: Ends
     ln1: np.ndarray
@@ -63,6 +70,7 @@ class Weights(NamedTuple):
     s1: Any
     s2: Any
     s0: np.ndarray
+    pieces: int
 
 
 class Scratch(NamedTuple):
@@ -105,13 +113,15 @@ def prepare(load: Loader, config: ModelConfig) -> Weights:
     """Stack, check and format the tensors."""
     _, rank = matrix_shape(load.tensors, "blocks.0.ffn.s1")
     find(load.tensors, "blocks.0.ffn.s_emb.weight")
+    pieces = math.gcd(config.ffn, 4 * config.heads)
     return Weights(
         *v7.prepare(load, config),
         s_emb=load.rows("ffn.s_emb.weight", config.vocab, rank * rank),
         s_emb_x=load.matrices("ffn.s_emb_x.weight", rank * rank, config.width),
         s1=load.low_rank_in("ffn.s1", config.width),
-        s2=load.low_rank_in("ffn.s2", rank),
+        s2=load.low_rank_out([("ffn.s2", 0)], config.ffn, pieces)[0],
         s0=load.vectors("ffn.s0", config.ffn),
+        pieces=pieces,
     )
 
 
@@ -146,17 +156,28 @@ def channel_mix(lane, w, s, layer, x, now):
     matmul(lane, 2, s.low[:tokens], w.s1, layer, h, STORE)
     barrier(lane)
     keep_last(lane, h, now, place)
+    rows, mid = s.row[:tokens], s.mid[:tokens]
     start, stop = share(lane, tokens)
+    alone = tokens <= ALONE and tokens * (rows.shape[1] + mid.shape[1]) <= lane.room.shape[0]
+    if alone:
+        at, size = address_of(lane.room), tokens * rows.shape[1]
+        rows, mid = matrix(at, tokens, rows.shape[1]), matrix(at + 4 * size, tokens, mid.shape[1])
+        start, stop = 0, tokens
     for t in range(start, stop):
-        read_row(s.row[t], w.s_emb, layer, now.rows[t])
-        through_square(s.mid[t], s.low[t], s.square[t], s.row[t])
-    barrier(lane)
-    matmul(lane, 0, s.scale[:tokens], w.s2, layer, s.mid[:tokens], STORE)
-    barrier(lane)
-    start, stop = share(lane, s.f.shape[1])
-    for t in range(tokens):
-        for j in range(start, stop):
-            s.f[t, j] *= s.scale[t, j] + w.s0[layer, j]
+        read_row(rows[t], w.s_emb, layer, now.rows[t])
+        through_square(mid[t], s.low[t], s.square[t], rows[t])
+    if not alone:
+        barrier(lane)
+    size = s.f.shape[1] // w.pieces
+    piece = take(lane, 0, w.pieces, -1)
+    while piece < w.pieces:
+        first, last = piece * size, (piece + 1) * size
+        scale = s.scale[:tokens, first:last]
+        expand(scale, w.s2, layer, piece, mid)
+        for t in range(tokens):
+            for j in range(size):
+                s.f[t, first + j] *= scale[t, j] + w.s0[layer, first + j]
+        piece = take(lane, 0, w.pieces, piece)
     barrier(lane)
     matmul(lane, 0, x, w.ffn_value, layer, s.f[:tokens], ADD)
     barrier(lane)
