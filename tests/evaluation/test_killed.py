@@ -54,9 +54,10 @@ def test_a_killed_run_leaves_no_half_target_and_a_last_one_the_same_numbers(tmp_
     program = {"prune": PRUNE, "distill": DISTILL}[name]
     whole, target, text = tmp_path / "whole.safetensors", tmp_path / "target.safetensors", tmp_path / "t.txt"
     text.write_text(STORY * 40)
+    run(program, whole, text)  # compiles
     seconds, rng, killed = run(program, whole, text), random.Random(1), 0
     vocabulary = (tmp_path / "tokenizer.json").read_bytes()
-    for _ in range(KILLED):
+    while killed < KILLED:
         (tmp_path / "tokenizer.json").unlink(missing_ok=True)
         killed += run(program, target, text, rng.uniform(0, 0.6 * seconds)) is None
         if target.exists():
@@ -67,5 +68,3 @@ def test_a_killed_run_leaves_no_half_target_and_a_last_one_the_same_numbers(tmp_
     assert target.read_bytes() == whole.read_bytes() and open_checkpoint(target).tensors
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"whole.safetensors", "target.safetensors", "t.txt", "tokenizer.json"}
-    print(f"{name}: killed {killed} of {KILLED}, {seconds:.1f} s when it is not")
-    assert killed >= KILLED // 2
