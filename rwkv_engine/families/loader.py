@@ -119,7 +119,7 @@ class Loader:
     def matrices(self, suffix: str, rows: int, cols: int) -> Any:
         """The matrices `blocks.N.<suffix>` [rows, cols] of every layer in the model's format."""
         tensors = [self._checked(f"blocks.{n}.{suffix}", rows, cols) for n in range(self.layers)]
-        form = lies_in(tensors[0].name, self.format)
+        form = lies_in(f"blocks.0.{suffix}", self.format)
         if all(
             tensor.format is self.format for tensor in tensors
         ):  # a file of before, which is used as it is

@@ -12,7 +12,7 @@ from gguf_files import fused, gguf, v6_names, v7_names, write
 import rwkv_engine
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.fingerprint import digests
-from rwkv_engine.checkpoints.names import EMBEDDING
+from rwkv_engine.checkpoints.names import EMBEDDING, lies_in
 from rwkv_engine.formats import FORMATS, format_for
 from rwkv_engine.numbers.blocks import Blocks, Kind
 from rwkv_engine.numbers.tensor import Tensor
@@ -173,7 +173,8 @@ def test_a_quantized_file_is_run_in_kind_from_the_cache(tmp_path, own_cache, tok
     (kept,) = cache_folder().glob(f"*-{format}-*.safetensors")
     assert model.format == format and model.checkpoint.container == "packed"
     made = model.checkpoint.tensors["blocks.1.ffn.value.weight"]
-    np.testing.assert_array_equal(made.bits(), FORMATS[format].stored(stored))
+    form = lies_in("blocks.1.ffn.value.weight", FORMATS[format])
+    np.testing.assert_array_equal(made.bits(), form.stored(stored))
     before = kept.stat()
     assert rwkv_engine.load(path, format, tokenizer=tokenizer_file).format == format
     assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
