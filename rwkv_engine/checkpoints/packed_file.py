@@ -24,10 +24,10 @@ import numpy as np
 from rwkv_engine.checkpoints.checkpoint import Contents, Packing
 from rwkv_engine.checkpoints.layout import turned
 from rwkv_engine.checkpoints.mapping import mapped_tensor, require_dtype
-from rwkv_engine.checkpoints.names import is_matrix
+from rwkv_engine.checkpoints.names import is_matrix, skips_zeros
 from rwkv_engine.checkpoints.write import write_safetensors
 from rwkv_engine.errors import CheckpointError, shown
-from rwkv_engine.formats import quantized_names, stored_formats
+from rwkv_engine.formats import FORMATS, quantized_names, stored_formats
 from rwkv_engine.numbers.container import Entry, is_text, stored
 from rwkv_engine.numbers.format import Format
 from rwkv_engine.numbers.tensor import Tensor
@@ -172,6 +172,8 @@ def _matrix(path: Path, data: np.ndarray, name: str, entry: Entry, format: Forma
     tensor = Tensor(name, (shape[0], shape[1]), format.tag, lambda: bits, format)
     if not is_matrix(name, tensor):
         raise _unfit(path, f"notes {shown(name)} in format {format.name}, which only matrices can be in")
+    if any(format is one.by_units for one in FORMATS.values()) and not skips_zeros(name):
+        raise _unfit(path, f"notes {shown(name)} in format {format.name}, in which such a matrix cannot be")
     return tensor
 
 

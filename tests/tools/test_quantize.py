@@ -16,7 +16,7 @@ from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.families.loader import Loader, transposed
 from rwkv_engine.formats import FORMATS
-from rwkv_engine.numbers import int8_layout
+from rwkv_engine.numbers import int8_layout, unit_layout
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.tools.quantize import cached, packed_bytes
@@ -256,6 +256,21 @@ def test_notes_that_pack_what_is_no_matrix_are_refused_before_anything_runs(
     for read in (lambda: loader.vector(name, 1), lambda: loader.small([tensor]), lambda: transposed(tensor)):
         with pytest.raises(CheckpointError, match=re.escape(name)):
             read()
+
+
+@pytest.mark.parametrize("name", ["head.weight", "blocks.1.att.key.weight", "blocks.0.ffn.key.weight"])
+def test_only_a_matrix_that_skips_zeros_lies_by_units(checkpoints, tokenizer_file, tmp_path, name):
+    """A product that reads it by rows would take its bytes for others."""
+    packed, (source, tensors) = tmp_path / "packed.safetensors", checkpoints("7")
+    rwkv_engine.quantize(source, packed, tokenizer=tokenizer_file)
+    notes, shape = notes_of(packed), tensors[name].shape
+    notes["formats"]["int8"].pop(name, None)
+    notes["formats"]["int8-units"][name] = shape
+    stored = np.zeros(unit_layout.shape_of(*shape), np.uint8)
+    save_file(load_file(packed) | {name: stored}, packed, {"rwkv_engine": json.dumps(notes)})
+    with pytest.raises(CheckpointError, match=f"{re.escape(name)}.*int8-units") as caught:
+        rwkv_engine.load(packed)
+    assert str(packed) in str(caught.value)
 
 
 @pytest.mark.parametrize("version", [1, 2])
