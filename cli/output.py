@@ -80,6 +80,11 @@ def complain(text: object) -> None:
         silence(sys.stderr)
 
 
+def to_clipboard(data: str) -> None:
+    """Ask the terminal to put base64 of a text into its clipboard (OSC 52); not every terminal does."""
+    print(f"\x1b]52;c;{data}\a", end="", flush=True)
+
+
 def shows_progress() -> bool:
     """Whether standard error is a terminal that can write over a line."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

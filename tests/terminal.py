@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import time
 
@@ -33,6 +34,8 @@ class Terminal:
             started[1:],
             dimensions=(rows, columns),
             env={**os.environ, "TERM": "xterm-256color", "PS1": "$ ", **environment},
+            # a shell has it ignored by what it starts with &
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.program.delaybeforesend = None
         if shell is not None:

@@ -95,7 +95,7 @@ def test_a_state_that_does_not_fit_says_which_file_and_what(embedded, load, tmp_
         (lambda m: rwkv_engine.Sampling.preset("no"), "preset", "no"),
         (lambda m: rwkv_engine.blend(m.new_state(), m.new_state(), 2), "weight", 2),
         (lambda m: m.generate("x", max_tokens=0), "max_tokens", 0),
-        (lambda m: m.generate("x", stop="x"), "stop", "x"),
+        (lambda m: m.generate("x", stop=3), "stop", 3),
     ],
 )
 def test_an_option_that_makes_no_sense_says_which_and_what_it_was(embedded, call, name, got):

@@ -15,7 +15,7 @@ from prompt_toolkit.styles import Style
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from rwkv_engine_cli.output import visible
+from rwkv_engine_cli.output import to_clipboard, visible
 from rwkv_engine_cli.progress import counting
 from rwkv_engine_cli.talk.commands import COMMANDS
 from rwkv_engine_cli.talk.markdown import Answer
@@ -82,7 +82,7 @@ class Terminal:
             raise OptionError(
                 f"/copy: the text has {len(text):,} characters, more than terminals take; /export writes a file"
             )
-        print(f"\x1b]52;c;{data.decode()}\a", end="", flush=True)
+        to_clipboard(data.decode())
 
     def wait(self, talk: Talk) -> None:
         """Wait until the model's programs are ready; a line counts."""

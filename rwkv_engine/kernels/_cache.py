@@ -76,6 +76,7 @@ COMPILED = (
     "numbers/code_layout.py",
     "numbers/int8_layout.py",
     "numbers/shapes.py",
+    "numbers/unit_layout.py",
 )
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: the compiler's library: linking a program from the cache takes 36 MB of its code, which is then unused

@@ -221,7 +221,7 @@ def test_what_the_hub_refuses_is_one_sentence(hub, small):
         with pytest.raises((DownloadError, OptionError), match=message) as refused:
             pull(source, endpoint=hub.url)
         assert "\n" not in str(refused.value)
-    with pytest.raises(OptionError, match="int8, int4, keep"):
+    with pytest.raises(OptionError, match="int8, int5, int4, keep"):
         pull("someone/tiny", format="int3", endpoint=hub.url)
     with pytest.raises(OptionError, match="model name"):
         pull("someone/tiny", name="../x", endpoint=hub.url)

@@ -58,13 +58,19 @@ def test_turn_by_turn_is_the_talk_rendered_at_once():
 def test_a_talk_follows_it_and_drops_thoughts():
     model = Model({})
     model._next = lambda text: next(
-        (ord(full[len(text)]) for full in expected if full.startswith(text) and len(full) > len(text)), 0
+        (
+            ord(full[len(text)])
+            for full in expected
+            if full.encode().startswith(text) and len(full) > len(text)
+        ),
+        0,
     )
     start = "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n"
     expected = [
         start + "<think>\nhm</think>\nB<|im_end|>",
         start + "B<|im_end|>\n<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\nD\0",
     ]
+
     talk = Conversation(model, JinjaTemplate(CHATML), think="on")
     list(talk.say("A", Sampling(temperature=0)))
     assert (talk.turns[0].thinking, talk.turns[0].answer) == ("hm", "B")
