@@ -62,6 +62,7 @@ def test_bits_per_byte_are_those_of_the_pip_package(tmp_path, embedded):
     assert row.bits_per_byte == pytest.approx(bits, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_million_tokens_take_no_memory_and_hardly_longer_than_a_prompt_with_all_logits(tmp_path):
     model = rwkv_engine.load(weights="int8", threads=1)
     with open(tmp_path / "t.txt", "w") as file:

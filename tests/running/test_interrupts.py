@@ -165,6 +165,7 @@ print(hits, np.array_equal(logits, load().feed([1, 2, 3], load().new_state())))
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_compiling_can_be_interrupted_again_and_again(small, tmp_path, seed):

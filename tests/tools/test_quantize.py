@@ -1,6 +1,5 @@
 """Packed files: the same model, whole or not at all, and damaged ones refused."""
 
-import importlib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.families.loader import Loader, transposed
 from rwkv_engine.formats import FORMATS
-from rwkv_engine.numbers import int8_layout, unit_layout
+from rwkv_engine.numbers import int8_layout
 from rwkv_engine.numbers.tensor import Tensor
 from rwkv_engine.system.folders import cache_folder
 from rwkv_engine.tools.quantize import cached, packed_bytes
@@ -256,41 +255,6 @@ def test_notes_that_pack_what_is_no_matrix_are_refused_before_anything_runs(
     for read in (lambda: loader.vector(name, 1), lambda: loader.small([tensor]), lambda: transposed(tensor)):
         with pytest.raises(CheckpointError, match=re.escape(name)):
             read()
-
-
-@pytest.mark.parametrize("name", ["head.weight", "blocks.1.att.key.weight", "blocks.0.ffn.key.weight"])
-def test_only_a_matrix_that_skips_zeros_lies_by_units(checkpoints, tokenizer_file, tmp_path, name):
-    """A product that reads it by rows would take its bytes for others."""
-    packed, (source, tensors) = tmp_path / "packed.safetensors", checkpoints("7")
-    rwkv_engine.quantize(source, packed, tokenizer=tokenizer_file)
-    notes, shape = notes_of(packed), tensors[name].shape
-    notes["formats"]["int8"].pop(name, None)
-    notes["formats"]["int8-units"][name] = shape
-    stored = np.zeros(unit_layout.shape_of(*shape), np.uint8)
-    save_file(load_file(packed) | {name: stored}, packed, {"rwkv_engine": json.dumps(notes)})
-    with pytest.raises(CheckpointError, match=f"{re.escape(name)}.*int8-units") as caught:
-        rwkv_engine.load(packed)
-    assert str(packed) in str(caught.value)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_packed_file_of_an_older_version_is_read_as_before(
-    plain, checkpoints, tokenizer_file, tmp_path, monkeypatch, version
-):
-    """They had no matrices by units; version 1 had one format, and noted its matrices' shapes under its name."""
-    want, old = logits(rwkv_engine.load(plain)), tmp_path / "old.safetensors"
-    monkeypatch.setattr(
-        importlib.import_module("rwkv_engine.tools.quantize"), "lies_in", lambda name, format: format
-    )
-    rwkv_engine.quantize(checkpoints("7")[0], old, tokenizer=tokenizer_file)
-    notes = notes_of(old) | {"version": version}
-    assert list(notes["formats"]) == ["int8"] and "int8-units" in notes_of(plain)["formats"]
-    if version == 1:
-        notes["int8"] = notes.pop("formats")["int8"]
-    save_file(load_file(old), old, {"rwkv_engine": json.dumps(notes)})
-    model = rwkv_engine.load(old)
-    assert model.format == "int8"
-    np.testing.assert_array_equal(logits(model), want)
 
 
 def test_a_layer_s_number_is_written_in_plain_digits(plain):
