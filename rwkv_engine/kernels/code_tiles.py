@@ -12,7 +12,7 @@ from numba.core import cgutils
 
 from rwkv_engine.kernels.int8_levels import LEVELS
 from rwkv_engine.kernels.int8_tiles import Dot, Layout, Tile, Values, vector_tile
-from rwkv_engine.kernels.vectors import FLOATS, I8, I32, I64, LANES, load
+from rwkv_engine.kernels.vectors import FLOATS, I8, I64, LANES, load, parted
 from rwkv_engine.numbers.code_layout import CODE_LINES, GROUP, GROUPS, LINE, SERVED, STRIP, TAIL, Codes
 
 #: bytes of a vector -> the instruction of x86 that looks up bytes in a table of 16
@@ -35,7 +35,7 @@ def _quad(table: Codes, b: ir.IRBuilder, dot: Dot, block: ir.Value, quad: int) -
             values = _values_of_5(b, dot, table, codes, fifths, bit)
         else:
             values = _values(b, dot, table.values, codes)
-        weights += _cut(b, values, dot.part)
+        weights += parted(b, values, dot.part)
     return dot.widened(b, weights)
 
 
@@ -98,18 +98,6 @@ def _selected(b: ir.IRBuilder, codes: ir.Value, table: Sequence[int]) -> ir.Valu
         one = b.icmp_signed("!=", b.and_(codes, every(1 << bit)), every(0))
         left = [b.select(one, odd, even) for even, odd in zip(left[::2], left[1::2], strict=True)]
     return left[0]
-
-
-def _cut(b: ir.IRBuilder, vector: ir.Value, part: int) -> Values:
-    """A vector in parts of so many bytes."""
-    if vector.type.count == part:
-        return [vector]
-    undefined = ir.Constant(vector.type, ir.Undefined)
-    orders = [
-        ir.Constant(ir.VectorType(I32, part), list(range(first, first + part)))
-        for first in range(0, vector.type.count, part)
-    ]
-    return [b.shuffle_vector(vector, undefined, order) for order in orders]
 
 
 def _scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from rwkv_engine.kernels.int8_tiles import Dot, Values
 from rwkv_engine.kernels.pointers import prefetch
-from rwkv_engine.kernels.vectors import FLOATS, I8, I16, I32, I64, WORDS, Loop, fma, load, store
+from rwkv_engine.kernels.vectors import FLOATS, I8, I16, I32, I64, WORDS, Loop, fma, load, parted, store
 from rwkv_engine.numbers.int8_layout import LINE, STRIP
 from rwkv_engine.numbers.unit_layout import ROWS, STRIPS
 
@@ -22,7 +22,7 @@ _PAIRS = ir.VectorType(I16, ROWS // 2)
 _BYTES, _HALVES = ir.VectorType(I8, ROWS), ir.VectorType(I16, STRIP)
 #: bytes of a group's scales of 16 rows
 SCALE_BYTES = 2 * STRIP
-#: quads behind the current one that are prefetched. On a Zen 4, 4, 8 and 16 are within 10 %
+#: quads behind the current one, of which the last is prefetched
 AHEAD = 8
 
 
@@ -57,19 +57,6 @@ def _merged(b: ir.IRBuilder, units: Values) -> Values:
         [b.bitcast(_zipped(b, units[at : at + 2], upper), _PAIRS) for at in (0, 2)] for upper in (False, True)
     )
     return [b.bitcast(_zipped(b, pairs, upper), _BYTES) for pairs in (low, high) for upper in (False, True)]
-
-
-def _parted(b: ir.IRBuilder, line: ir.Value, part: int) -> Values:
-    """A line in vectors of so many bytes."""
-    if part == LINE:
-        return [line]
-    undefined = ir.Constant(line.type, ir.Undefined)
-    return [
-        b.shuffle_vector(
-            line, undefined, ir.Constant(ir.VectorType(I32, part), list(range(first, first + part)))
-        )
-        for first in range(0, LINE, part)
-    ]
 
 
 def _quad(b: ir.IRBuilder, dot: Dot, at: ir.Value, places: ir.Value) -> Values:
@@ -137,7 +124,7 @@ def tile_of(dot: Dot, strips: int, tokens: int, gathered: bool) -> Any:
                 made = [load(b, b.add(here, I64(LINE * s)), _BYTES) for s in range(strips)]
             else:
                 made = _quad(b, dot, at, b.add(lines, b.mul(loop.number, I64(16))))
-            weights = [dot.widened(b, _parted(b, line, dot.part)) for line in made]
+            weights = [dot.widened(b, parted(b, line, dot.part)) for line in made]
             for t in range(tokens):
                 place = b.mul(loop.number, I64(4 if dot.split else 8))
                 inputs = dot.inputs(b, b.add(b.add(x, b.mul(x_pitch, I64(t))), place), plane)

@@ -26,6 +26,18 @@ def store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
     b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 4
 
 
+def parted(b: ir.IRBuilder, vector: ir.Value, count: int) -> list[ir.Value]:
+    """A vector as vectors of `count` elements."""
+    if vector.type.count == count:
+        return [vector]
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    orders = [
+        ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
+        for first in range(0, vector.type.count, count)
+    ]
+    return [b.shuffle_vector(vector, undefined, order) for order in orders]
+
+
 def splat(b: ir.IRBuilder, number: ir.Value, count: int = LANES) -> ir.Value:
     """A vector with `count` copies of a number."""
     kind = ir.VectorType(number.type, count)
