@@ -1,4 +1,4 @@
-"""How soon a long talk goes on: seconds from process start to the first byte of the answer, for one of many
+"""How soon a long conversation resumes: seconds from start to the first byte of the answer, for one of many
 tokens and a new one.
 
     python benchmarks/resume.py [TOKENS]        (50,000)
@@ -24,23 +24,23 @@ RUNS, TURN = 7, 400
 
 
 def hold(folder: str, wanted: int) -> tuple[int, int, float]:
-    """Hold and keep a talk of `wanted` tokens: its tokens, its turns, and the seconds that reading it took."""
+    """Hold and keep a conversation of `wanted` tokens: its tokens, its turns, and the seconds of reading it."""
     model = rwkv_engine.load()
     store = Store(f"{folder}/rwkv_engine")
-    talk = Conversation(model, find_template(model.config.vocab))
-    session = Session(store, talk, "long")
+    conversation = Conversation(model, find_template(model.config.vocab))
+    session = Session(store, conversation, "long")
     start = time.perf_counter()
-    while talk.tokens < wanted:
-        number = len(talk.turns)
+    while conversation.tokens < wanted:
+        number = len(conversation.turns)
         text = f"Tom went to the park with {number} cats. " * (TURN // 12)
-        for _ in talk.say(f"{text} Where is Tom?", rwkv_engine.Sampling(temperature=0), 12):
+        for _ in conversation.say(f"{text} Where is Tom?", rwkv_engine.Sampling(temperature=0), 12):
             pass
         if number % 20 == 0:
             session.keep({})
     session.keep({})
     seconds = time.perf_counter() - start
     store.close()
-    return talk.tokens, len(talk.turns), seconds
+    return conversation.tokens, len(conversation.turns), seconds
 
 
 def first_byte(folder: str, *options: str) -> float:
@@ -81,7 +81,7 @@ def main() -> None:
         new = statistics.median(first_byte(folder, "--no-save") for _ in range(RUNS))
         again = statistics.median(first_byte(folder, "--session", "long") for _ in range(RUNS))
     print(f"{'reading it all':<32}{reading:8.2f} s for {tokens:,} tokens in {turns} turns")
-    print(f"{'first byte, new talk':<32}{new:8.2f} s")
+    print(f"{'first byte, new conversation':<32}{new:8.2f} s")
     print(f"{'first byte, going on with it':<32}{again:8.2f} s")
     print(
         json.dumps({"tokens": tokens, "turns": turns, "reading_s": reading, "new_s": new, "resume_s": again})

@@ -9,7 +9,7 @@ import typer
 from rwkv_engine_cli.batch import batch
 from rwkv_engine_cli.bench import bench
 from rwkv_engine_cli.cache import cache
-from rwkv_engine_cli.chat import chat
+from rwkv_engine_cli.chat.verb import chat
 from rwkv_engine_cli.distill import distill
 from rwkv_engine_cli.eval import eval
 from rwkv_engine_cli.generate import generate

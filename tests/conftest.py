@@ -96,7 +96,7 @@ def rwkv(monkeypatch, capsys):
 
 @pytest.fixture(scope="session", autouse=True)
 def data_folder(tmp_path_factory):
-    """The folder in which this run keeps talks, in place of the user's."""
+    """The folder in which this run keeps conversations, in place of the user's."""
     folder = tmp_path_factory.mktemp("data")
     before = os.environ.get("XDG_DATA_HOME")
     os.environ["XDG_DATA_HOME"] = str(folder)

@@ -1,4 +1,4 @@
-"""Draw docs/chat.svg: a short talk with the embedded model on a real terminal, as it looks.
+"""Draw docs/chat.svg: a short conversation with the embedded model on a real terminal, as it looks.
 
 python tests/make_screenshot.py docs/chat.svg
 """
@@ -48,7 +48,7 @@ def _style(cell):
 
 
 def main(path):
-    """Hold the talk and write the picture."""
+    """Hold the conversation and write the picture."""
     with tempfile.TemporaryDirectory() as folder:
         chat = Terminal(["chat", "--temperature", "0"], COLUMNS, ROWS, XDG_DATA_HOME=folder)
         chat.ready()

@@ -130,11 +130,11 @@ def test_one_model_serves_many_threads_each_with_its_own_state(load):
         alone.append([model.feed(part, state) for part in np.split(text, [5, 6, 30])])
     results = {}
 
-    def talk(i):
+    def feed(i):
         state = model.new_state()
         results[i] = [model.feed(part, state) for part in np.split(texts[i], [5, 6, 30])]
 
-    threads = [threading.Thread(target=talk, args=(i,)) for i in range(6)]
+    threads = [threading.Thread(target=feed, args=(i,)) for i in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

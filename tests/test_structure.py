@@ -32,7 +32,6 @@ CLI_LEVELS = (
     ("interrupt", "output"),
     ("preparing", "progress", "tables"),
     ("options", "sampling", "usage"),
-    ("talk",),
     ("verb",),
     ("app",),
 )

@@ -34,7 +34,7 @@ Parts = Generator[Part, None, None]
 PIECE = 128
 
 
-class Talks(Feeds, Protocol):
+class ChatModel(Feeds, Protocol):
     """A model with a chat template."""
 
     @property
@@ -57,7 +57,7 @@ class Conversation:
 
     def __init__(
         self,
-        model: Talks,
+        model: ChatModel,
         template: Template | str | None = None,
         *,
         system: str | None = None,

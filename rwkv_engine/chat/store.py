@@ -183,4 +183,4 @@ def checked_name(name: str) -> str:
 def name_for(text: str) -> str:
     """A short name for a conversation that begins with `text`: its first words."""
     words = re.findall(r"\w+", text.lower())[:4]
-    return "-".join(words)[:30].strip("-") or "talk"
+    return "-".join(words)[:30].strip("-") or "chat"

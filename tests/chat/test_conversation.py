@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from talker import Talker, text_of
+from scripted_model import ScriptedModel, text_of
 
 from rwkv_engine import OptionError, Sampling
 from rwkv_engine.chat.conversation import Conversation
@@ -26,21 +26,21 @@ def said(parts):
 
 
 @pytest.fixture
-def talk():
-    return Conversation(Talker(ANSWERS), WORLD)
+def conversation():
+    return Conversation(ScriptedModel(ANSWERS), WORLD)
 
 
-def test_history_is_the_template_with_what_was_said(talk):
-    talk.system = "Be kind."
-    assert said(talk.say("Hi", GREEDY)) == "Hello."
-    assert said(talk.say("Who?", GREEDY)) == "I am Bot."
-    assert text_of(talk.state()) == (
+def test_history_is_the_template_with_what_was_said(conversation):
+    conversation.system = "Be kind."
+    assert said(conversation.say("Hi", GREEDY)) == "Hello."
+    assert said(conversation.say("Who?", GREEDY)) == "I am Bot."
+    assert text_of(conversation.state()) == (
         "System: Be kind.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Who?\n\nAssistant: I am Bot."
     )
-    assert talk.model.tokenizer.decode([t for turn in talk.turns for t in turn.tokens]) == text_of(
-        talk.state()
-    )
-    assert [(turn.user, turn.answer, turn.stop) for turn in talk.turns] == [
+    assert conversation.model.tokenizer.decode(
+        [t for turn in conversation.turns for t in turn.tokens]
+    ) == text_of(conversation.state())
+    assert [(turn.user, turn.answer, turn.stop) for turn in conversation.turns] == [
         ("Hi", "Hello.", "end"),
         ("Who?", "I am Bot.", "stop"),
     ]
@@ -59,139 +59,143 @@ def test_a_thought_is_shown_and_is_not_part_of_history(think, question, thought,
     answers = dict(ANSWERS)
     if think == "fast":
         answers["What?"] = " <think>\n</think>\nThat.\0"
-    talk = Conversation(Talker(answers), WORLD, think=think)
-    list(talk.say("Hi", GREEDY))
-    parts = list(talk.say(question, GREEDY))
+    conversation = Conversation(ScriptedModel(answers), WORLD, think=think)
+    list(conversation.say("Hi", GREEDY))
+    parts = list(conversation.say(question, GREEDY))
     assert (
-        "".join(part.text for part in parts if part.kind == "thinking") == thought == talk.turns[-1].thinking
+        "".join(part.text for part in parts if part.kind == "thinking")
+        == thought
+        == conversation.turns[-1].thinking
     )
-    assert said(parts) == answer == talk.turns[-1].answer
-    assert text_of(talk.state()).endswith(f"User: {question}\n\nAssistant: {answer}")
-    assert "think" not in text_of(talk.state())
-    assert talk.model.tokenizer.decode([t for turn in talk.turns for t in turn.tokens]) == text_of(
-        talk.state()
-    )
+    assert said(parts) == answer == conversation.turns[-1].answer
+    assert text_of(conversation.state()).endswith(f"User: {question}\n\nAssistant: {answer}")
+    assert "think" not in text_of(conversation.state())
+    assert conversation.model.tokenizer.decode(
+        [t for turn in conversation.turns for t in turn.tokens]
+    ) == text_of(conversation.state())
 
 
 def test_taking_back_asking_again_and_dropping_a_thought_read_at_most_one_turn_again():
-    talk = Conversation(Talker(ANSWERS), WORLD, think="on")
+    conversation = Conversation(ScriptedModel(ANSWERS), WORLD, think="on")
     for _ in range(20):
-        list(talk.say("Why?", GREEDY))
-    turn = len(talk.turns[-1].tokens)
-    whole = talk.tokens
+        list(conversation.say("Why?", GREEDY))
+    turn = len(conversation.turns[-1].tokens)
+    whole = conversation.tokens
     prompt, answer = (
         len("\n\nUser: Why?\n\nAssistant: <think"),
         len(">\nHm, let me see.\n</think>\n\nBecause."),
     )
     for act in (
-        lambda: talk.say("Why?", GREEDY),
-        lambda: talk.retry(GREEDY),
-        lambda: talk.edit("Why?", GREEDY),
+        lambda: conversation.say("Why?", GREEDY),
+        lambda: conversation.retry(GREEDY),
+        lambda: conversation.edit("Why?", GREEDY),
     ):
-        before = talk.model.fed
+        before = conversation.model.fed
         list(act())
-        assert talk.model.fed - before <= prompt + answer + turn < whole / 4
-    before = talk.model.fed
-    talk.undo(15)
-    talk.state()
-    assert talk.model.fed - before <= turn
+        assert conversation.model.fed - before <= prompt + answer + turn < whole / 4
+    before = conversation.model.fed
+    conversation.undo(15)
+    conversation.state()
+    assert conversation.model.fed - before <= turn
 
 
-def test_undo_returns_to_what_was_before_and_tells_the_system_text_again(talk):
-    list(talk.say("Hi", GREEDY))
-    before = talk.state()
-    talk.system = "Be brief."
-    list(talk.say("Who?", GREEDY))
-    list(talk.say("Hi", GREEDY))
-    assert [turn.user for turn in talk.undo(2)] == ["Who?", "Hi"]
-    assert talk.state() == before
-    list(talk.say("Who?", GREEDY))
-    assert "System: Be brief.\n\nUser: Who?" in text_of(talk.state())
+def test_undo_returns_to_what_was_before_and_tells_the_system_text_again(conversation):
+    list(conversation.say("Hi", GREEDY))
+    before = conversation.state()
+    conversation.system = "Be brief."
+    list(conversation.say("Who?", GREEDY))
+    list(conversation.say("Hi", GREEDY))
+    assert [turn.user for turn in conversation.undo(2)] == ["Who?", "Hi"]
+    assert conversation.state() == before
+    list(conversation.say("Who?", GREEDY))
+    assert "System: Be brief.\n\nUser: Who?" in text_of(conversation.state())
     for wrong in (0, 3):
         with pytest.raises(OptionError, match="2 turns"):
-            talk.undo(wrong)
+            conversation.undo(wrong)
 
 
-def test_edit_and_retry_replace_the_last_turn(talk):
-    list(talk.say("Hi", GREEDY))
-    list(talk.say("Who?", GREEDY))
-    list(talk.edit("What?", GREEDY))
-    assert [turn.user for turn in talk.turns] == ["Hi", "What?"]
-    list(talk.retry(GREEDY))
-    assert text_of(talk.state()) == "User: Hi\n\nAssistant: Hello.\n\nUser: What?\n\nAssistant: That."
-    assert talk.turns[-1].tries == 1
+def test_edit_and_retry_replace_the_last_turn(conversation):
+    list(conversation.say("Hi", GREEDY))
+    list(conversation.say("Who?", GREEDY))
+    list(conversation.edit("What?", GREEDY))
+    assert [turn.user for turn in conversation.turns] == ["Hi", "What?"]
+    list(conversation.retry(GREEDY))
+    assert text_of(conversation.state()) == "User: Hi\n\nAssistant: Hello.\n\nUser: What?\n\nAssistant: That."
+    assert conversation.turns[-1].tries == 1
 
 
-def test_a_reader_who_leaves_keeps_what_was_said_and_no_more(talk):
-    parts = talk.say("Long?", GREEDY)
+def test_a_reader_who_leaves_keeps_what_was_said_and_no_more(conversation):
+    parts = conversation.say("Long?", GREEDY)
     heard = ""
     for part in parts:
         heard += part.text
         if heard == "one two":
             parts.close()
-    assert (talk.turns[-1].answer, talk.turns[-1].stop) == ("one two", None)
-    assert text_of(talk.state()) == "User: Long?\n\nAssistant: one two"
-    assert said(talk.say("Hi", GREEDY)) == "Hello."
+    assert (conversation.turns[-1].answer, conversation.turns[-1].stop) == ("one two", None)
+    assert text_of(conversation.state()) == "User: Long?\n\nAssistant: one two"
+    assert said(conversation.say("Hi", GREEDY)) == "Hello."
 
 
-def test_leaving_before_the_answer_begins_changes_nothing(talk):
-    list(talk.say("Hi", GREEDY))
-    before, turns = talk.state(), list(talk.turns)
-    parts = talk.say("x" * 1000, GREEDY)
+def test_leaving_before_the_answer_begins_changes_nothing(conversation):
+    list(conversation.say("Hi", GREEDY))
+    before, turns = conversation.state(), list(conversation.turns)
+    parts = conversation.say("x" * 1000, GREEDY)
     assert next(parts).kind == "reading"
     parts.close()
-    parts = talk.edit("x" * 1000, GREEDY)
+    parts = conversation.edit("x" * 1000, GREEDY)
     next(parts)
     parts.close()
-    assert talk.turns == turns and talk.state() == before
+    assert conversation.turns == turns and conversation.state() == before
 
 
-def test_a_model_that_fails_in_the_middle_of_an_answer_leaves_the_talk_as_it_was(talk):
-    list(talk.say("Hi", GREEDY))
-    before, turns = talk.state(), list(talk.turns)
-    parts = talk.say("Long?", GREEDY)
+def test_a_model_that_fails_in_the_middle_of_an_answer_leaves_the_conversation_as_it_was(conversation):
+    list(conversation.say("Hi", GREEDY))
+    before, turns = conversation.state(), list(conversation.turns)
+    parts = conversation.say("Long?", GREEDY)
     next(parts), next(parts)
-    working = talk.model.feed
-    talk.model.feed = None  # calling it is a TypeError
+    working = conversation.model.feed
+    conversation.model.feed = None  # calling it is a TypeError
     with pytest.raises(TypeError):
         list(parts)
-    talk.model.feed = working
-    assert talk.turns == turns and talk.state() == before
+    conversation.model.feed = working
+    assert conversation.turns == turns and conversation.state() == before
 
 
-def test_forks_go_their_own_ways(talk):
-    list(talk.say("Hi", GREEDY))
-    twin = talk.fork()
+def test_forks_go_their_own_ways(conversation):
+    list(conversation.say("Hi", GREEDY))
+    twin = conversation.fork()
     list(twin.say("Who?", GREEDY))
-    list(talk.say("What?", GREEDY))
-    assert text_of(twin.state()).endswith("I am Bot.") and text_of(talk.state()).endswith("That.")
+    list(conversation.say("What?", GREEDY))
+    assert text_of(twin.state()).endswith("I am Bot.") and text_of(conversation.state()).endswith("That.")
     twin.undo(2)
-    assert len(talk.turns) == 2 and twin.turns == [] and twin.tokens == 0
+    assert len(conversation.turns) == 2 and twin.turns == [] and twin.tokens == 0
 
 
-def test_another_template_reads_the_same_texts_anew(talk):
-    list(talk.say("Hi", GREEDY))
-    list(talk.say("Why?", GREEDY))
+def test_another_template_reads_the_same_texts_anew(conversation):
+    list(conversation.say("Hi", GREEDY))
+    list(conversation.say("Why?", GREEDY))
     other = Conversation(
-        talk.model, template_named("qa"), turns=reread(talk.turns, talk.model.tokenizer, template_named("qa"))
+        conversation.model,
+        template_named("qa"),
+        turns=reread(conversation.turns, conversation.model.tokenizer, template_named("qa")),
     )
     assert text_of(other.state()) == "Question: Hi\n\nAnswer: Hello.\n\nQuestion: Why?\n\nAnswer: Because."
 
 
-def test_only_what_can_be_meant_is_accepted(talk):
+def test_only_what_can_be_meant_is_accepted(conversation):
     for wrong in (
-        lambda: talk.say(" \n"),
-        lambda: talk.retry(),
-        lambda: talk.edit("x"),
-        lambda: talk.set_think("deep"),
+        lambda: conversation.say(" \n"),
+        lambda: conversation.retry(),
+        lambda: conversation.edit("x"),
+        lambda: conversation.set_think("deep"),
     ):
         with pytest.raises(OptionError):
             wrong()
-    list(talk.say("Hi", GREEDY))
+    list(conversation.say("Hi", GREEDY))
     with pytest.raises(OptionError, match="empty"):
-        talk.edit("")
+        conversation.edit("")
     with pytest.raises(OptionError, match="qa has off"):
-        Conversation(talk.model, template_named("qa"), think="on")
+        Conversation(conversation.model, template_named("qa"), think="on")
 
 
 def test_few_old_states_are_kept_and_one_that_is_dropped_is_never_wanted_again():
@@ -204,58 +208,62 @@ def test_few_old_states_are_kept_and_one_that_is_dropped_is_never_wanted_again()
     assert all(step <= 1 + (3000 - at) / 2 for step, at in zip(steps, kept, strict=True))
 
 
-def probe(talk):
-    """The logits that follow the talk and one more token, to the bit."""
-    return talk.model.feed([11], talk.state()).tobytes()
+def probe(conversation):
+    """The logits that follow the conversation and one more token, to the bit."""
+    return conversation.model.feed([11], conversation.state()).tobytes()
 
 
 def test_undo_of_20_turns_restores_the_logits_bit_for_bit(embedded):
-    talk = Conversation(embedded, WORLD)
-    seen = [probe(talk)]
+    conversation = Conversation(embedded, WORLD)
+    seen = [probe(conversation)]
     for number in range(22):
-        list(talk.say(f"Tom has {number} cats. How many cats does Tom have?", Sampling(seed=number), 12))
-        seen.append(probe(talk))
+        list(
+            conversation.say(
+                f"Tom has {number} cats. How many cats does Tom have?", Sampling(seed=number), 12
+            )
+        )
+        seen.append(probe(conversation))
     assert len(set(seen)) == len(seen)
     for undone in range(1, 21):
-        talk.undo()
-        assert probe(talk) == seen[22 - undone]
+        conversation.undo()
+        assert probe(conversation) == seen[22 - undone]
 
 
 def test_a_state_that_is_no_longer_kept_is_read_again(embedded):
-    talk = Conversation(embedded, WORLD)
+    conversation = Conversation(embedded, WORLD)
     for name in ("Tom", "Mia", "Ben"):
-        list(talk.say(f"{name} has the ball. Who has the ball?", GREEDY, 12))
-    kept = talk.state()
-    talk.release(0)
-    again = talk.state()
-    assert again.position == kept.position == talk.tokens
+        list(conversation.say(f"{name} has the ball. Who has the ball?", GREEDY, 12))
+    kept = conversation.state()
+    conversation.release(0)
+    again = conversation.state()
+    assert again.position == kept.position == conversation.tokens
     np.testing.assert_allclose(again.block, kept.block, rtol=1e-3, atol=1e-3)
 
 
-def test_nothing_said_in_one_talk_reaches_another(embedded):
-    """Two talks in turns, and a third after both: each has the numbers of a talk held alone, to the bit."""
+def test_nothing_said_in_one_conversation_reaches_another(embedded):
+    """Two conversations in turns, and a third after both: each has the numbers of a conversation held alone, to the bit."""
 
     def alone(names):
-        talk = Conversation(embedded, WORLD)
+        conversation = Conversation(embedded, WORLD)
         for name in names:
-            list(talk.say(f"{name} is in the park. Where is {name}?", GREEDY, 12))
-        return probe(talk)
+            list(conversation.say(f"{name} is in the park. Where is {name}?", GREEDY, 12))
+        return probe(conversation)
 
-    talks = [Conversation(embedded, WORLD) for _ in range(2)]
+    conversations = [Conversation(embedded, WORLD) for _ in range(2)]
     names = [("Tom", "Mia", "Ben"), ("Anna", "Leo", "Tom")]
     for pair in zip(*names, strict=True):
-        for talk, name in zip(talks, pair, strict=True):
-            list(talk.say(f"{name} is in the park. Where is {name}?", GREEDY, 12))
-    assert [probe(talk) for talk in talks] == [alone(each) for each in names]
+        for conversation, name in zip(conversations, pair, strict=True):
+            list(conversation.say(f"{name} is in the park. Where is {name}?", GREEDY, 12))
+    assert [probe(conversation) for conversation in conversations] == [alone(each) for each in names]
     fresh = Conversation(embedded, WORLD)
     assert fresh.state() == embedded.new_state()
 
 
 def test_a_seed_is_moved_on_by_each_try(embedded):
-    talk = Conversation(embedded, WORLD)
+    conversation = Conversation(embedded, WORLD)
     wild = Sampling(temperature=2.0, top_p=1.0, seed=5)
-    first = said(talk.say("Tell me a story.", wild, 20))
-    again = said(talk.retry(wild, 20))
+    first = said(conversation.say("Tell me a story.", wild, 20))
+    again = said(conversation.retry(wild, 20))
     other = Conversation(embedded, WORLD)
     assert (
         said(other.say("Tell me a story.", Sampling(temperature=2.0, top_p=1.0, seed=6), 20))
@@ -284,7 +292,7 @@ def test_an_error_in_the_callers_loop_is_not_followed_by_one_of_closing_the_answ
     monkeypatch.setattr("sys.unraisablehook", behind.append)
 
     def caller():
-        for part in Conversation(Talker(ANSWERS), Forgetful(), think="on").say("Why?", GREEDY):
+        for part in Conversation(ScriptedModel(ANSWERS), Forgetful(), think="on").say("Why?", GREEDY):
             if part.text:
                 raise ZeroDivisionError("the caller's own")
 

@@ -1,4 +1,4 @@
-"""Kept talks: what is on disk after whatever happens, and that it goes on where it was."""
+"""Kept conversations: what is on disk after whatever happens, and that it goes on where it was."""
 
 import fcntl
 import json
@@ -22,7 +22,7 @@ from rwkv_engine.text.chat import template_named
 
 GREEDY = Sampling(temperature=0)
 WORLD = template_named("world")
-#: processes killed in the middle of a talk; RWKV_ENGINE_KILLS asks for more
+#: processes killed in the middle of a conversation; RWKV_ENGINE_KILLS asks for more
 KILLS = int(os.environ.get("RWKV_ENGINE_KILLS", "5"))
 
 
@@ -234,7 +234,7 @@ def test_exports_hold_what_was_said(store, embedded):
     )
 
 
-def test_listing_talks_imports_no_model():
+def test_listing_conversations_imports_no_model():
     program = "import sys, rwkv_engine.chat; assert 'numba' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
@@ -251,7 +251,7 @@ def test_the_data_folder_is_where_xdg_says(monkeypatch, tmp_path):
 
 
 def test_kill_9_at_any_moment_loses_at_most_the_turn_under_way(tmp_path, embedded):
-    """One talk, its process killed again and again at random moments, and gone on with each time."""
+    """One conversation, its process killed again and again at random moments, and gone on with each time."""
     rng, heard = random.Random(3), 0
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
     for number in range(KILLS):

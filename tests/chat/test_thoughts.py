@@ -1,7 +1,7 @@
 """The limit of a thought, which is not the answer's."""
 
 import pytest
-from talker import Talker, text_of
+from scripted_model import ScriptedModel, text_of
 
 from rwkv_engine import OptionError, Sampling
 from rwkv_engine.chat.conversation import Conversation
@@ -17,9 +17,9 @@ def usage(parts):
 @pytest.mark.parametrize("think", ["off", "on"])
 def test_a_thought_does_not_count_as_answer(think):
     thought = " <think>\none two three four five six\n</think>"
-    talk = Conversation(Talker({"Why?": f"{thought}\nBecause of all.\0"}), WORLD, think=think)
-    used = usage(talk.say("Why?", GREEDY, len("\nBecause")))
-    assert (talk.turns[-1].answer, talk.turns[-1].stop) == ("Because", "length")
+    conversation = Conversation(ScriptedModel({"Why?": f"{thought}\nBecause of all.\0"}), WORLD, think=think)
+    used = usage(conversation.say("Why?", GREEDY, len("\nBecause")))
+    assert (conversation.turns[-1].answer, conversation.turns[-1].stop) == ("Because", "length")
     assert used.thoughts == len(thought) - (len(" <think") if think == "on" else 0)
     assert used.tokens == used.thoughts + len("\nBecause")
 
@@ -36,12 +36,12 @@ def test_a_thought_does_not_count_as_answer(think):
 def test_a_thought_that_is_too_long_is_closed_and_the_answer_begins(think, limit, kept):
     longest = "two \u20ac and more" if "\u20ac" in kept else "one two\n</thinking is long> and so on"
     answers = {"Why?": (f" <think>\n{longest}", f" <think>\n{kept}\n</think>\nIt is so.\0")}
-    talk = Conversation(Talker(answers), WORLD, think=think)
+    conversation = Conversation(ScriptedModel(answers), WORLD, think=think)
     most = len(limit) + (len(" <think>") if think == "off" else len(">"))
-    used = usage(talk.say("Why?", GREEDY, 30, max_thoughts=most))
-    turn = talk.turns[-1]
+    used = usage(conversation.say("Why?", GREEDY, 30, max_thoughts=most))
+    turn = conversation.turns[-1]
     assert (turn.thinking, turn.answer, turn.stop) == (kept, "It is so.", "end")
     assert most < used.thoughts <= most + len("\n</think>\n") + 2
-    assert text_of(talk.state()).endswith("Assistant: It is so."), "history has no thought"
+    assert text_of(conversation.state()).endswith("Assistant: It is so."), "history has no thought"
     with pytest.raises(OptionError, match="max_thoughts"):
-        talk.say("Why?", max_thoughts=0)
+        conversation.say("Why?", max_thoughts=0)

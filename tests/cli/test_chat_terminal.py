@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from rwkv_engine_cli.talk.loop import until_interrupt
-from talker import Talker
+from rwkv_engine_cli.chat.loop import until_interrupt
+from scripted_model import ScriptedModel
 from terminal import Terminal
 
 from rwkv_engine import Sampling
@@ -172,7 +172,7 @@ def test_keys_history_completion_and_the_status_line(terminal, tmp_path, monkeyp
     assert "  Quick!!" in chat.text() and "in 2 turns" in chat.say("/tokens")
 
 
-def test_ctrl_c_stops_and_the_talk_goes_on(terminal, tmp_path, monkeypatch):
+def test_ctrl_c_stops_and_the_conversation_goes_on(terminal, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     chat = terminal("--system", "Tom is in the park. " * 5000, "--max-tokens", "12")
     chat.type("Hi")
@@ -214,26 +214,30 @@ def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(terminal, tmp_path, mon
 
 
 def test_the_first_ctrl_c_ends_an_answer_between_two_tokens_and_keeps_what_was_said():
-    talk = Conversation(Talker({"Count": " one two three four five six seven\0"}), template_named("world"))
-    with until_interrupt(talk.say("Count", Sampling(temperature=0))) as parts:
+    conversation = Conversation(
+        ScriptedModel({"Count": " one two three four five six seven\0"}), template_named("world")
+    )
+    with until_interrupt(conversation.say("Count", Sampling(temperature=0))) as parts:
         for part in parts:
             if part.text == "w":
                 os.kill(os.getpid(), signal.SIGINT)
-    assert (talk.turns[-1].answer, talk.turns[-1].stop) == ("one tw", None)
+    assert (conversation.turns[-1].answer, conversation.turns[-1].stop) == ("one tw", None)
     before = signal.getsignal(signal.SIGINT)
-    with until_interrupt(talk.retry(Sampling(temperature=0))) as parts:
+    with until_interrupt(conversation.retry(Sampling(temperature=0))) as parts:
         for _ in parts:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-    assert (talk.turns[-1].answer, talk.turns[-1].stop) == ("", None), "the second one changes nothing"
+    assert (conversation.turns[-1].answer, conversation.turns[-1].stop) == ("", None), (
+        "the second one changes nothing"
+    )
     assert signal.getsignal(signal.SIGINT) is before
-    with pytest.raises(KeyboardInterrupt), until_interrupt(talk.retry()):
+    with pytest.raises(KeyboardInterrupt), until_interrupt(conversation.retry()):
         os.kill(os.getpid(), signal.SIGINT)  # before the first token it is heard at once
 
 
 def test_markdown_is_rendered_and_finished_blocks_are_never_drawn_again():
     from rich.console import Console
-    from rwkv_engine_cli.talk.markdown import Answer, finished
+    from rwkv_engine_cli.chat.markdown import Answer, finished
 
     from rwkv_engine.chat.conversation import Part
 

@@ -170,8 +170,8 @@ def test_help_is_quick_and_imports_no_numba():
         ("chat", "--think", "deep"),
         ("chat", "-c", "--no-save"),
         ("chat", "-c", "--session", "x"),
-        ("sessions", "show", "no-such-talk"),
-        ("sessions", "delete", "no-such-talk"),
+        ("sessions", "show", "no-such-conversation"),
+        ("sessions", "delete", "no-such-conversation"),
         ("tokenize", "--decode", "a b"),
         ("tokenize", "--decode", "99999"),
         ("tokenize", "x", "--tokenizer", "klingon"),
@@ -190,7 +190,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments):
     assert {p.name for p in tmp_path.iterdir()} == set(known)
 
 
-def test_a_kept_talk_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path):
+def test_a_kept_conversation_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path):
     data = {"XDG_DATA_HOME": str(tmp_path)}
     assert rwkv("chat", "-c", env=data).stderr.startswith("rwkv: no conversation is kept yet")
     said = rwkv(
@@ -215,7 +215,7 @@ def test_a_kept_talk_is_gone_on_with_listed_shown_exported_and_deleted(tmp_path)
     assert list((tmp_path / "rwkv_engine" / "states").iterdir()) == []
 
 
-def test_a_talk_that_cannot_be_kept_goes_on_with_a_warning(tmp_path):
+def test_a_conversation_that_cannot_be_kept_goes_on_with_a_warning(tmp_path):
     (tmp_path / "rwkv_engine").write_text("not a folder")
     done = rwkv("chat", "--save", "--max-tokens", "1", text="Hi\n", env={"XDG_DATA_HOME": str(tmp_path)})
     assert (

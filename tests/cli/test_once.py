@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from rwkv_engine_cli.talk.outcome import first_code
+from rwkv_engine_cli.chat.outcome import first_code
 from terminal import Terminal
 
 import rwkv_engine

@@ -272,7 +272,7 @@ def test_drafts_change_no_text_of_the_command_and_odd_ones_are_refused(rwkv):
 
 def test_a_model_behind_a_link_is_kept_under_the_links_name(tmp_path, monkeypatch):
     """As in the hub's cache: the link lies among the files that belong to it, what it points to does not."""
-    from rwkv_engine_cli.chat import _absolute
+    from rwkv_engine_cli.chat.verb import _absolute
 
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "sha").write_text("")

@@ -143,18 +143,18 @@ def test_names_and_errors_are_filtered_on_a_terminal(tmp_path):
 
 
 def test_a_kept_conversation_is_filtered_on_a_terminal(tmp_path, monkeypatch):
-    from talker import Talker
+    from scripted_model import ScriptedModel
 
     from rwkv_engine.chat import Session
     from rwkv_engine.chat.conversation import Conversation
     from rwkv_engine.text.chat import template_named
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    talker = Talker({"Hi": f" {ANSWER}\0"})
-    talker.fingerprint = "talker"
-    talk = Conversation(talker, template_named("world"))
-    list(talk.say("Hi", rwkv_engine.Sampling(temperature=0)))
-    session = Session(Store(), talk, "evil")
+    model = ScriptedModel({"Hi": f" {ANSWER}\0"})
+    model.fingerprint = "scripted"
+    conversation = Conversation(model, template_named("world"))
+    list(conversation.say("Hi", rwkv_engine.Sampling(temperature=0)))
+    session = Session(Store(), conversation, "evil")
     session.keep({})
     shown = on_terminal("sessions", "show", "evil")
     assert f"assistant: {ANSWER_SEEN}" in shown and not FORBIDDEN.search(shown)
@@ -165,8 +165,8 @@ def test_a_kept_conversation_is_filtered_on_a_terminal(tmp_path, monkeypatch):
 
 def test_an_answer_is_filtered_in_a_chat_on_a_terminal(capsys, monkeypatch):
     from rich.console import Console
-    from rwkv_engine_cli.talk.markdown import Answer
-    from rwkv_engine_cli.talk.plain import Plain
+    from rwkv_engine_cli.chat.markdown import Answer
+    from rwkv_engine_cli.chat.plain import Plain
 
     for kind in ("answer", "thinking"):
         with open(os.devnull, "w") as nowhere:

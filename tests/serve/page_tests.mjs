@@ -97,7 +97,7 @@ test("events are the same wherever the stream is cut", () => {
   }
 });
 
-function talked() {
+function conversation() {
   const made = tree.newConversation({ system: " Be brief. ", temperature: "0.5" });
   const ask = tree.add(made, 0, { role: "user", content: "Hello" });
   const one = tree.add(made, ask, { role: "assistant", content: "Hi" });
@@ -106,7 +106,7 @@ function talked() {
 }
 
 test("another answer is a branch, and the old one is a step away", () => {
-  const { made, ask, one, two } = talked();
+  const { made, ask, one, two } = conversation();
   assert.deepEqual(tree.path(made), [ask, two]);
   assert.deepEqual(tree.siblings(made, two), { index: 1, all: [one, two] });
   const more = tree.add(made, two, { role: "user", content: "More" });
@@ -118,7 +118,7 @@ test("another answer is a branch, and the old one is a step away", () => {
 });
 
 test("the model reads its own branch only", () => {
-  const { made, two } = talked();
+  const { made, two } = conversation();
   const more = tree.add(made, two, { role: "user", content: "More" });
   tree.add(made, more, { role: "assistant", content: "" });
   const said = tree.messages(made, more).map(({ role, content }) => `${role}: ${content}`);
@@ -127,7 +127,7 @@ test("the model reads its own branch only", () => {
 });
 
 test("what is exported comes back under another name", () => {
-  const { made } = talked();
+  const { made } = conversation();
   const [back] = tree.imported(tree.exported([made]));
   assert.notEqual(back.id, made.id);
   assert.deepEqual({ ...back, id: made.id }, made);

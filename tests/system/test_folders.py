@@ -78,7 +78,7 @@ def test_what_people_say_is_private_whatever_ran_first(home, embedded, before):
         (folder / "states").mkdir(parents=True)
         for name in ("sessions.sqlite", "history"):
             (folder / name).touch()
-    from rwkv_engine_cli.talk.terminal import _history
+    from rwkv_engine_cli.chat.terminal import _history
 
     from rwkv_engine.chat import Session
     from rwkv_engine.chat.conversation import Conversation

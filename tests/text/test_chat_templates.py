@@ -46,21 +46,22 @@ def test_tools_are_told_in_front_and_their_outputs_come_from_the_user():
     tools = [{"name": "add", "arguments": {"a": "number"}}]
     told = 'Tools:\n[{"name": "add", "arguments": {"a": "number"}}]\nReturn only a JSON function call.\n\n'
     assert WORLD.opening(None, tools) == f"System: {told}"
-    talk = [
+    messages = [
         Message("system", "S"),
         Message("user", "1+1?"),
         Message("assistant", "```json\n{}\n```"),
         Message("tool", "2"),
     ]
     assert (
-        WORLD.render(talk[:2], tools=tools, call=True) == f"System: S\n{told}User: 1+1?\n\nAssistant: ```json"
+        WORLD.render(messages[:2], tools=tools, call=True)
+        == f"System: S\n{told}User: 1+1?\n\nAssistant: ```json"
     )
-    assert WORLD.render(talk, tools=tools).endswith(
+    assert WORLD.render(messages, tools=tools).endswith(
         "Assistant: ```json\n{}\n```\n\nUser: Function output: 2\n\nAssistant:"
     )
 
 
-def test_turns_said_one_by_one_are_the_talk_rendered_at_once():
+def test_turns_said_one_by_one_are_the_messages_rendered_at_once():
     whole = WORLD.render(
         [Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")]
     )

@@ -1,10 +1,10 @@
-"""Jinja templates: what they are given, how a talk goes on with one, and what they may not do."""
+"""Jinja templates: what they are given, how a conversation goes on with one, and what they may not do."""
 
 import time
 
 import pytest
-from talker import Talker as Model
-from talker import text_of
+from scripted_model import ScriptedModel as Model
+from scripted_model import text_of
 
 from rwkv_engine import OptionError, Sampling
 from rwkv_engine.chat.conversation import Conversation
@@ -28,8 +28,13 @@ WORLD = """\
 
 
 def test_a_chat_template_writes_down_a_list_of_messages():
-    talk = [Message("system", "S"), Message("user", " A "), Message("assistant", "B"), Message("user", "C")]
-    text = JinjaTemplate(CHATML).render(talk)
+    messages = [
+        Message("system", "S"),
+        Message("user", " A "),
+        Message("assistant", "B"),
+        Message("user", "C"),
+    ]
+    text = JinjaTemplate(CHATML).render(messages)
     assert text == (
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\nB<|im_end|>\n"
         "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n"
@@ -38,12 +43,12 @@ def test_a_chat_template_writes_down_a_list_of_messages():
     assert (
         JinjaTemplate(
             "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", bos="<s>", eos="</s>"
-        ).render(talk)
+        ).render(messages)
         == "<s>S</s>"
     )
 
 
-def test_turn_by_turn_is_the_talk_rendered_at_once():
+def test_turn_by_turn_is_the_messages_rendered_at_once():
     template = JinjaTemplate(CHATML)
     whole = template.render(
         [Message("system", "S"), Message("user", "A"), Message("assistant", "B"), Message("user", "C")]
@@ -55,7 +60,7 @@ def test_turn_by_turn_is_the_talk_rendered_at_once():
     )
 
 
-def test_a_talk_follows_it_and_drops_thoughts():
+def test_a_conversation_follows_it_and_drops_thoughts():
     model = Model({})
     model._next = lambda text: next(
         (
@@ -71,13 +76,13 @@ def test_a_talk_follows_it_and_drops_thoughts():
         start + "B<|im_end|>\n<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\nD\0",
     ]
 
-    talk = Conversation(model, JinjaTemplate(CHATML), think="on")
-    list(talk.say("A", Sampling(temperature=0)))
-    assert (talk.turns[0].thinking, talk.turns[0].answer) == ("hm", "B")
-    assert text_of(talk.state()) == start + "B"
-    talk.set_think("off")
-    list(talk.say("C", Sampling(temperature=0)))
-    assert text_of(talk.state()) == expected[1][:-1]
+    conversation = Conversation(model, JinjaTemplate(CHATML), think="on")
+    list(conversation.say("A", Sampling(temperature=0)))
+    assert (conversation.turns[0].thinking, conversation.turns[0].answer) == ("hm", "B")
+    assert text_of(conversation.state()) == start + "B"
+    conversation.set_think("off")
+    list(conversation.say("C", Sampling(temperature=0)))
+    assert text_of(conversation.state()) == expected[1][:-1]
 
 
 def test_worlds_form_in_jinja_is_worlds_form():

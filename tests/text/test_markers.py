@@ -57,15 +57,15 @@ def test_what_a_user_types_is_never_a_special_token(pieces):
 def test_the_token_behind_an_answer_ends_it_and_goes_into_the_next_prompt():
     assert turn_ends(TOKENIZER, CHATML) == {OVER, START}
     hello = TOKENIZER.encode("Hello")
-    talk = Conversation(Repeats(TOKENIZER, [*hello, OVER, *hello, END]), CHATML)
-    parts = [part for part in talk.say("hi", Sampling(temperature=0)) if part.step]
+    conversation = Conversation(Repeats(TOKENIZER, [*hello, OVER, *hello, END]), CHATML)
+    parts = [part for part in conversation.say("hi", Sampling(temperature=0)) if part.step]
     assert [part.step.token for part in parts] == [*hello, OVER] and parts[-1].step.stop == "end"
-    list(talk.say("<|im_end|>", Sampling(temperature=0)))
-    assert [turn.answer for turn in talk.turns] == ["Hello", "Hello"]
-    fed = [token for turn in talk.turns for token in turn.tokens]
+    list(conversation.say("<|im_end|>", Sampling(temperature=0)))
+    assert [turn.answer for turn in conversation.turns] == ["Hello", "Hello"]
+    fed = [token for turn in conversation.turns for token in turn.tokens]
     assert [fed.count(token) for token in (START, OVER, END)] == [4, 3, 0]
-    assert [turn.tokens for turn in reread(talk.turns, TOKENIZER, CHATML)] == [
-        turn.tokens for turn in talk.turns
+    assert [turn.tokens for turn in reread(conversation.turns, TOKENIZER, CHATML)] == [
+        turn.tokens for turn in conversation.turns
     ]
 
 

@@ -10,7 +10,7 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from json_tokenizers import bpe, byte_level, sentencepiece, special, write
-from talker import Talker
+from scripted_model import ScriptedModel
 
 from rwkv_engine import CheckpointError, Constraint, OptionError, Sampling, TokenError
 from rwkv_engine.text import World, find_tokenizer, packable
@@ -23,7 +23,7 @@ def generate(model, prompt, **wishes):
     return writing.generate(model, prompt, Wishes(**wishes))
 
 
-class Repeats(Talker):
+class Repeats(ScriptedModel):
     """A model that says given tokens, whatever it is asked, and then `last` for ever."""
 
     def __init__(self, tokenizer, tokens, last=0, vocab=None):

@@ -92,7 +92,7 @@ def logits(model: Model, other: State) -> Row:
     return rows
 
 
-def talk(model: Model, template: Template) -> list[Turn]:
+def answered(model: Model, template: Template) -> list[Turn]:
     conversation = Conversation(model, template, system="Be brief.")
     try:
         parts: Iterator[Part] = conversation.say("Who has the ball?", max_tokens=64)

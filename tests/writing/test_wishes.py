@@ -28,8 +28,8 @@ def generated(model, **wishes):
 
 
 def said(model, **wishes):
-    talk = Conversation(model, turns=None)
-    return "".join(part.text for part in talk.say("Hello", **wishes))
+    conversation = Conversation(model, turns=None)
+    return "".join(part.text for part in conversation.say("Hello", **wishes))
 
 
 @pytest.mark.parametrize("write", [added, generated])

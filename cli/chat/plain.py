@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Iterator
 
+from rwkv_engine_cli.chat.running import Chat
 from rwkv_engine_cli.output import Stream, echo
-from rwkv_engine_cli.talk.running import Talk
 
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.errors import OptionError
@@ -21,7 +21,7 @@ class Plain:
     def __init__(self, lines: bool = False) -> None:
         self.commands = not lines and sys.stdin.isatty()
 
-    def read(self, talk: Talk, before: str) -> str | None:
+    def read(self, chat: Chat, before: str) -> str | None:
         """The next line that is not blank."""
         while True:
             try:
@@ -52,11 +52,11 @@ class Plain:
         """There is no terminal that could take it. Raises OptionError."""
         raise OptionError("/copy: the output is no terminal; /export writes a file")
 
-    def wait(self, talk: Talk) -> None:
+    def wait(self, chat: Chat) -> None:
         """Wait until the model's programs are ready; standard error tells how far that is."""
-        talk.preparation.wait()
+        chat.preparation.wait()
 
-    def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
+    def stream(self, chat: Chat, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
         out = Stream()
         for part in parts:

@@ -1,7 +1,7 @@
 """An answer on a terminal: Markdown as it comes, thoughts dim and folded when they are finished.
 
 Blocks that are finished are printed and never touched again; only the block under way, cut to the height of
-the screen, is drawn anew. So nothing flickers, and the terminal's own scrolling holds the whole talk.
+the screen, is drawn anew. So nothing flickers, and the terminal's own scrolling holds the whole conversation.
 """
 
 import time

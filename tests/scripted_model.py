@@ -6,7 +6,7 @@ from rwkv_engine.state import Plane, State, StateLayout
 from rwkv_engine.text import Bytes
 
 
-class Talker:
+class ScriptedModel:
     """answers: question -> what is said after "Assistant:"; an answer that ends in "\\0" ends the document.
 
     Of several answers it goes on with the first that begins as the text does.
@@ -16,7 +16,7 @@ class Talker:
         self.tokenizer, self.vocab, self.format = Bytes(), 256, "none"
         self.answers = answers
         self.fed = 0
-        self._layout = StateLayout((Plane("fed", (4000,)),), "talker")
+        self._layout = StateLayout((Plane("fed", (4000,)),), "scripted")
 
     def new_state(self):
         return State.fresh(self._layout)

@@ -15,12 +15,12 @@ from prompt_toolkit.styles import Style
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+from rwkv_engine_cli.chat.commands import COMMANDS
+from rwkv_engine_cli.chat.markdown import Answer
+from rwkv_engine_cli.chat.running import Chat
+from rwkv_engine_cli.chat.signals import terminal_put_back
 from rwkv_engine_cli.output import to_clipboard, visible
 from rwkv_engine_cli.progress import counting
-from rwkv_engine_cli.talk.commands import COMMANDS
-from rwkv_engine_cli.talk.markdown import Answer
-from rwkv_engine_cli.talk.running import Talk
-from rwkv_engine_cli.talk.signals import terminal_put_back
 
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.errors import OptionError
@@ -40,12 +40,12 @@ class Terminal:
     history  file of what was typed in all conversations; None: only in memory.
     """
 
-    __slots__ = ("_busy", "_console", "_prompt", "_talk", "commands", "editing")
+    __slots__ = ("_busy", "_console", "_prompt", "_chat", "commands", "editing")
 
     def __init__(self, history: Path | None) -> None:
         self.commands, self.editing = True, False
         self._console = Console(highlight=False)
-        self._talk: Talk | None = None
+        self._chat: Chat | None = None
         self._busy = ""
         self._prompt: PromptSession[str] = PromptSession(
             lambda: [("class:prompt", "edit> " if self.editing else "> ")],
@@ -53,7 +53,7 @@ class Terminal:
             completer=_Completer(self),
             complete_while_typing=True,
             key_bindings=_keys(self),
-            bottom_toolbar=lambda: self._busy or (self._talk.status() if self._talk else ""),
+            bottom_toolbar=lambda: self._busy or (self._chat.status() if self._chat else ""),
             prompt_continuation="  ",
             style=_STYLE,
             reserve_space_for_menu=6,
@@ -61,9 +61,9 @@ class Terminal:
         )
 
     @property
-    def talk(self) -> Talk | None:
+    def chat(self) -> Chat | None:
         """The conversation that the line under way belongs to."""
-        return self._talk
+        return self._chat
 
     def compiling(self, functions: int, seconds: float, done: bool) -> None:
         """`watch_compiling`'s `tell`: the line below the prompt counts."""
@@ -84,19 +84,19 @@ class Terminal:
             )
         to_clipboard(data.decode())
 
-    def wait(self, talk: Talk) -> None:
+    def wait(self, chat: Chat) -> None:
         """Wait until the model's programs are ready; a line counts."""
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
-            while not talk.preparation.wait(PAUSE):
+            while not chat.preparation.wait(PAUSE):
                 live.update(Text(self._busy, style="dim", no_wrap=True, overflow="ellipsis"), refresh=True)
 
-    def read(self, talk: Talk, before: str) -> str | None:
+    def read(self, chat: Chat, before: str) -> str | None:
         """What the person says; the model's programs are made ready meanwhile.
 
         Ctrl-C empties the line, or leaves the last question unchanged; ctrl-D on an empty line leaves.
         """
-        self._talk, self.editing = talk, bool(before)
-        talk.preparation.start()
+        self._chat, self.editing = chat, bool(before)
+        chat.preparation.start()
         while True:
             try:
                 with terminal_put_back(again=b"\x1b[?2004h"):
@@ -113,14 +113,14 @@ class Terminal:
         """Show lines that no model wrote."""
         self._console.print(Text(visible(text), style="cyan"))
 
-    def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
+    def stream(self, chat: Chat, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
         with terminal_put_back(again=b"\x1b[?25l"):
-            Answer(self._console, talk.status).show(parts)
+            Answer(self._console, chat.status).show(parts)
 
     def unfold(self) -> None:
         """Show the thought behind the last answer that had one."""
-        turns = self._talk.conversation.turns if self._talk else []
+        turns = self._chat.conversation.turns if self._chat else []
         thought = next(
             (turn.thinking for turn in reversed(turns) if turn.thinking),
             "no answer of this conversation has a thought",
@@ -136,14 +136,14 @@ class _Completer(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
         """prompt_toolkit's interface."""
-        line, talk = document.text_before_cursor, self._screen.talk
-        if not line.startswith("/") or line.startswith("//") or talk is None:
+        line, chat = document.text_before_cursor, self._screen.chat
+        if not line.startswith("/") or line.startswith("//") or chat is None:
             return
         word, space, begun = line[1:].partition(" ")
         if not space:
             found = [(name, command.does) for name, command in COMMANDS.items() if name.startswith(word)]
         else:
-            choices = COMMANDS[word].choices(talk, begun) if word in COMMANDS else ()
+            choices = COMMANDS[word].choices(chat, begun) if word in COMMANDS else ()
             found = [(choice, "") for choice in choices if choice.startswith(begun)]
         for text, does in found:
             yield Completion(text, start_position=-len(begun if space else word), display_meta=does)

@@ -21,7 +21,7 @@ from rwkv_engine.writing.step import Usage
 
 
 @dataclass(slots=True)
-class Talk:
+class Chat:
     """What a command may look at and change.
 
     session   where the conversation is kept; without a store it only holds it.
@@ -64,11 +64,11 @@ class Talk:
 
     def settings(self) -> dict[str, Any]:
         """What is kept with the session, as JSON values."""
-        talk = self.conversation
+        told = self.conversation
         return {
             **self.source,
-            "think": talk.think,
-            "system": talk.system,
+            "think": told.think,
+            "system": told.system,
             **self.limits,
             "sampling": asdict(self.sampling),
         }
@@ -142,12 +142,12 @@ class Talk:
 
     def status(self) -> str:
         """One line: name, tokens, size of the state, speed, mode of thinking."""
-        talk = self.conversation
-        parts = [self.name, f"{talk.tokens:,} tokens", f"state {size(self.state_bytes)}"]
+        told = self.conversation
+        parts = [self.name, f"{told.tokens:,} tokens", f"state {size(self.state_bytes)}"]
         if self.usage is not None and self.usage.rate:
             parts.append(f"{self.usage.rate:,.0f} tokens/s")
-        if talk.think != "off":
-            parts.append(f"think {talk.think}")
+        if told.think != "off":
+            parts.append(f"think {told.think}")
         return " · ".join(parts)
 
     def _watched(self, parts: Generator[Part, None, None]) -> Generator[Part, None, None]:

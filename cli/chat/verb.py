@@ -12,8 +12,8 @@ from rwkv_engine_cli.sampling import NOTHING, Chosen, restored, with_sampling
 from rwkv_engine import __version__
 
 if TYPE_CHECKING:
-    from rwkv_engine_cli.talk.loop import Screen
-    from rwkv_engine_cli.talk.running import Talk
+    from rwkv_engine_cli.chat.loop import Screen
+    from rwkv_engine_cli.chat.running import Chat
 
     from rwkv_engine import Model, Template
     from rwkv_engine.chat import Info, Store
@@ -132,19 +132,19 @@ def chat(
         lora_alpha=wanted.get("lora_alpha"),
     )
     drafts = o.draft(draft, wanted.get("weights"), threads, no_cache, ram)
-    talk = _talk(engine, store, info, session, wanted, read_again, o.prepare(engine, drafts, long=True))
-    talk.conversation.draft = drafts
-    talk.constraint = constraint
-    talk.load = lambda name: _another(name, wanted, threads, no_cache, ram)
-    talk.prefix_cache = None if no_prefix_cache else o.prefix_cache()
+    running = _open(engine, store, info, session, wanted, read_again, o.prepare(engine, drafts, long=True))
+    running.conversation.draft = drafts
+    running.constraint = constraint
+    running.load = lambda name: _another(name, wanted, threads, no_cache, ram)
+    running.prefix_cache = None if no_prefix_cache else o.prefix_cache()
     if text is not None:
-        from rwkv_engine_cli.talk.once import answer_once
+        from rwkv_engine_cli.chat.once import answer_once
 
         if text.strip():
-            answer_once(talk, text, extract=extract, as_json=as_json, verbose=verbose)
+            answer_once(running, text, extract=extract, as_json=as_json, verbose=verbose)
         return
-    from rwkv_engine_cli.talk.loop import run
-    from rwkv_engine_cli.talk.outcome import recap
+    from rwkv_engine_cli.chat.loop import run
+    from rwkv_engine_cli.chat.outcome import recap
 
     screen = _screen(store, lines)
     if screen.commands:
@@ -152,8 +152,8 @@ def chat(
             f"rwkv-engine {__version__}, {engine.checkpoint.path.name} ({engine.format}); /help lists commands"
         )
         if info is not None:
-            screen.show(recap(talk.conversation))
-    run(talk, screen, verbose)
+            screen.show(recap(running.conversation))
+    run(running, screen, verbose)
 
 
 def _check_once(text: str | None, question: str | None, lines: bool, formed: bool, both: bool) -> None:
@@ -197,7 +197,7 @@ def _kept(go_on: bool, name: str | None, no_save: bool, keep: bool) -> "tuple[St
     return store, info
 
 
-def _talk(
+def _open(
     engine: "Any",
     store: "Store | None",
     info: "Info | None",
@@ -205,9 +205,9 @@ def _talk(
     wanted: dict[str, Any],
     read_again: bool,
     preparation: o.Preparation,
-) -> "Talk":
+) -> "Chat":
     """The conversation to continue, or a new one."""
-    from rwkv_engine_cli.talk.running import Talk
+    from rwkv_engine_cli.chat.running import Chat
 
     from rwkv_engine.chat import Session
     from rwkv_engine.chat.conversation import Conversation
@@ -231,7 +231,7 @@ def _talk(
     }
     source["lora_alpha"] = wanted.get("lora_alpha")
     limits = {name: wanted.get(name, default) for name, default in LIMITS.items()}
-    return Talk(
+    return Chat(
         engine, form, session, conversation, store, wanted["sampling"], limits, source, complain, preparation
     )
 
@@ -254,13 +254,13 @@ def _absolute(value: str | None) -> str | None:
 def _screen(store: "Store | None", lines: bool) -> "Screen":
     """A terminal's screen if input and output are a terminal, else the plain one."""
     if not lines and sys.stdin.isatty() and sys.stdout.isatty():
-        from rwkv_engine_cli.talk.terminal import Terminal
+        from rwkv_engine_cli.chat.terminal import Terminal
 
         from rwkv_engine import watch_compiling
 
         terminal = Terminal(store.folder / "history" if store else None)
         watch_compiling(terminal.compiling)
         return terminal
-    from rwkv_engine_cli.talk.plain import Plain
+    from rwkv_engine_cli.chat.plain import Plain
 
     return Plain(lines)

@@ -5,11 +5,11 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rwkv_engine_cli.chat import keeping
+from rwkv_engine_cli.chat.outcome import Outcome, first_code, how_long, number, short
+from rwkv_engine_cli.chat.running import Chat
 from rwkv_engine_cli.options import model_names
 from rwkv_engine_cli.sampling import FIELDS, SINGLE, value
-from rwkv_engine_cli.talk import keeping
-from rwkv_engine_cli.talk.outcome import Outcome, first_code, how_long, number, short
-from rwkv_engine_cli.talk.running import Talk
 
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.numbers.sizes import size
@@ -32,11 +32,11 @@ class Command:
     name: str
     usage: str
     does: str
-    run: Callable[[Talk, str], Outcome]
-    choices: Callable[[Talk, str], Sequence[str]] = lambda talk, begun: ()
+    run: Callable[[Chat, str], Outcome]
+    choices: Callable[[Chat, str], Sequence[str]] = lambda chat, begun: ()
 
 
-def obey(talk: Talk, line: str) -> Outcome:
+def obey(chat: Chat, line: str) -> Outcome:
     """Do what a line that begins with a slash says.
 
     Raises OptionError, with the nearest command, for one that is unknown.
@@ -49,10 +49,10 @@ def obey(talk: Talk, line: str) -> Outcome:
         raise OptionError(f"/{word}: there is no such command; {hint}")
     if argument.strip() and not command.usage:
         raise OptionError(f"/{command.name} takes nothing; got {argument.strip()!r}")
-    return command.run(talk, argument.strip())
+    return command.run(chat, argument.strip())
 
 
-def _help(talk: Talk, argument: str) -> Outcome:
+def _help(chat: Chat, argument: str) -> Outcome:
     rows = [(f"/{command.name} {command.usage}".rstrip(), command.does) for command in COMMANDS.values()]
     width = max(len(usage) for usage, _ in rows)
     lines = [f"{usage:<{width}}  {does}" for usage, does in rows]
@@ -67,34 +67,34 @@ def _help(talk: Talk, argument: str) -> Outcome:
     )
 
 
-def _undo(talk: Talk, argument: str) -> Outcome:
-    gone = talk.conversation.undo(number(argument or "1", "/undo"))
-    talk.keep()
+def _undo(chat: Chat, argument: str) -> Outcome:
+    gone = chat.conversation.undo(number(argument or "1", "/undo"))
+    chat.keep()
     return Outcome(
         f"taken back: {short(gone[0].user)}" + (f" and {len(gone) - 1} more" if len(gone) > 1 else "")
     )
 
 
-def _retry(talk: Talk, argument: str) -> Outcome:
-    if talk.sampling.temperature == 0:
-        talk.warn("temperature is 0, so the answer will be the same; /set temperature 1 for another")
-    return Outcome(parts=talk.retry())
+def _retry(chat: Chat, argument: str) -> Outcome:
+    if chat.sampling.temperature == 0:
+        chat.warn("temperature is 0, so the answer will be the same; /set temperature 1 for another")
+    return Outcome(parts=chat.retry())
 
 
-def _edit(talk: Talk, argument: str) -> Outcome:
+def _edit(chat: Chat, argument: str) -> Outcome:
     if argument:
-        return Outcome(parts=talk.edit(argument))
-    if not talk.conversation.turns:
+        return Outcome(parts=chat.edit(argument))
+    if not chat.conversation.turns:
         raise OptionError("/edit: nothing has been said yet")
-    return Outcome(edit=talk.conversation.turns[-1].user)
+    return Outcome(edit=chat.conversation.turns[-1].user)
 
 
-def _copy(talk: Talk, argument: str) -> Outcome:
+def _copy(chat: Chat, argument: str) -> Outcome:
     if argument not in ("", "code"):
         raise OptionError.of("/copy", argument, "nothing, or the word code")
-    if not talk.conversation.turns:
+    if not chat.conversation.turns:
         raise OptionError("/copy: nothing has been said yet")
-    answer = talk.conversation.turns[-1].answer
+    answer = chat.conversation.turns[-1].answer
     text = first_code(answer) if argument else answer
     what = "the code of the last answer" if argument else "the last answer"
     if not text:
@@ -104,22 +104,22 @@ def _copy(talk: Talk, argument: str) -> Outcome:
     )
 
 
-def _model(talk: Talk, argument: str) -> Outcome:
+def _model(chat: Chat, argument: str) -> Outcome:
     if not argument:
-        return Outcome(f"{talk.source['model'] or 'embedded'}; /model NAME goes on with another")
-    before = talk.model
+        return Outcome(f"{chat.source['model'] or 'embedded'}; /model NAME goes on with another")
+    before = chat.model
     try:
-        talk.change_model(argument)
+        chat.change_model(argument)
     except CheckpointError as error:  # of that model: the conversation goes on with its own
         raise OptionError(f"/model: {error}") from None
     again = (
-        "; it reads the conversation again" if talk.conversation.turns and before is not talk.model else ""
+        "; it reads the conversation again" if chat.conversation.turns and before is not chat.model else ""
     )
-    return Outcome(f"now {talk.model.checkpoint.path.name} ({talk.model.format}){again}")
+    return Outcome(f"now {chat.model.checkpoint.path.name} ({chat.model.format}){again}")
 
 
-def _system(talk: Talk, argument: str) -> Outcome:
-    told = talk.conversation
+def _system(chat: Chat, argument: str) -> Outcome:
+    told = chat.conversation
     if argument:
         told.system = None if argument == "none" else argument
         return Outcome(
@@ -131,63 +131,63 @@ def _system(talk: Talk, argument: str) -> Outcome:
     return Outcome(said[0] or "" if said else "no system text; /system TEXT sets one")
 
 
-def _think(talk: Talk, argument: str) -> Outcome:
+def _think(chat: Chat, argument: str) -> Outcome:
     if argument and argument != "show":
-        talk.conversation.set_think(argument)  # type: ignore[arg-type]  # it checks
+        chat.conversation.set_think(argument)  # type: ignore[arg-type]  # it checks
         return Outcome(f"think: {argument}")
-    thought = next((turn.thinking for turn in reversed(talk.conversation.turns) if turn.thinking), "")
+    thought = next((turn.thinking for turn in reversed(chat.conversation.turns) if turn.thinking), "")
     if argument == "show":
         return Outcome(thought or "no answer of this conversation has a thought")
     return Outcome(
-        f"think: {talk.conversation.think}; there is {', '.join(talk.template.thinks)}; /think show unfolds the last thought"
+        f"think: {chat.conversation.think}; there is {', '.join(chat.template.thinks)}; /think show unfolds the last thought"
     )
 
 
-def _preset(talk: Talk, argument: str) -> Outcome:
+def _preset(chat: Chat, argument: str) -> Outcome:
     if not argument:
         return Outcome("presets: " + ", ".join(PRESETS))
-    talk.sampling = dataclasses.replace(Sampling.preset(argument), seed=talk.sampling.seed)
-    return _set(talk, "")
+    chat.sampling = dataclasses.replace(Sampling.preset(argument), seed=chat.sampling.seed)
+    return _set(chat, "")
 
 
-def _set(talk: Talk, argument: str) -> Outcome:
+def _set(chat: Chat, argument: str) -> Outcome:
     name, _, word = argument.replace("=", " ", 1).partition(" ")
     name, word = name.replace("-", "_"), word.strip()
     if argument and name not in SETTABLE:
         near = difflib.get_close_matches(name, SETTABLE, 1, 0.3)
         raise OptionError.of("/set", name, f"one of {', '.join(SETTABLE)}", f"{near[0]}?" if near else "")
     if word and name in LIMITS:
-        talk.limits[name] = number(word, f"/set {name}")
+        chat.limits[name] = number(word, f"/set {name}")
     elif word:
         new = value(name, word, f"/set {name}")
-        talk.sampling = dataclasses.replace(talk.sampling, **{FIELDS[name].name: new})
-    values = {n: getattr(talk.sampling, FIELDS[n].name) for n in SINGLE} | talk.limits
+        chat.sampling = dataclasses.replace(chat.sampling, **{FIELDS[name].name: new})
+    values = {n: getattr(chat.sampling, FIELDS[n].name) for n in SINGLE} | chat.limits
     wanted = [name] if argument else list(values)
     return Outcome("  ".join(f"{n} {values[n] if values[n] is not None else 'none'}" for n in wanted))
 
 
-def _settings(talk: Talk, begun: str) -> Sequence[str]:
+def _settings(chat: Chat, begun: str) -> Sequence[str]:
     """Names for /set; behind one, the values it has now, by default and in the presets."""
     name, space, _ = begun.partition(" ")
     if not space or name not in SETTABLE:
         return SETTABLE
     if name in LIMITS:
-        values = [talk.limits[name], *(n for n in (128, 512, 1024, 2048) if n != talk.limits[name])]
+        values = [chat.limits[name], *(n for n in (128, 512, 1024, 2048) if n != chat.limits[name])]
     else:
         field = FIELDS[name].name
-        known = [talk.sampling, Sampling(), *map(Sampling.preset, PRESETS)]
+        known = [chat.sampling, Sampling(), *map(Sampling.preset, PRESETS)]
         values = list(dict.fromkeys(getattr(one, field) for one in known))
     return [f"{name} {'none' if value is None else value}" for value in values]
 
 
-def _tokens(talk: Talk, argument: str) -> Outcome:
-    turns = talk.conversation.turns
+def _tokens(chat: Chat, argument: str) -> Outcome:
+    turns = chat.conversation.turns
     last = f"; the last one {len(turns[-1].tokens):,}" if turns else ""
-    return Outcome(f"{how_long(talk.conversation)}{last}")
+    return Outcome(f"{how_long(chat.conversation)}{last}")
 
 
-def _stats(talk: Talk, argument: str) -> Outcome:
-    model, told = talk.model, talk.conversation
+def _stats(chat: Chat, argument: str) -> Outcome:
+    model, told = chat.model, chat.conversation
     peak = pages.peak()
     rows = [
         (
@@ -195,20 +195,20 @@ def _stats(talk: Talk, argument: str) -> Outcome:
             f"RWKV-{model.config.version}, {model.format}, {size(model.weight_bytes)} read for a token",
         ),
         ("length", how_long(told)),
-        *_answered(talk),
-        ("state", f"{size(talk.state_bytes)}, whatever the length; {len(told.kept())} in memory"),
+        *_answered(chat),
+        ("state", f"{size(chat.state_bytes)}, whatever the length; {len(told.kept())} in memory"),
         ("memory", f"{size(peak)} at most so far" if peak else "unknown"),
     ]
-    if talk.store is not None:
+    if chat.store is not None:
         rows.append(
-            ("on disk", f"{size(talk.store.state_bytes(told.turns))} of states in {talk.store.folder}")
+            ("on disk", f"{size(chat.store.state_bytes(told.turns))} of states in {chat.store.folder}")
         )
     return Outcome("\n".join(f"{name:<9}{value}" for name, value in rows))
 
 
-def _answered(talk: Talk) -> list[tuple[str, str]]:
+def _answered(chat: Chat) -> list[tuple[str, str]]:
     """What the last answer took; nothing before the first."""
-    used = talk.usage
+    used = chat.usage
     if used is None:
         return [("speed", "no answer yet")]
     known = f" ({used.cached_tokens:,} of them cached)" if used.cached_tokens else ""
@@ -225,8 +225,8 @@ def _answered(talk: Talk) -> list[tuple[str, str]]:
     return rows
 
 
-def _names(talk: Talk, begun: str) -> list[str]:
-    return [info.name for info in talk.store.infos()] if talk.store else []
+def _names(chat: Chat, begun: str) -> list[str]:
+    return [info.name for info in chat.store.infos()] if chat.store else []
 
 
 #: other names of commands
@@ -251,9 +251,9 @@ COMMANDS = {
             "[MODE]",
             "off, fast, on or long; show unfolds the last thought",
             _think,
-            lambda talk, begun: [*talk.template.thinks, "show"],
+            lambda chat, begun: [*chat.template.thinks, "show"],
         ),
-        Command("preset", "[NAME]", "sampling by name", _preset, lambda talk, begun: list(PRESETS)),
+        Command("preset", "[NAME]", "sampling by name", _preset, lambda chat, begun: list(PRESETS)),
         Command(
             "set",
             "[NAME VALUE]",
@@ -275,21 +275,21 @@ COMMANDS = {
             "[code]",
             "the last answer, or its first code, into the clipboard",
             _copy,
-            lambda talk, begun: ["code"],
+            lambda chat, begun: ["code"],
         ),
         Command(
             "model",
             "[NAME]",
             "go on with another model, which reads all of it again",
             _model,
-            lambda talk, begun: model_names(begun),
+            lambda chat, begun: model_names(begun),
         ),
         Command("stats", "", "speed of the last answer, and sizes", _stats),
         Command(
             "quit",
             "",
             "leave; also /exit, /bye, exit, quit, ctrl-D",
-            lambda talk, argument: Outcome(leave=True),
+            lambda chat, argument: Outcome(leave=True),
         ),
     )
 }

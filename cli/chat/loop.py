@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rwkv_engine_cli.talk.commands import obey
-from rwkv_engine_cli.talk.outcome import Outcome
-from rwkv_engine_cli.talk.running import Talk
+from rwkv_engine_cli.chat.commands import obey
+from rwkv_engine_cli.chat.outcome import Outcome
+from rwkv_engine_cli.chat.running import Chat
 from rwkv_engine_cli.usage import show_usage
 
 from rwkv_engine.chat.answer import Part
@@ -25,7 +25,7 @@ class Screen(Protocol):
 
     commands: bool
 
-    def read(self, talk: Talk, before: str) -> str | None:
+    def read(self, chat: Chat, before: str) -> str | None:
         """What the person says, `before` being there to be changed; None: he leaves."""
 
     def show(self, text: str) -> None:
@@ -34,32 +34,32 @@ class Screen(Protocol):
     def copy(self, text: str) -> None:
         """Put a text into the clipboard. Raises OptionError where that cannot be done."""
 
-    def wait(self, talk: Talk) -> None:
+    def wait(self, chat: Chat) -> None:
         """Wait until the model's programs are ready; what is left to do is shown."""
 
-    def stream(self, talk: Talk, parts: Iterator[Part]) -> None:
+    def stream(self, chat: Chat, parts: Iterator[Part]) -> None:
         """Show an answer as it comes."""
 
 
-def run(talk: Talk, screen: Screen, verbose: bool = False) -> None:
+def run(chat: Chat, screen: Screen, verbose: bool = False) -> None:
     """Answer until the person leaves."""
     editing: str | None = None
-    while (line := screen.read(talk, editing or "")) is not None:
+    while (line := screen.read(chat, editing or "")) is not None:
         change, editing = editing is not None, None
         if not line.strip():
             continue
-        session, settings = talk.session, talk.settings()
+        session, settings = chat.session, chat.settings()
         try:
-            outcome = _outcome(talk, screen, line, change)
+            outcome = _outcome(chat, screen, line, change)
             if outcome.copied:
                 screen.copy(outcome.copied)
             if outcome.text:
                 screen.show(outcome.text)
             if outcome.parts is not None:
-                _stream(talk, screen, outcome.parts, verbose)
-            elif talk.session and talk.session is session and session.kept and talk.settings() != settings:
-                screen.wait(talk)
-                talk.keep()
+                _stream(chat, screen, outcome.parts, verbose)
+            elif chat.session and chat.session is session and session.kept and chat.settings() != settings:
+                screen.wait(chat)
+                chat.keep()
             editing = outcome.edit
         except KeyboardInterrupt:  # in the middle of a command
             if not screen.commands:
@@ -77,57 +77,57 @@ def run(talk: Talk, screen: Screen, verbose: bool = False) -> None:
             return
 
 
-def _stream(talk: Talk, screen: Screen, parts: Iterator[Part], verbose: bool) -> None:
+def _stream(chat: Chat, screen: Screen, parts: Iterator[Part], verbose: bool) -> None:
     """Show an answer, keep it, and say what there is to say about it."""
     try:
-        screen.wait(talk)
+        screen.wait(chat)
         with until_interrupt(parts) as some:
-            screen.stream(talk, some)
-            talk.keep()
+            screen.stream(chat, some)
+            chat.keep()
     except KeyboardInterrupt:  # before the first token: the conversation is as it was
         if not screen.commands:
             raise
         screen.show("(stopped)")
         return
-    note = limit_note(talk)
+    note = limit_note(chat)
     if note and screen.commands:
         screen.show(note)
-    elif note and talk.constraint is not None:  # whoever reads the answers counts on their form
-        talk.warn(note)
-    if verbose and talk.usage is not None:
-        show_usage(talk.usage, talk.conversation.turns[-1].stop if talk.conversation.turns else None)
+    elif note and chat.constraint is not None:  # whoever reads the answers counts on their form
+        chat.warn(note)
+    if verbose and chat.usage is not None:
+        show_usage(chat.usage, chat.conversation.turns[-1].stop if chat.conversation.turns else None)
 
 
-def limit_note(talk: Talk) -> str:
+def limit_note(chat: Chat) -> str:
     """What is said of a thought or an answer that was cut off by its limit; nothing for others."""
-    turns = talk.conversation.turns
-    if talk.usage is None or not turns:
+    turns = chat.conversation.turns
+    if chat.usage is None or not turns:
         return ""
     notes = []
-    if talk.usage.thoughts > talk.limits["max_thoughts"]:
-        notes.append(_more("thought", "max_thoughts", talk))
+    if chat.usage.thoughts > chat.limits["max_thoughts"]:
+        notes.append(_more("thought", "max_thoughts", chat))
     if turns[-1].stop in ("length", "cut"):
-        unfit = talk.constraint if turns[-1].stop == "cut" else None
+        unfit = chat.constraint if turns[-1].stop == "cut" else None
         form = f" and does not fit the {unfit.kind} yet" if unfit else ""
-        notes.append(_more("answer", "max_tokens", talk, form))
+        notes.append(_more("answer", "max_tokens", chat, form))
     return "; ".join(notes)
 
 
-def _more(what: str, name: str, talk: Talk, form: str = "") -> str:
+def _more(what: str, name: str, chat: Chat, form: str = "") -> str:
     """That something was cut by its limit, and how to have more of it."""
-    limit = talk.limits[name]
+    limit = chat.limits[name]
     option = f"--{name.replace('_', '-')}"
     return f"the {what} was cut at {limit:,} tokens{form}; more: /set {name} {2 * limit}, or {option} {2 * limit}"
 
 
-def _outcome(talk: Talk, screen: Screen, line: str, change: bool) -> Outcome:
+def _outcome(chat: Chat, screen: Screen, line: str, change: bool) -> Outcome:
     if screen.commands and not change and line.strip().lower() in LEAVING:
         return Outcome(leave=True)
     if screen.commands and line.startswith("//"):
         line = line[1:]
     elif screen.commands and line.startswith("/"):
-        return obey(talk, line)
-    return Outcome(parts=talk.edit(line) if change else talk.say(line))
+        return obey(chat, line)
+    return Outcome(parts=chat.edit(line) if change else chat.say(line))
 
 
 @contextmanager

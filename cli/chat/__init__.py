@@ -1,0 +1,3 @@
+"""`rwkv chat`: the verb, the running conversation, its commands, and the two ways of showing it, plain and on
+a terminal.
+"""

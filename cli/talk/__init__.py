@@ -1,3 +1,0 @@
-"""What `rwkv chat` is made of: the running conversation, its commands, and the two ways of showing it, plain
-and on a terminal.
-"""
