@@ -3,14 +3,14 @@
     python benchmarks/devices.py        # prints the tables of docs/small-computers.md; docs/make.py puts them there
 
 A decoded token reads every weight but the embedding once, so tokens per second <= bandwidth / bytes. Shapes
-are those of the published RWKV-7 models; bytes and memory come from `rwkv_engine.memory`.
+are those of the published RWKV-7 models; bytes and memory come from `rwkv_engine.running.memory`.
 """
 
 from dataclasses import dataclass
 
-from rwkv_engine import memory
 from rwkv_engine.library.known_models import KNOWN
 from rwkv_engine.numbers.sizes import mb
+from rwkv_engine.running import memory
 from rwkv_engine.system import process
 
 #: the smaller ones of the published models, by their size

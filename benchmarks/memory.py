@@ -12,8 +12,8 @@ import json
 import subprocess
 import sys
 
-from rwkv_engine import memory
 from rwkv_engine.checkpoints import open_checkpoint
+from rwkv_engine.running import memory
 
 CHILD = """
 import json, sys

@@ -6,7 +6,7 @@ Short names are resolved here and nowhere below.
 from functools import partial
 from pathlib import Path
 
-from rwkv_engine import families, memory
+from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.lora import with_lora
 from rwkv_engine.checkpoints.names import matrices
@@ -15,6 +15,7 @@ from rwkv_engine.formats import DEFAULT, format_for, own_format
 from rwkv_engine.library.registry import EMBEDDED, INCLUDED, resolve
 from rwkv_engine.model import Model
 from rwkv_engine.numbers.sizes import bytes_of
+from rwkv_engine.running import memory
 from rwkv_engine.running.compiling import watcher
 from rwkv_engine.system.files import expanded
 from rwkv_engine.text import Tokenizer, find_tokenizer

@@ -18,8 +18,9 @@ LEVELS = (
     ("formats", "text"),
     ("state", "checkpoints"),
     ("families",),
-    ("memory", "writing"),
-    ("running", "tools"),
+    ("writing",),
+    ("running",),
+    ("tools",),
     ("model", "library"),
     ("loading",),
     ("bench", "chat"),
@@ -96,6 +97,18 @@ def test_imports_go_down_and_never_sideways(path):
         parts = name.split(".")
         if parts[0] == "rwkv_engine" and len(parts) > 1 and parts[1] != own:
             assert LEVEL[parts[1]] < LEVEL[own], f"{path.name} ({own}) imports {name}"
+
+
+def test_no_file_imports_one_that_imports_it():
+    """Over any number of steps, and for types alone too. A package's own file only hands names on."""
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
+    below = {
+        name: {n for full in imports(p) for n in (full, full.rpartition(".")[0]) if n in names} - {name}
+        for name, p in names.items()
+    }
+    while ground := [name for name, others in below.items() if not others]:
+        below = {name: others - set(ground) for name, others in below.items() if name not in ground}
+    assert not below
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.formats import format_named
-from rwkv_engine.memory import estimate
+from rwkv_engine.running.memory import estimate
 from rwkv_engine.system.process import COMPILING, PROCESS
 from rwkv_engine.tools.quantize import packed_bytes
 

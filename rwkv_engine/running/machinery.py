@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwkv_engine import families, memory
+from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.layout_blinkdl import BLINKDL
 from rwkv_engine.checkpoints.names import matrices
@@ -17,6 +17,7 @@ from rwkv_engine.formats import FORMATS, own_format, stored_formats
 from rwkv_engine.kernels.frozen import Frozen
 from rwkv_engine.numbers.shapes import CHUNK, ModelConfig
 from rwkv_engine.numbers.tensor import one_at_a_time
+from rwkv_engine.running import memory
 from rwkv_engine.running.embedding import rows_of
 from rwkv_engine.running.team import Team
 from rwkv_engine.state import State, touch

@@ -1,21 +1,28 @@
 """`Metrics`: what Prometheus may read at /metrics."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-if TYPE_CHECKING:
-    from rwkv_engine.serve.server import Server
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """Counters of one server."""
+    """Counters of one server, and four numbers that are read when somebody asks.
+
+    running  texts under way.                 waiting  requests whose text has not begun.
+    loaded   models in memory.                kept     bytes of kept states in memory.
+    """
 
     __slots__ = ("_registry", "first", "prompt", "requests", "seconds", "tokens")
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(
+        self,
+        running: Callable[[], int],
+        waiting: Callable[[], int],
+        loaded: Callable[[], int],
+        kept: Callable[[], int],
+    ) -> None:
         r = self._registry = CollectorRegistry()
         self.requests = Counter(
             "rwkv_requests", "Answers, by path and status", ["path", "status"], registry=r
@@ -27,10 +34,10 @@ class Metrics:
         )
         self.seconds = Histogram("rwkv_request_seconds", "Until the last token", registry=r, buckets=_SECONDS)
         gauges = (
-            ("rwkv_running", "Texts under way", server.engine.running),
-            ("rwkv_waiting", "Requests whose text has not begun", server.waiting),
-            ("rwkv_models_loaded", "Models in memory", lambda: len(server.pool.loaded())),
-            ("rwkv_states_bytes", "Bytes of kept states in memory", lambda: server.keeper.nbytes),
+            ("rwkv_running", "Texts under way", running),
+            ("rwkv_waiting", "Requests whose text has not begun", waiting),
+            ("rwkv_models_loaded", "Models in memory", loaded),
+            ("rwkv_states_bytes", "Bytes of kept states in memory", kept),
         )
         for name, help, read in gauges:
             Gauge(name, help, registry=r).set_function(read)

@@ -10,8 +10,8 @@ from types import FrameType
 
 from rwkv_engine.errors import OptionError
 from rwkv_engine.loading import load, open_named
-from rwkv_engine.memory import estimate
 from rwkv_engine.model import Model
+from rwkv_engine.running.memory import estimate
 from rwkv_engine.system import folders
 from rwkv_engine.system.extras import missing
 

@@ -86,7 +86,9 @@ class Server:
         self.engine = Engine(self._deliver, settings.limits.sequences)
         self.pool = Pool(settings.sources, load, weigh, self._forget, settings.ram)
         self.keeper = Keeper(settings.folder, settings.memory, settings.disk, elsewhere)
-        self.metrics = Metrics(self)
+        self.metrics = Metrics(
+            self.engine.running, self.waiting, lambda: len(self.pool.loaded()), lambda: self.keeper.nbytes
+        )
 
     def open(self) -> None:
         """Belong to the event loop that runs now."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from rwkv_engine import families, memory
+from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
 from rwkv_engine.checkpoints.names import matrices
 from rwkv_engine.formats import format_for
 from rwkv_engine.kernels.int8_levels import chosen
-from rwkv_engine.memory import Estimate
+from rwkv_engine.running import memory
+from rwkv_engine.running.memory import Estimate
 from rwkv_engine.system import cpu
 from rwkv_engine.system.process import COMPILING
 from rwkv_engine.text import find_tokenizer

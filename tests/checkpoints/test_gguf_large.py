@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from gguf_files import gguf
 
-from rwkv_engine import memory
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.names import matrices
+from rwkv_engine.running import memory
 
 #: of RWKV-7 7.2B
 LARGE = {"layers": 32, "width": 4096, "ffn": 16384, "vocab": 65536}

@@ -10,11 +10,11 @@ from numba.core import caching
 from reference.common import layer_norm, sigmoid, sizes
 
 import rwkv_engine
-from rwkv_engine import families, memory
+from rwkv_engine import families
 from rwkv_engine.bench import measure
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.families import program
-from rwkv_engine.running import embedding
+from rwkv_engine.running import embedding, memory
 from rwkv_engine.state import State
 
 TOKENS = np.random.default_rng(1).integers(0, 256, 75)

@@ -13,12 +13,13 @@ import reference
 import toy_format
 
 import rwkv_engine
-from rwkv_engine import CheckpointError, OptionError, memory
+from rwkv_engine import CheckpointError, OptionError
 from rwkv_engine.bench import measure, process
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.names import is_quantized
 from rwkv_engine.formats import FORMATS, format_for, format_named, own_format
 from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.running import memory
 from rwkv_engine.system.folders import cache_folder
 
 TOKENS = np.random.default_rng(5).integers(0, 64, 75)

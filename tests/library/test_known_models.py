@@ -7,11 +7,12 @@ from pathlib import Path
 import models
 import pytest
 
-from rwkv_engine import memory, pull
+from rwkv_engine import pull
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.library import footprint as sizes
 from rwkv_engine.library import registry
 from rwkv_engine.library.known_models import KNOWN, KnownModel
+from rwkv_engine.running import memory
 from rwkv_engine.system.process import COMPILING
 from rwkv_engine.tools.quantize import packed_bytes
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import rwkv_engine
-from rwkv_engine import CheckpointError, OptionError, memory
+from rwkv_engine import CheckpointError, OptionError
 from rwkv_engine.checkpoints import open_checkpoint
 from rwkv_engine.checkpoints.mapping import map_file
 from rwkv_engine.kernels._jit import standalone
 from rwkv_engine.kernels.lanes import barrier
 from rwkv_engine.numbers.shapes import CHUNK
 from rwkv_engine.numbers.sizes import bytes_of, mb
-from rwkv_engine.running import embedding
+from rwkv_engine.running import embedding, memory
 from rwkv_engine.running.team import Team
 from rwkv_engine.system import pages
 from rwkv_engine.system.pages import mapped_file
