@@ -29,11 +29,13 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         command = [sys.executable, *program, *arguments]
         started = command if shell is None else ["bash", "--norc", "-i"]
+        # COLUMNS and LINES of the surroundings would hide this screen's size
+        kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.program = pexpect.spawn(
             started[0],
             started[1:],
             dimensions=(rows, columns),
-            env={**os.environ, "TERM": "xterm-256color", "PS1": "$ ", **environment},
+            env={**kept, "TERM": "xterm-256color", "PS1": "$ ", **environment},
             # a shell has it ignored by what it starts with &
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )

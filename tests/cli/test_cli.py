@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -127,12 +126,15 @@ def test_help_is_quick_and_imports_no_numba():
         "try: a.main()\nexcept SystemExit: pass\nassert 'numba' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60).returncode == 0
-    best = 9.0
+    spent = []  # of the processor, since tests may run beside one another
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         assert "generate" in rwkv("--help").stdout
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.25, f"{best:.2f} s"
+        after = os.times()
+        spent.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
+    assert min(spent) < 0.25, f"{min(spent):.2f} s"
 
 
 @pytest.mark.parametrize(

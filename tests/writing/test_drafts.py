@@ -149,6 +149,7 @@ def given(draft, model, before=()):
     return drafting(draft, model, before)
 
 
+@pytest.mark.slow_but("f32-", "int8-7", "int4-7")
 @pytest.mark.parametrize("version", FAMILIES)
 @pytest.mark.parametrize("weights", FORMATS)
 def test_a_text_of_every_family_and_format_is_the_same_with_drafts(load, monkeypatch, version, weights):
