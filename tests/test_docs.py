@@ -108,7 +108,7 @@ def _players(folder):
         'echo "export PATH=$(realpath "$3/bin"):\\$PATH" > "$3/bin/activate"',
     )
     _program(inside / "pip", f'echo "$*" >> {shlex.quote(str(log))}')
-    _program(inside / "python", f'[ "$*" = "-m pytest" ] || exec {python} "$@"')
+    _program(inside / "python", f'case "$*" in "-m pytest"*) ;; *) exec {python} "$@";; esac')
     _program(inside / "rwkv", f'exec {python} -m rwkv_engine_cli.app "$@"')
     return bin
 
