@@ -8,7 +8,9 @@ sources counts as missing; it is checked before anything is unpickled.
 
 Files are stored in NUMBA_CACHE_DIR, else in the user's cache folder, else beside the package. If none can be
 written, every process compiles again. Beside the package is not the first choice, because pip does not remove
-files it does not know.
+files it does not know. The folder is named by the stamp: all virtual environments with the same engine and the
+same numba share it, and two versions side by side do not overwrite each other's programs. A file's name holds
+what else must be the same: the processor, Python, LLVM and the types.
 
 If a version of numba lacks one of the private names, its own cache is used, in a folder named by the stamp.
 """
@@ -18,7 +20,9 @@ import functools
 import hashlib
 import os
 import pickle
+import re
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -78,6 +82,9 @@ COMPILED = (
     "numbers/shapes.py",
     "numbers/unit_layout.py",
 )
+#: folders of programs that are kept, those used last: of other versions, levels or machines on one network disk
+FOLDERS = 12
+_FOLDER = re.compile(r"rwkv_engine-[0-9a-f]{12,16}")
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: the compiler's library: linking a program from the cache takes 36 MB of its code, which is then unused
 _COMPILER = get_library_name()
@@ -105,7 +112,7 @@ def keep(compiled: Any, function: Callable[..., Any]) -> None:
     place = folder()
     if place is None:
         return
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(place / sources_stamp()[:16])
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(place)
     try:
         compiled.enable_caching()
     except RuntimeError:  # no folder can be written
@@ -142,16 +149,30 @@ def listen(listener: Any) -> None:
 
 @functools.cache
 def folder() -> Path | None:
-    """Folder of this package's programs: the first place that can be written to, or None."""
-    own = f"rwkv_engine-{hashlib.sha256(str(_PACKAGE).encode()).hexdigest()[:12]}"
+    """Folder of the programs of these sources: in the first place that can be written to, or None."""
     for place in _places():
+        own = place / f"rwkv_engine-{sources_stamp()[:16]}"
         try:
-            (place / own).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=place / own).close()
+            new = not own.is_dir()
+            own.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=own).close()
+            os.utime(own)
+            if new:
+                _forget(place)
         except OSError:
             continue
-        return place / own
+        return own
     return None
+
+
+def _forget(place: Path) -> None:
+    """Delete all but the FOLDERS folders that were used last."""
+    found = sorted(
+        (one for one in place.iterdir() if _FOLDER.fullmatch(one.name) and not one.is_symlink()),
+        key=lambda one: one.stat().st_mtime,
+    )
+    for one in found[:-FOLDERS]:
+        shutil.rmtree(one, ignore_errors=True)
 
 
 def _places() -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,9 +61,41 @@ def test_programs_of_other_sources_are_not_kept_programs(tmp_path):
     assert [start(tmp_path, other), start(tmp_path, other), start(tmp_path)] == [
         "compiled",
         "kept",
-        "compiled",
+        "kept",
     ]
-    assert len(list(tmp_path.rglob("*.nbc"))) == 1  # one takes the other's place
+    assert len(list(tmp_path.rglob("*.nbc"))) == 2  # neither takes the other's place
+
+
+def test_two_installations_of_one_engine_share_their_programs(tmp_path):
+    package = Path(_cache.__file__).resolve().parents[1]
+    for name in ("one", "two"):
+        shutil.copytree(package, tmp_path / name / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    elsewhere = "from rwkv_engine.kernels import _cache\nassert sys.argv[1] in _cache.__file__\n"
+    code = KEPT.replace("import sys\n", "import sys\nsys.path.insert(0, sys.argv[1])\n" + elsewhere)
+    ran = [
+        start(tmp_path / "programs", code.replace("sys.argv[1]", repr(str(tmp_path / name))))
+        for name in ("one", "two", "one")
+    ]
+    assert ran == ["compiled", "kept", "kept"]
+
+
+def test_of_many_folders_those_used_last_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(_cache, "FOLDERS", 2)
+    for age, name in enumerate("rwkv_engine-" + letter * 16 for letter in "abcd"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    for other in ("rwkv_engine", "rwkv_engine-notes", "a" * 16):
+        (tmp_path / other).mkdir()
+        os.utime(tmp_path / other, (0, 0))
+    _cache._forget(tmp_path)
+    left = {one.name for one in tmp_path.iterdir()}
+    assert left == {
+        "rwkv_engine-" + "a" * 16,
+        "rwkv_engine-" + "b" * 16,
+        "rwkv_engine",
+        "rwkv_engine-notes",
+        "a" * 16,
+    }
 
 
 FULL = """
