@@ -15,7 +15,7 @@ from rwkv_engine_cli.eval import eval
 from rwkv_engine_cli.generate import generate
 from rwkv_engine_cli.info import info
 from rwkv_engine_cli.models import models
-from rwkv_engine_cli.output import complain, echo, open_streams, silence
+from rwkv_engine_cli.output import complain, echo, open_streams, silence, tell
 from rwkv_engine_cli.preparing import leave
 from rwkv_engine_cli.prune import prune
 from rwkv_engine_cli.pull import offer, pull
@@ -71,7 +71,7 @@ def _options(
 ) -> None:
     """Options before the verb."""
     if context.invoked_subcommand is None:
-        echo(BEGIN)
+        tell(BEGIN)
 
 
 for verb in (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli.options import Json
-from rwkv_engine_cli.output import echo
+from rwkv_engine_cli.output import echo, tell
 from rwkv_engine_cli.tables import print_rows
 
 cache = typer.Typer(
@@ -38,7 +38,7 @@ def show_all(as_json: Json = False) -> None:
     print_rows(
         [*rows, *((one.name, size(one.bytes), f"{one.files:,}", one.holds) for one in found)], heads=True
     )
-    echo(f"{size(sum(one.bytes for one in found))} in {cache_folder()}; `rwkv cache clear` deletes them")
+    tell(f"{size(sum(one.bytes for one in found))} in {cache_folder()}; `rwkv cache clear` deletes them")
 
 
 @cache.command("rm", hidden=True)
@@ -66,4 +66,4 @@ def clear(
         typer.confirm(f"Delete {told} of {', '.join(wanted)}?", abort=True)
     for name in wanted:
         delete(name)
-    echo(f"deleted {told}")
+    tell(f"deleted {told}")

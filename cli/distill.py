@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import echo, progress
+from rwkv_engine_cli.output import progress, tell
 
 
 def distill(
@@ -69,7 +69,7 @@ def distill(
         tell=progress,
     )
     progress("", last=True)
-    echo(
+    tell(
         f"{target}: {done.parameters:,} parameters of {done.teacher:,}, {target.stat().st_size:,} bytes, "
         f"{done.tokens:,} tokens"
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import echo
+from rwkv_engine_cli.output import echo, tell
 from rwkv_engine_cli.tables import print_rows
 
 
@@ -55,7 +55,7 @@ def info(
     )
     if ram:
         for name, one in found.memory.items():
-            echo(f"{f'ram {name}':<12}{one.sum()}; at least {mb(one.least)}")
+            tell(f"{f'ram {name}':<12}{one.sum()}; at least {mb(one.least)}")
         embedding = next(iter(found.memory.values())).embedding
-        echo(f"            and up to {mb(embedding)} of the embedding, by the text's tokens;")
-        echo(f"            compiling for the first time (rwkv warmup) takes {mb(found.compiling)} more")
+        tell(f"            and up to {mb(embedding)} of the embedding, by the text's tokens;")
+        tell(f"            compiling for the first time (rwkv warmup) takes {mb(found.compiling)} more")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rwkv_engine_cli.options import Json, model_names
-from rwkv_engine_cli.output import complain, echo
+from rwkv_engine_cli.output import complain, echo, tell
 from rwkv_engine_cli.tables import print_rows
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def show_all(as_json: Json = False) -> None:
     if found:
         print_rows(rows, heads=True)
         if there is not None:
-            echo(f"this machine has {size(there)} of memory")
+            tell(f"this machine has {size(there)} of memory")
     else:
-        echo("no models yet; `rwkv pull` lists those it knows")
+        tell("no models yet; `rwkv pull` lists those it knows")
     downloads = registry.downloads_folder()
     begun = sum(file.stat().st_size for file in downloads.rglob("*") if file.is_file())
     if begun:
-        echo(f"unfinished downloads: {size(begun)} in {downloads}; pull again to go on, or delete the folder")
+        tell(f"unfinished downloads: {size(begun)} in {downloads}; pull again to go on, or delete the folder")
 
 
 @models.command("rm", hidden=True)
@@ -90,7 +90,7 @@ def remove(
     registry.remove(name)
     if default_model() == name:
         set_default(None)
-    echo(f"removed {name}")
+    tell(f"removed {name}")
 
 
 @models.command("default")

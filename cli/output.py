@@ -8,6 +8,7 @@ exact text.
 import os
 import re
 import sys
+import textwrap
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -72,12 +73,27 @@ def echo(text: object = "", *, end: str = "\n", err: bool = False) -> None:
     out.flush()
 
 
+def tell(text: object, *, err: bool = False) -> None:
+    """Print sentences; a line that the terminal is too narrow for is broken between two words."""
+    width = columns(sys.stderr if err else sys.stdout)
+    lines = str(text).splitlines() if width else [str(text)]
+    for line in lines or [""]:
+        if 0 < width < len(line):
+            line = "\n".join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
+        echo(line, err=err)
+
+
 def complain(text: object) -> None:
     """Print one line on standard error; do nothing if that cannot be written."""
     try:
-        echo(f"rwkv: {' '.join(str(text).split())}", err=True)
+        tell(f"rwkv: {' '.join(str(text).split())}", err=True)
     except OSError:
         silence(sys.stderr)
+
+
+def typed(line: str) -> str:
+    """What a person typed; bytes that are no text in the terminal's encoding are read as UTF-8, or replaced."""
+    return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def to_clipboard(data: str) -> None:
@@ -85,9 +101,22 @@ def to_clipboard(data: str) -> None:
     print(f"\x1b]52;c;{data}\a", end="", flush=True)
 
 
+def columns(stream: TextIO) -> int:
+    """How many columns the terminal behind a stream has; 0 where there is none, or it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def obeys(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that knows escape sequences."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
 def shows_progress() -> bool:
     """Whether standard error is a terminal that can write over a line."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return obeys(sys.stderr)
 
 
 def progress(text: str, *, last: bool = False) -> None:
@@ -97,11 +126,7 @@ def progress(text: str, *, last: bool = False) -> None:
     """
     if not shows_progress():
         return
-    try:
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):
-        width = 0
-    shown = visible(text)
+    width, shown = columns(sys.stderr), visible(text)
     sys.stderr.write(f"\r\x1b[K{shown if width < 2 or last else shown[: width - 1]}" + ("\n" if last else ""))
     sys.stderr.flush()
 
@@ -112,7 +137,8 @@ def open_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="strict")
+        # a person may type a byte that is no text; a file that has one is refused
+        sys.stdin.reconfigure(errors="surrogateescape" if sys.stdin.isatty() else "strict")
     for out in (sys.stdout, sys.stderr):
         if isinstance(out, TextIOWrapper):
             out.reconfigure(errors="replace")

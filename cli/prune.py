@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import complain, echo, progress
+from rwkv_engine_cli.output import complain, progress, tell
 from rwkv_engine_cli.tables import print_rows
 
 
@@ -45,6 +45,6 @@ def prune(
     rows = [("text", "bits a byte before", "after", "mean KL")]
     rows += [(one.text, f"{one.before:.4f}", f"{one.after:.4f}", f"{one.kl:.1e}") for one in done.losses]
     print_rows(rows, heads=True)
-    echo(f"{target}: {done.kept} of {done.units} hidden units in each layer, {target.stat().st_size:,} bytes")
+    tell(f"{target}: {done.kept} of {done.units} hidden units in each layer, {target.stat().st_size:,} bytes")
     if done.warning is not None:
         complain(done.warning)

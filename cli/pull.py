@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import complain, echo, progress
+from rwkv_engine_cli.output import complain, echo, progress, tell
 from rwkv_engine_cli.tables import print_rows
 
 from rwkv_engine.errors import EngineError
@@ -52,7 +52,7 @@ def pull(
     if as_json:
         echo(json.dumps(asdict(record)))
         return
-    echo(
+    tell(
         f"{record.name}: {record.family}, {record.format}, {record.bytes:,} bytes; use it with -m {record.name}"
     )
 
@@ -88,7 +88,7 @@ def _list_known(as_json: bool) -> None:
 
     if as_json:
         sizes = (DEFAULT, KEEP)
-        echo(
+        tell(
             json.dumps([asdict(row) | {name: asdict(row.footprint(name)) for name in sizes} for row in KNOWN])
         )
         return

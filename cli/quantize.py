@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import echo, visible
+from rwkv_engine_cli.output import tell, visible
 
 
 def quantize(
@@ -46,4 +46,4 @@ def quantize(
             lora=lora,
             lora_alpha=lora_alpha,
         )
-    echo(f"{target}: {target.stat().st_size:,} bytes")
+    tell(f"{target}: {target.stat().st_size:,} bytes")

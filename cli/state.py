@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rwkv_engine_cli.options import Force, Json
-from rwkv_engine_cli.output import echo
+from rwkv_engine_cli.output import echo, tell
 from rwkv_engine_cli.tables import print_rows
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _write(path: Path, file: "StateFile") -> None:
         save_state_file(path, file)
     except OSError as error:
         raise OptionError(f"{path}: {error.strerror or error}") from None
-    echo(f"{path}: {file.kind}, {path.stat().st_size:,} bytes")
+    tell(f"{path}: {file.kind}, {path.stat().st_size:,} bytes")
 
 
 def _writable(path: Path, force: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rwkv_engine_cli.output import echo, visible
+from rwkv_engine_cli.output import columns, echo, visible
 
 
 def print_rows(rows: Sequence[tuple[str, ...]], *, heads: bool = False) -> None:
@@ -28,4 +28,5 @@ def print_rows(rows: Sequence[tuple[str, ...]], *, heads: bool = False) -> None:
         table.add_column(visible(name), overflow="fold")
     for row in rows[1:] if heads else rows:
         table.add_row(*(Text(visible(text)) for text in row))
-    Console(highlight=False).print(table)
+    # rich takes every terminal without escape sequences for one of 80 columns, unless it is told both sizes
+    Console(highlight=False, width=columns(sys.stdout) or None, height=25).print(table)

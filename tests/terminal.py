@@ -12,8 +12,9 @@ import pyte
 
 class Terminal:
     """`rwkv` with these arguments on a screen of so many columns and rows; `text()` is all that was ever on
-    it. With `shell`, a shell with job control starts it, with this at the end of the command. `program` is
-    what Python runs instead of the command's module.
+    it, `raw` every byte that came. With `shell`, a shell with job control starts it, with this at the end of
+    the command. `program` is what Python runs instead of the command's module. `drawn` makes the screen wider
+    than the program is told, so that a line too long for it is seen as one.
     """
 
     def __init__(
@@ -23,9 +24,11 @@ class Terminal:
         rows=40,
         shell=None,
         program=("-m", "rwkv_engine_cli.app"),
+        drawn=None,
         **environment,
     ):
-        self.screen = pyte.HistoryScreen(columns, rows, history=5000)
+        self.screen = pyte.HistoryScreen(drawn or columns, rows, history=5000)
+        self.raw = b""
         self._stream = pyte.ByteStream(self.screen)
         command = [sys.executable, *program, *arguments]
         started = command if shell is None else ["bash", "--norc", "-i"]
@@ -55,6 +58,7 @@ class Terminal:
                 continue
             except pexpect.EOF:
                 return
+            self.raw += data
             self._stream.feed(data)
             if b"\x1b[6n" in data:  # the program asks where the cursor is
                 self.program.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R".encode())

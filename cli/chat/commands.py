@@ -243,7 +243,7 @@ COMMANDS = {
         Command(
             "system",
             "[TEXT]",
-            "tell the model how to be, from the next message on; none takes it back",
+            "how the model is to be, from the next message on; none takes it back",
             _system,
         ),
         Command(

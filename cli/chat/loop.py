@@ -8,6 +8,7 @@ from typing import Protocol
 from rwkv_engine_cli.chat.commands import obey
 from rwkv_engine_cli.chat.outcome import Outcome
 from rwkv_engine_cli.chat.running import Chat
+from rwkv_engine_cli.output import typed
 from rwkv_engine_cli.usage import show_usage
 
 from rwkv_engine.chat.answer import Part
@@ -45,7 +46,7 @@ def run(chat: Chat, screen: Screen, verbose: bool = False) -> None:
     """Answer until the person leaves."""
     editing: str | None = None
     while (line := screen.read(chat, editing or "")) is not None:
-        change, editing = editing is not None, None
+        change, editing, line = editing is not None, None, typed(line)
         if not line.strip():
             continue
         session, settings = chat.session, chat.settings()

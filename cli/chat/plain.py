@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from rwkv_engine_cli.chat.running import Chat
-from rwkv_engine_cli.output import Stream, echo
+from rwkv_engine_cli.output import Stream, echo, tell
 
 from rwkv_engine.chat.answer import Part
 from rwkv_engine.errors import OptionError
@@ -22,7 +22,9 @@ class Plain:
         self.commands = not lines and sys.stdin.isatty()
 
     def read(self, chat: Chat, before: str) -> str | None:
-        """The next line that is not blank."""
+        """The next line that is not blank. What is to be changed is shown above it."""
+        if before:
+            tell(before)
         while True:
             try:
                 line = input(("edit> " if before else "> ") if self.commands else "")
@@ -46,11 +48,11 @@ class Plain:
 
     def show(self, text: str) -> None:
         """Show lines that no model wrote."""
-        echo(text)
+        tell(text)
 
     def copy(self, text: str) -> None:
         """There is no terminal that could take it. Raises OptionError."""
-        raise OptionError("/copy: the output is no terminal; /export writes a file")
+        raise OptionError("/copy: there is no terminal with a clipboard; /export writes a file")
 
     def wait(self, chat: Chat) -> None:
         """Wait until the model's programs are ready; standard error tells how far that is."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import complain
+from rwkv_engine_cli.output import complain, obeys
 from rwkv_engine_cli.sampling import NOTHING, Chosen, restored, with_sampling
 
 from rwkv_engine import __version__
@@ -252,8 +252,8 @@ def _absolute(value: str | None) -> str | None:
 
 
 def _screen(store: "Store | None", lines: bool) -> "Screen":
-    """A terminal's screen if input and output are a terminal, else the plain one."""
-    if not lines and sys.stdin.isatty() and sys.stdout.isatty():
+    """A terminal's screen if input and output are one that knows escape sequences, else the plain one."""
+    if not lines and sys.stdin.isatty() and obeys(sys.stdout):
         from rwkv_engine_cli.chat.terminal import Terminal
 
         from rwkv_engine import watch_compiling

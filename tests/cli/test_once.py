@@ -119,35 +119,6 @@ def test_the_module_is_the_command():
     assert done.stdout == f"rwkv-engine {rwkv_engine.__version__}\n"
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"columns": 20},
-        {"columns": 80},
-        {"TERM": "dumb"},
-        {"NO_COLOR": "1"},
-        {"LC_ALL": "C"},
-        {"PYTHONIOENCODING": "latin-1"},
-    ],
-    ids=str,
-)
-def test_a_conversation_begins_with_what_it_is_and_ends_in_any_terminal(tmp_path, monkeypatch, environment):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    chat = Terminal(["chat", "--temperature", "0", "--max-tokens", "12"], **environment)
-    try:
-        chat.wait(lambda: chat.text().rstrip().endswith(">") or "\n>" in chat.text())
-        shown = re.sub(r"\s+", " ", chat.text())
-        assert f"rwkv-engine {rwkv_engine.__version__}" in shown and "/help" in shown
-        chat.program.send("Hi\r")
-        chat.wait(lambda: chat.prompts() > 1)
-        chat.program.send("exit\r")
-        chat.wait(lambda: False)
-        chat.program.wait()
-        assert chat.program.exitstatus == 0 and "Traceback" not in chat.text()
-    finally:
-        chat.close()
-
-
 def test_ctrl_c_while_editing_leaves_the_last_question_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     chat = Terminal(["chat", "--temperature", "0", "--max-tokens", "12"])

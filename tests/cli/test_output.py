@@ -14,7 +14,7 @@ import pexpect
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rwkv_engine_cli.output import Visible, visible
+from rwkv_engine_cli.output import Visible, typed, visible
 
 import rwkv_engine
 from rwkv_engine.chat import Store
@@ -79,6 +79,10 @@ def test_a_sequence_that_comes_letter_by_letter_ends_where_the_whole_one_does(te
 @given(st.text())
 def test_nothing_that_a_terminal_would_obey_is_ever_shown(text):
     assert not FORBIDDEN.search(visible(text))
+
+
+def test_bytes_that_a_terminal_cannot_have_sent_are_read_as_utf_8_or_replaced():
+    assert typed("caf\udcc3\udca9, é") == "café, é" and typed("caf\udce9") == "caf�"
 
 
 def test_every_verb_prints_through_the_file_that_hides_them():
