@@ -109,13 +109,14 @@ def _model(chat: Chat, argument: str) -> Outcome:
         return Outcome(f"{chat.source['model'] or 'embedded'}; /model NAME goes on with another")
     before = chat.model
     try:
-        chat.change_model(argument)
+        gone = chat.change_model(argument)
     except CheckpointError as error:  # of that model: the conversation goes on with its own
         raise OptionError(f"/model: {error}") from None
     again = (
         "; it reads the conversation again" if chat.conversation.turns and before is not chat.model else ""
     )
-    return Outcome(f"now {chat.model.checkpoint.path.name} ({chat.model.format}){again}")
+    without = f"; without {', '.join(gone)}, given for the model before" if gone else ""
+    return Outcome(f"now {chat.model.checkpoint.path.name} ({chat.model.format}){again}{without}")
 
 
 def _system(chat: Chat, argument: str) -> Outcome:

@@ -19,6 +19,9 @@ from rwkv_engine.writing.prefix_cache import PrefixCache
 from rwkv_engine.writing.sampling import Sampling
 from rwkv_engine.writing.step import Usage
 
+#: settings of a conversation that are about its model's file, and not about any other
+BELONGING = ("tokenizer", "template", "lora", "lora_alpha")
+
 
 @dataclass(slots=True)
 class Chat:
@@ -118,14 +121,16 @@ class Chat:
         self.session, self.conversation = session, session.conversation
         self.usage = None
 
-    def change_model(self, name: str) -> None:
+    def change_model(self, name: str) -> list[str]:
         """Go on with another model; it reads the conversation again before its next answer.
 
-        Raises OptionError, CheckpointError: everything is then as it was.
+        The options that belong to the model before, which are returned, hold no longer, also when the
+        conversation is resumed. Raises OptionError, CheckpointError: everything is then as it was.
         """
         if self.load is None:
             raise OptionError("/model: this conversation keeps its model")
         model, template = self.load(name)
+        drafted = not isinstance(self.conversation.draft, str | None)
         fresh = carried(self.conversation, model, template)
         if self.session is not None:
             self.session.exchange(fresh)
@@ -133,6 +138,9 @@ class Chat:
         self.source["model"] = str(Path(name).absolute()) if Path(name).exists() else name
         self.preparation = Preparation(model)
         self.state_bytes = model.new_state().nbytes
+        gone = [option for option in BELONGING if self.source.get(option) is not None]
+        self.source |= dict.fromkeys(BELONGING)
+        return [f"--{option.replace('_', '-')}" for option in gone] + ["--draft"] * drafted
 
     def need_store(self) -> Store:
         """The store. Raises SessionError if nothing is kept."""
