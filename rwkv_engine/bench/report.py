@@ -165,9 +165,10 @@ def spread(trials: Sequence[float]) -> float | None:
 def title(r: Report) -> str:
     """Model, machine, versions and date, in three lines."""
     m, x = r.model, r.machine
+    name = "" if m["name"] == _unnamed(m) else f"{m['name']}: "
     return (
-        f"{m['name']}: {m['family']}, {_sizes(m)}{m['layers']} layers of {m['width']}, {m['format']}\n"
-        f"{x['processor']} ({x['architecture']}), {x['threads']} threads on {x['cores']} cores, integer kernels: {x['level']}\n"
+        f"{name}{m['family']}, {_sizes(m)}{m['layers']} layers of {m['width']}, {m['format']}\n"
+        f"{x['processor']} ({x['architecture']}), {x['threads']} thread{'s' * (x['threads'] != 1)} on {x['cores']} cores, integer kernels: {x['level']}\n"
         f"rwkv-engine {x['rwkv-engine']}, numba {x['numba']}, llvmlite {x['llvmlite']}, numpy {x['numpy']}, "
         f"Python {x['python']}, {x['system']}{f', {r.date}' if r.date else ''}"
     )
@@ -222,10 +223,15 @@ def notes(r: Report) -> list[str]:
 
 def shared(r: Report) -> Report:
     """The report without what tells whose machine or file it was: no file name, no release of the system."""
-    model = {**r.model, "name": f"{r.model['family']} {r.model['layers']} x {r.model['width']}"}
+    model = {**r.model, "name": _unnamed(r.model)}
     return dataclasses.replace(
         r, model=model, machine={**r.machine, "system": str(r.machine["system"]).split()[0]}
     )
+
+
+def _unnamed(model: dict[str, Any]) -> str:
+    """What a model is called where its file's name is not told."""
+    return f"{model['family']} {model['layers']} x {model['width']}"
 
 
 #: columns of a Markdown table of reports

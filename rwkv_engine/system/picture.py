@@ -25,6 +25,7 @@ def figure(path: str | Path, size: tuple[float, float], dark: bool = False) -> I
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise missing("--plot", "plot", "matplotlib") from None
     ground, ink = _COLORS[dark]
@@ -32,7 +33,7 @@ def figure(path: str | Path, size: tuple[float, float], dark: bool = False) -> I
     grounds = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
     colors: dict[Any, str] = {name: ink for name in inks} | {name: ground for name in grounds}
     with matplotlib.rc_context(colors):
-        drawn = Figure(figsize=size, layout="constrained")
+        drawn = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))  # inches
         FigureCanvasAgg(drawn)
         yield drawn
         picture = io.BytesIO()
