@@ -124,9 +124,9 @@ def tiles_of(layout: Layout) -> dict[str, tuple[Tile, ...]]:
 
     def tiles(level: str, *sizes: tuple[int, int]) -> tuple[Tile, ...]:
         """Tiles of some sizes (strips, tokens), and one of 1 x 1."""
-        return tuple(vector_tile(LEVELS[level].dot, *size, layout=layout) for size in (*sizes, (1, 1)))
+        return tuple(vector_tile(LEVELS[level].dot, *size, layout) for size in (*sizes, (1, 1)))
 
-    vnni = tiles("vnni", (2, 2))
+    vnni = tiles("vnni", (1, 4), (1, 2))
     return {
         "amx": vnni,
         "vnni": vnni,

@@ -69,7 +69,7 @@ def emit_multiply(b: ir.IRBuilder, arguments: Any) -> None:
 
     The tile unit multiplies the next block while the vector units add up the results of this one.
     """
-    weights, _, x, plane, x_pitch, _, _, blocks, out, _ = arguments
+    weights, _, x, plane, x_pitch, _, _, blocks, out, _, _ = arguments
     with b.goto_entry_block():
         room = b.alloca(ir.ArrayType(I8, GROUPS * 2 * _RESULT))
     room.align = LINE

@@ -147,34 +147,24 @@ class Level:
     tiles: tuple[Tile, ...]
 
 
-def _level(has: bool, dot: Dot, *sizes: tuple[int, int], following: int = 0) -> Level:
-    """A level with vector tiles of these sizes (strips, tokens) and 1 x 1; the first has `following`."""
-    first, *others = [*sizes, (1, 1)] if (1, 1) not in sizes else sizes
-    return Level(
-        has, dot, (vector_tile(dot, *first, following), *(vector_tile(dot, *size) for size in others))
-    )
+def _level(has: bool, dot: Dot, *sizes: tuple[int, int]) -> Level:
+    """A level with vector tiles of these sizes (strips, tokens) and 1 x 1."""
+    return Level(has, dot, tuple(vector_tile(dot, *size) for size in (*sizes, (1, 1))))
 
 
-#: lines that a level's first tile prefetches per block, if other prefetches are left to the processor
-FOLLOWING = 2 if cpu.reads_ahead() else 0
 VPDPBUSD = "llvm.x86.avx512.vpdpbusd."
-#: 4 x 2 uses as many registers as 2 x 4. On a Zen 4, products take 25 % less time for 4 tokens, 19 % for 8,
-#: 14 % for 16, 10 % for 32, the same for 64; passes of 4 to 16 tokens (0.4B) 3 to 7 % less with one lane,
-#: 0 to 5 % with two. 16 such tiles (32 tokens) prefetch 64 of a group's 68 lines; half of it takes 5 % longer
+#: with what they prefetch, products of 4 tokens take 1.0 to 1.1 times those of one on a Zen 4 with two lanes (0.4B, 28
+#: to 42 GB/s; 1.9 without it), of 8 tokens 1.3 to 1.8: there all 32 products a cycle of both cores are used. 1 x 4
+#: is as fast there, but needs an input for every product, as 2 x 4 does for every second one
 _VNNI = _level(
-    cpu.has_features("avx512f", "avx512vnni"),
-    _split_dot(16, VPDPBUSD + "512", 128),
-    (4, 2),
-    following=2 * FOLLOWING,
+    cpu.has_features("avx512f", "avx512vnni"), _split_dot(16, VPDPBUSD + "512", 128), (2, 4), (1, 2)
 )
 #: best first
 LEVELS = {
     "amx": Level(_VNNI.has and cpu.has_tiles(), _VNNI.dot, (int8_amx.TILE, *_VNNI.tiles)),
     "vnni": _VNNI,
-    "avxvnni": _level(
-        cpu.has_features("avx2", "avxvnni"), _split_dot(8, VPDPBUSD + "256", 128), (1, 2), following=FOLLOWING
-    ),
-    "avx2": _level(cpu.has_features("avx2"), _wide_dot(4, 2, _pmaddwd), (1, 2), following=FOLLOWING),
+    "avxvnni": _level(cpu.has_features("avx2", "avxvnni"), _split_dot(8, VPDPBUSD + "256", 128), (1, 2)),
+    "avx2": _level(cpu.has_features("avx2"), _wide_dot(4, 2, _pmaddwd), (1, 2)),
     "dotprod": _level(cpu.has_features("dotprod"), _split_dot(4, "llvm.aarch64.neon.sdot.v4i32.v16i8", 0)),
     "portable": _level(True, _wide_dot(1, 4, _plain)),
 }

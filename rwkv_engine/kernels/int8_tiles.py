@@ -32,13 +32,12 @@ def _nothing(b: ir.IRBuilder) -> None:
 class Tile:
     """A tile size that an instruction set supports.
 
-    strips     strips of 16 rows.
-    tokens     tokens that they are multiplied by.
-    emit       (builder, arguments of `multiply`) -> None: writes the code of one tile.
-    begin      (builder) -> None: code for a thread before its first tile of this size.
-    end        (builder) -> None: code after the last one.
-    following  lines after its own strips to prefetch per block, so memory is read while others are
-               multiplied.
+    strips  strips of 16 rows.
+    tokens  tokens that they are multiplied by.
+    emit    (builder, arguments of `multiply`) -> None: writes the code of one tile.
+    begin   (builder) -> None: code for a thread before its first tile of this size.
+    end     (builder) -> None: code after the last one.
+    spare   tokens that may be missing: what it computes for them is not used.
     """
 
     strips: int
@@ -46,7 +45,7 @@ class Tile:
     emit: Callable[[ir.IRBuilder, Any], None]
     begin: Callable[[ir.IRBuilder], None] = _nothing
     end: Callable[[ir.IRBuilder], None] = _nothing
-    following: int = 0
+    spare: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +117,19 @@ def multiply(tile: Tile) -> Any:
     start, start_pitch    address of its starts (int32 per group), bytes to the next token's.
     blocks                blocks of a strip.
     out                   address of [tokens][strips * 16] float32, which is written.
-    later                 address from which on lines are prefetched to the second-level cache.
+    later, lines          address from which on lines are prefetched to the second-level cache, so many in each
+                          block: memory is read while others are multiplied.
     """
 
     @intrinsic
-    def run(typingctx, weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later):
+    def run(
+        typingctx, weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later, lines
+    ):
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             tile.emit(builder, arguments)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 10), codegen
+        return types.void(*[types.int64] * 11), codegen
 
     return run
 
@@ -146,17 +148,18 @@ def emitted(emit: Callable[[ir.IRBuilder], None]) -> Any:
     return run
 
 
-def vector_tile(dot: Dot, strips: int, tokens: int, following: int = 0, layout: Layout | None = None) -> Tile:
-    """A tile whose sums stay in vector registers; of INT8 weights, if no layout is given."""
-    emit = partial(_emit, dot, layout or INT8, strips, tokens, following)
-    return Tile(strips, tokens, emit, following=following)
+def vector_tile(dot: Dot, strips: int, tokens: int, layout: Layout | None = None) -> Tile:
+    """A tile whose sums stay in vector registers; of INT8 weights, if no layout is given.
+
+    3 tokens take one of 4: weights are then read once, and memory is slower than the products of a token.
+    """
+    emit = partial(_emit, dot, layout or INT8, strips, tokens)
+    return Tile(strips, tokens, emit, spare=1 if tokens == 4 else 0)
 
 
-def _emit(
-    dot: Dot, layout: Layout, strips: int, tokens: int, following: int, b: ir.IRBuilder, arguments: Any
-) -> None:
+def _emit(dot: Dot, layout: Layout, strips: int, tokens: int, b: ir.IRBuilder, arguments: Any) -> None:
     """The loop over blocks; a block's lines are read in order, each once for all tokens."""
-    weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later = arguments
+    weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later, lines = arguments
     pairs = [(s, t) for s in range(strips) for t in range(tokens)]
     loop = Loop(b, blocks, [ZERO] * len(pairs))
     n, grown = loop.number, dict(zip(pairs, loop.sums, strict=True))
@@ -170,8 +173,7 @@ def _emit(
         b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * layout.groups)))
         for t in range(tokens)
     ]
-    for number in range(following):
-        prefetch(b, b.add(later, b.mul(b.add(b.mul(n, I64(following)), I64(number)), I64(LINE))), 2)
+    _fetch(b, b.add(later, b.mul(b.mul(n, lines), I64(LINE))), lines)
     scale_at = [b.add(at, I64(layout.block_bytes - LINE)) for at in strip_at]
     for group in range(layout.groups):
         begins = [load(b, b.add(at, I64(4 * group)), I32) if dot.offset else I32(0) for at in start_at]
@@ -191,6 +193,8 @@ def _emit(
             scale = layout.scales(b, scale_at[s], group)
             for t in range(tokens):
                 grown[s, t] = fma(b, b.sitofp(dot.total(b, sums[s, t]), FLOATS), scale, grown[s, t])
+        if dot.part == LINE and len(pairs) > 1:
+            grown = dict(zip(pairs, _settled(b, [grown[pair] for pair in pairs]), strict=True))
     for at, number in product(scale_at, range(layout.others + 1)):
         prefetch_ahead(b, b.sub(at, I64(LINE * number)))
     totals = dict(zip(pairs, loop.close([grown[pair] for pair in pairs]), strict=True))
@@ -199,6 +203,30 @@ def _emit(
     for (s, t), total in totals.items():
         whole = total if factors[s] is None else b.fmul(total, factors[s])
         store(b, whole, b.add(out, I64((t * strips + s) * STRIP * 4)))
+
+
+def _settled(b: ir.IRBuilder, sums: Values) -> Values:
+    """The same vectors of 512 bits, as something that is known before anything that follows is loaded.
+
+    Otherwise LLVM would put off adding up until the end of the block, and spill the integers of all its groups.
+    """
+    kinds = [total.type for total in sums]
+    rules = ["=v"] * len(sums) + [str(n) for n in range(len(sums))] + ["~{memory}"]
+    same = b.asm(ir.FunctionType(ir.LiteralStructType(kinds), kinds), "", ",".join(rules), sums, True)
+    return [b.extract_value(same, n) for n in range(len(sums))]
+
+
+def _fetch(b: ir.IRBuilder, address: ir.Value, lines: ir.Value) -> None:
+    """Prefetch so many lines to the second-level cache; not on ARM, where nobody has measured it.
+
+    Unrolled, the loop would take the registers that hold the addresses of inputs.
+    """
+    if b.module.triple.startswith(("aarch64", "arm64")):
+        return
+    with b.if_then(b.icmp_signed(">", lines, I64(0))):
+        loop = Loop(b, lines, [])
+        prefetch(b, b.add(address, b.mul(loop.number, I64(LINE))), 2, rolled=True)
+        loop.close([])
 
 
 def group_sum(group: int) -> Any:

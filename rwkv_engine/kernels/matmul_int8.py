@@ -116,7 +116,8 @@ def room_in(tiles: Sequence[Tile], layout: Layout) -> Callable[[int, int], int]:
 
     def room(cols: int, tokens: int) -> int:
         blocks = -(-cols // BLOCK)
-        return _largest(tiles) + tokens * (1 + blocks * (layout.groups + BLOCK // 2))
+        spare = max(tile.spare for tile in tiles) * blocks * BLOCK // 2
+        return _largest(tiles) + tokens * (1 + blocks * (layout.groups + BLOCK // 2)) + spare
 
     return room
 
@@ -136,6 +137,9 @@ class Job(NamedTuple):
     start_pitch  to the next token's starts.
     scale        address of the tokens' scales, float32.
     out          address of space for the products of a tile.
+    blocks       of a strip.
+    tokens       of the pass.
+    stop         the strip before which lines are prefetched: 0 for a single token, which reads one stream anyway.
     """
 
     weights: int
@@ -149,6 +153,7 @@ class Job(NamedTuple):
     out: int
     blocks: int
     tokens: int
+    stop: int
 
 
 def _cut(tiles: Sequence[Tile]) -> Any:
@@ -161,16 +166,20 @@ def _cut(tiles: Sequence[Tile]) -> Any:
 
         return nothing
 
-    run, others = multiply(tiles[0]), _cut(tiles[1:])
-    strips, tokens, following = tiles[0].strips, tiles[0].tokens, tiles[0].following * LINE
+    run, others, strips, tokens = multiply(tiles[0]), _cut(tiles[1:]), tiles[0].strips, tiles[0].tokens
+    spare = tiles[0].spare
 
     @kernel
     def cut(y, rows, job, strip, stop, t, finish):
         done = t
         if (stop - strip) % strips == 0:
-            done += (job.tokens - t) // tokens * tokens
+            done += (job.tokens - t + spare) // tokens * tokens
+        # each tile fetches a part of the strips that come next
+        part = strips * tokens * job.strip_bytes // job.tokens
+        lines = (part // LINE + job.blocks - 1) // job.blocks if stop < job.stop else 0
+        later = job.weights + stop * job.strip_bytes + (stop - strip) * t * job.strip_bytes // job.tokens
         for s in range(strip, stop, strips):
-            at, later = job.weights + s * job.strip_bytes, job.weights + stop * job.strip_bytes
+            at = job.weights + s * job.strip_bytes
             for u in range(t, done, tokens):
                 x, start = job.q + u * job.q_pitch, job.start + u * job.start_pitch
                 run(
@@ -184,9 +193,10 @@ def _cut(tiles: Sequence[Tile]) -> Any:
                     job.blocks,
                     job.out,
                     later,
+                    lines,
                 )
-                finish_tile(y, rows, s, strips, u, tokens, job.out, job.scale, finish)
-                later += job.blocks * following
+                finish_tile(y, rows, s, strips, u, min(tokens, job.tokens - u), job.out, job.scale, finish)
+                later += part
         if done < job.tokens:
             others(y, rows, job, strip, stop, done, finish)
 
@@ -203,7 +213,8 @@ def _around(tiles: Sequence[Tile], emits: Sequence[Callable[..., None]]) -> Any:
 
         return nothing
 
-    run, others, least = emitted(emits[0]), _around(tiles[1:], emits[1:]), tiles[0].tokens
+    run, others = emitted(emits[0]), _around(tiles[1:], emits[1:])
+    least = tiles[0].tokens - tiles[0].spare
 
     @kernel
     def around(tokens):
@@ -244,7 +255,9 @@ def product(tiles: Sequence[Tile], layout: Layout = INT8) -> Any:
         for t in range(tokens):
             starts = integers(start + t * start_pitch, blocks * groups)
             scales[t] = quantize_inputs(q + t * q_pitch, starts, x[t])
-        job = Job(W.at[layer], strip_bytes, q, plane, q_pitch, start, start_pitch, scale, out, blocks, tokens)
+        own = tickets * (lane.number + 1) // lane.lanes * block if tokens > 1 else 0
+        at, stop = W.at[layer], min(own, strips)
+        job = Job(at, strip_bytes, q, plane, q_pitch, start, start_pitch, scale, out, blocks, tokens, stop)
         together = block if tokens == 1 else group
         begin(tokens)
         while ticket < tickets:

@@ -57,15 +57,18 @@ def prefetch_ahead(builder: ir.IRBuilder, address: ir.Value) -> None:
         prefetch(builder, builder.add(address, ir.IntType(64)(AHEAD)), 3)
 
 
-def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int) -> None:
+def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int, rolled: bool = False) -> None:
     """Emit llvm.prefetch of a line into the first-level cache (level 3) or the second-level one (level 2).
 
     The line may be outside mapped memory: a prefetch never faults.
+
+    rolled  LLVM must not unroll the loop that it is in.
     """
     i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), i32(0), i32(level), i32(1)])
+    where = builder.inttoptr(address, byte)
+    builder.call(function, [where, i32(0), i32(level), i32(1)], attrs=("convergent",) if rolled else ())
 
 
 @viewing

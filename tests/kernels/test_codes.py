@@ -146,7 +146,7 @@ def test_every_level_of_this_machine_gives_the_exact_integers(level, name, strip
     @standalone
     def call(stored, inputs, start, out, pitch):
         x, begin = inputs.ctypes.data, start.ctypes.data
-        run(stored.ctypes.data, pitch, x, 256, 512, begin, 64, 4, out.ctypes.data, 0)
+        run(stored.ctypes.data, pitch, x, 256, 512, begin, 64, 4, out.ctypes.data, 0, 3)
 
     call(stored, inputs, start, out, stored.shape[1])
     want = np.zeros((tokens, rows))

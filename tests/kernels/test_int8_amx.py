@@ -46,7 +46,7 @@ def by_amx(strip, planes, blocks, out, during, after):
     begin()
     for n in range(out.shape[0]):
         x, here = planes.ctypes.data, out[n].ctypes.data
-        sixteen(strip.ctypes.data, 0, x, BLOCKS * BLOCK, 2 * BLOCKS * BLOCK, 0, 0, blocks, here, 0)
+        sixteen(strip.ctypes.data, 0, x, BLOCKS * BLOCK, 2 * BLOCKS * BLOCK, 0, 0, blocks, here, 0, 0)
     store_shapes(during.ctypes.data)
     end()
     store_shapes(after.ctypes.data)
@@ -63,7 +63,7 @@ def product(lane, y, W, x, after):
 def by_portable(strip, numbers, blocks, out):
     """The same, one token after another."""
     for t in range(numbers.shape[0]):
-        portable(strip.ctypes.data, 0, numbers[t].ctypes.data, 0, 0, 0, 0, blocks, out[t].ctypes.data, 0)
+        portable(strip.ctypes.data, 0, numbers[t].ctypes.data, 0, 0, 0, 0, blocks, out[t].ctypes.data, 0, 0)
 
 
 def operands():

@@ -286,7 +286,7 @@ def test_every_level_of_this_machine_gives_the_exact_integers(name, strips, toke
 
     @standalone
     def call(at, inputs, start, out):
-        run(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data, 0)
+        run(at, 4 * 1088, inputs.ctypes.data, 256, 512, start.ctypes.data, 32, 4, out.ctypes.data, 0, 3)
 
     call(W.at[0], inputs, start, out)
     groups = numbers.reshape(tokens, -1, 32).astype(np.int64)

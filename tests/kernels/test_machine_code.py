@@ -11,7 +11,6 @@ from llvmlite import ir
 from rwkv_engine.kernels import int8_amx
 from rwkv_engine.kernels.code_tiles import layout_of, tiles_of
 from rwkv_engine.kernels.int8_levels import LEVELS
-from rwkv_engine.kernels.int8_tiles import vector_tile
 from rwkv_engine.kernels.vectors import I64
 from rwkv_engine.numbers.code_layout import INT4, INT5
 
@@ -28,8 +27,8 @@ PROCESSORS = {
 }
 #: of that instruction, how many multiply a block of 64 inputs by 16 rows, for inputs of 16 bits
 NUMBER = {"dotprod": 128, "portable": 256, "vnni": 32, "avxvnni": 64, "avx2": 64}
-#: what reads or writes the stack, on either architecture
-STACK = re.compile(r"\[sp\b|\[x29\b|\[fp\b|\(%[re][sb]p\b")
+#: what moves vectors to the stack or from it, on either architecture
+STACK = re.compile(r"(?=.*([xyz]mm|\b[qv]\d)).*(\[sp\b|\[x29\b|\[fp\b|\(%rsp\b)")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,12 +38,9 @@ def back_ends():
     llvm.initialize_all_asmprinters()
 
 
-def inner_loop(processor, strips, tokens, following=0):
+def inner_loop(processor, tile):
     """The instructions of a tile's loop over blocks, as the assembler writes them."""
-    triple, level, _ = PROCESSORS[processor]
-    return loop_of(
-        assembly(triple, processor, 10, vector_tile(LEVELS[level].dot, strips, tokens, following).emit)
-    )
+    return loop_of(assembly(PROCESSORS[processor][0], processor, 11, tile.emit))
 
 
 def assembly(triple, processor, count, emit):
@@ -68,7 +64,7 @@ def assembly(triple, processor, count, emit):
 
 
 def loop_of(lines):
-    """From the label that a later line jumps back to, to that jump."""
+    """From the label that a later line jumps back to, to that jump: of loops one inside the other, the outer one."""
     labels = {line[:-1]: number for number, line in enumerate(lines) if line.endswith(":")}
     jumps = [
         (number, re.fullmatch(r"(?:b\.?\w*|j\w+|cbnz|tbnz)\s+(?:.*,\s*)?(\S+)", line))
@@ -77,8 +73,9 @@ def loop_of(lines):
     back = [
         (labels[jump[1]], number) for number, jump in jumps if jump and labels.get(jump[1], number) < number
     ]
-    assert len(back) == 1, f"want one loop, got {back}"
-    return lines[back[0][0] : back[0][1]]
+    first, last = max(back, key=lambda jump: jump[1] - jump[0])
+    assert all(first <= start and end <= last for start, end in back), f"want one loop, got {back}"
+    return lines[first:last]
 
 
 #: (processor, a tile of its level)
@@ -87,8 +84,8 @@ TILES = [(name, tile) for name, (_, level, _) in PROCESSORS.items() for tile in 
 
 @pytest.mark.parametrize(("processor", "tile"), TILES, ids=lambda x: getattr(x, "tokens", x))
 def test_the_inner_loop_is_made_of_the_levels_instruction(processor, tile):
-    triple, level, instruction = PROCESSORS[processor]
-    words = [word for line in loop_of(assembly(triple, processor, 10, tile.emit)) for word in line.split()]
+    _, level, instruction = PROCESSORS[processor]
+    words = [word for line in inner_loop(processor, tile) for word in line.split()]
     used = sum(word.startswith(instruction) for word in words)
     assert used == NUMBER[level] * tile.strips * tile.tokens
 
@@ -114,8 +111,8 @@ CODE_TILES = [
 
 @pytest.mark.parametrize(("processor", "bits", "tile"), CODE_TILES, ids=lambda x: getattr(x, "tokens", x))
 def test_the_inner_loop_looks_codes_up_and_multiplies(processor, bits, tile):
-    triple, level, instruction = PROCESSORS[processor]
-    loop = loop_of(assembly(triple, processor, 10, tile.emit))
+    _, level, instruction = PROCESSORS[processor]
+    loop = inner_loop(processor, tile)
     words = [word for line in loop for word in line.split()]
     lookup, times = LOOKUP[level]
     if bits == 5 and lookup == "vpshufb":  # one in each half of the table
@@ -124,16 +121,12 @@ def test_the_inner_loop_looks_codes_up_and_multiplies(processor, bits, tile):
     used = sum(word.startswith(instruction) for word in words)
     assert used == NUMBER[level] * tile.strips * tile.tokens
     spills = sum(bool(STACK.search(line)) for line in loop)
-    assert spills <= SPILLS.get(processor, {"dotprod": 0.02}.get(level, 0.18)) * len(loop)
+    assert spills <= SPILLS.get(processor, {"dotprod": 0.02}.get(level, 0.19)) * len(loop)
 
 
-def test_a_tile_fetches_so_many_lines_of_what_follows():
-    plain, fetching = inner_loop("znver4", 4, 2), inner_loop("znver4", 4, 2, following=2)
-    near, far = (
-        [sum(line.startswith(name) for line in lines) for lines in (plain, fetching)]
-        for name in ("prefetcht0", "prefetcht1")
-    )
-    assert far == [0, 2] and near[0] == near[1]
+def test_a_tile_fetches_what_follows_to_the_second_cache():
+    loop = inner_loop("znver4", LEVELS["vnni"].tiles[0])
+    assert any(line.startswith("prefetcht1") for line in loop)
 
 
 @pytest.mark.parametrize(
@@ -142,19 +135,18 @@ def test_a_tile_fetches_so_many_lines_of_what_follows():
     ids=lambda x: getattr(x, "tokens", x),
 )
 def test_the_inner_loop_keeps_everything_in_registers(processor, tile):
-    triple = PROCESSORS[processor][0]
-    assert not [line for line in loop_of(assembly(triple, processor, 10, tile.emit)) if STACK.search(line)]
+    assert not [line for line in inner_loop(processor, tile) if STACK.search(line)]
 
 
+@pytest.mark.parametrize("tile", LEVELS["vnni"].tiles, ids=lambda tile: f"{tile.strips}x{tile.tokens}")
 @pytest.mark.parametrize("processor", ["znver4", "cascadelake"])
-def test_the_largest_tile_of_avx512_all_but_fits_into_the_registers(processor):
-    strips, tokens = LEVELS["vnni"].tiles[0].strips, LEVELS["vnni"].tiles[0].tokens
-    loop = inner_loop(processor, strips, tokens, following=4)
-    assert sum(bool(STACK.search(line)) for line in loop) < 0.04 * len(loop)
+def test_the_tiles_of_avx512_all_but_fit_into_the_registers(processor, tile):
+    loop = inner_loop(processor, tile)
+    assert sum(bool(STACK.search(line)) for line in loop) < 0.02 * len(loop)
 
 
 def test_the_amx_loop_multiplies_by_tiles_and_keeps_its_sums_in_registers():
-    lines = assembly("x86_64-unknown-linux-gnu", "sapphirerapids", 10, int8_amx.TILE.emit)
+    lines = assembly("x86_64-unknown-linux-gnu", "sapphirerapids", 11, int8_amx.TILE.emit)
     loop = loop_of(lines)
     used = {
         name: sum(line.startswith(name) for line in loop)
