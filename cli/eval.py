@@ -20,7 +20,9 @@ def eval(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="UTF-8 text to read, or the word embedded; may be given again."),
+        typer.Option(
+            help="UTF-8 text to read, .jsonl with a document a line, or the word embedded; may be given again."
+        ),
     ] = None,
     tasks: Annotated[
         list[str] | None,

@@ -16,7 +16,10 @@ def prune(
         float, typer.Option(help="Share of the channel mix's hidden units to remove, such as 0.3.")
     ],
     text: Annotated[
-        str, typer.Option(help="UTF-8 text on which the units are chosen, or the word embedded.")
+        str,
+        typer.Option(
+            help="UTF-8 text on which the units are chosen, .jsonl with a document a line, or the word embedded."
+        ),
     ],
     check: Annotated[
         str | None, typer.Option(help="Another text, on which the loss is measured too.")

@@ -1,14 +1,19 @@
-"""Draw the example of a shared run: docs/bench.png, docs/bench-dark.png, and docs/bench.md with its Markdown row.
+"""Draw the example of a shared run: docs/bench.png, docs/bench-dark.png, and docs/bench.md with its Markdown row;
+and docs/precision.png.
 
     python docs/make_pictures.py
 
-The run is a file of benchmarks/results, so that the pictures change only with the program that draws them.
+The runs are files, one of benchmarks/results and docs/precision.json, so that the pictures change only with the
+program that draws them.
 """
 
+import json
 from pathlib import Path
 
 from rwkv_engine.bench.plot import plot
 from rwkv_engine.bench.report import Report, markdown
+from rwkv_engine.evaluation import plot as precision
+from rwkv_engine.evaluation.report import Row
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE.parent / "benchmarks" / "results" / "epyc-milan-avx2-0.1b-int8.json"
@@ -42,3 +47,5 @@ if __name__ == "__main__":
     (HERE / "bench.md").write_text(page(), "utf-8", newline="\n")
     for name, dark in (("bench.png", False), ("bench-dark.png", True)):
         plot([Report.of_file(RUN)], HERE / name, dark)
+    rows = [Row(**row) for row in json.loads((HERE / "precision.json").read_text("utf-8"))]
+    precision.plot(rows, HERE / "precision.png")

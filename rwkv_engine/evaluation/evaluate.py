@@ -39,8 +39,9 @@ def evaluate(
     """How good models are on texts and tasks, beside what they cost: a row for each model in each format.
 
     models   one or several, each as for `load`; None: the embedded model.
-    texts    UTF-8 files of any length, each read from an empty state that is then carried along; "embedded":
-             stories and conversations of the embedded model's grammar.
+    texts    UTF-8 files of any length, each read from an empty state that is then carried along; in a .jsonl
+             file, each line is a document: {"text": "..."}; "embedded": stories and conversations of the
+             embedded model's grammar.
     tasks    files of JSON lines, as docs/evaluate.md says; "embedded": the questions of the embedded model's
              card.
     weights  one format or several, as for `load`.

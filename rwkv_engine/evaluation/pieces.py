@@ -1,5 +1,5 @@
 """A text file of any length as token ids, piece by piece: the ids are those of the whole text, the memory
-that of a piece.
+that of a piece. And a file of documents, one after another.
 """
 
 import codecs
@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rwkv_engine.errors import OptionError
+from rwkv_engine.system.json_text import parsed
 from rwkv_engine.text import Tokenizer
 
+#: what a file of documents ends with
+DOCUMENTS = ".jsonl"
 #: letters of a piece; letters around a cut that are looked at; pieces after which a text without any good
 #: place is cut anywhere
 PIECE, AROUND, MOST = 1 << 16, 400, 16
@@ -79,3 +82,30 @@ def _is_boundary(left: str, right: str, tokenizer: Tokenizer) -> bool:
     apart, behind = tokenizer.encode(left), tokenizer.encode(right)
     sure = apart + behind[: len(behind) // 2]
     return tokenizer.encode(left + right)[: len(sure)] == sure
+
+
+def documents(path: Path) -> Iterator[str]:
+    """The text of each line's document. Raises OptionError."""
+    found = False
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    found = True
+                    yield _text(line, f"{path}: line {number}")
+    except OSError as error:
+        raise OptionError(f"{path}: {error.strerror or error}", path=path) from None
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path}: not UTF-8 text ({error.reason}); convert it first", path=path) from None
+    if not found:
+        raise OptionError(f"{path}: the text is empty; give one with at least a word", path=path)
+
+
+def _text(line: str, where: str) -> str:
+    try:
+        found = parsed(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("text"), str) or not found["text"]:
+        raise OptionError(f'{where}: got {line.strip()[:40]!r}, want {{"text": "..."}}, a document a line')
+    return found["text"]

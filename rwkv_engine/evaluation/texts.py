@@ -5,6 +5,7 @@ from it.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ import numpy as np
 
 from rwkv_engine.errors import TokenError
 from rwkv_engine.evaluation.keeping import Keeper, digest_of, key_of
-from rwkv_engine.evaluation.pieces import token_pieces
+from rwkv_engine.evaluation.pieces import DOCUMENTS, documents, token_pieces
 from rwkv_engine.evaluation.sums import Sums
 from rwkv_engine.kernels.likelihood import costs_of, divergences
 from rwkv_engine.model import Model
@@ -38,26 +39,33 @@ class Text:
 
 
 def text_of(source: str | Path) -> Text:
-    """The text in a file; "embedded": stories and conversations of the embedded model's grammar that it was
-    not trained on.
+    """The text in a file, of which a .jsonl has a document in each line: {"text": "..."}; "embedded": stories
+    and conversations of the embedded model's grammar that it was not trained on.
     """
     if str(source) == EMBEDDED:
-        return Text(EMBEDDED, _embedded, lambda: EMBEDDED)
+        return Text(EMBEDDED, partial(_ended, _embedded), lambda: EMBEDDED)
     path = Path(source)
-    return Text(path.name, lambda tokenizer: token_pieces(path, tokenizer), lambda: digest_of(path))
+    if path.suffix == DOCUMENTS:
+        return Text(path.name, partial(_ended, partial(documents, path)), lambda: digest_of(path))
+    return Text(path.name, partial(token_pieces, path), lambda: digest_of(path))
 
 
-def _embedded(tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """200 stories and 200 conversations, taking turns, each followed by the token that ends a document."""
+def _ended(texts: Callable[[], Iterator[str]], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """The ids of each document, followed by the token that ends it."""
+    end = [] if tokenizer.end is None else [tokenizer.end]
+    return (tokenizer.encode(text) + end for text in texts())
+
+
+def _embedded() -> Iterator[str]:
+    """200 stories and 200 conversations, taking turns."""
     from rwkv_engine_weights.recipe.corpus import chat, prose
 
-    end = [] if tokenizer.end is None else [tokenizer.end]
     for number in range(200):
         for pieces in (
             prose(Random(f"held out story 1 {number}")),
             chat(Random(f"held out talk 1 {number}"), 6, 2),
         ):
-            yield tokenizer.encode("".join(text for text, _ in pieces)) + end
+            yield "".join(text for text, _ in pieces)
 
 
 def read_text(

@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from rwkv_engine.errors import OptionError
-from rwkv_engine.evaluation.pieces import token_pieces
-from rwkv_engine.system.json_text import parsed
+from rwkv_engine.evaluation.pieces import DOCUMENTS, documents, token_pieces
 from rwkv_engine.text import Tokenizer
-
-#: what a file of documents ends with
-DOCUMENTS = ".jsonl"
 
 
 class Corpus:
@@ -35,7 +31,7 @@ class Corpus:
             for path in texts:
                 begin, starts = size, array("q")
                 whole = path.suffix == DOCUMENTS
-                for ids in _documents(path, tokenizer) if whole else token_pieces(path, tokenizer):
+                for ids in _rows_of(path, tokenizer) if whole else token_pieces(path, tokenizer):
                     starts.append(size)
                     np.array(ids, np.uint32).tofile(file)
                     size += len(ids)
@@ -65,28 +61,7 @@ class Corpus:
         return self._ids[places].astype(np.int64)
 
 
-def _documents(path: Path, tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """The ids of each line's document, behind the token that ends one. Raises OptionError, TokenError."""
-    end, found = [] if tokenizer.end is None else [tokenizer.end], False
-    try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    found = True
-                    yield end + tokenizer.encode(_text(line, f"{path}: line {number}"))
-    except OSError as error:
-        raise OptionError(f"{path}: {error.strerror or error}", path=path) from None
-    except UnicodeDecodeError as error:
-        raise OptionError(f"{path}: not UTF-8 text ({error.reason}); convert it first", path=path) from None
-    if not found:
-        raise OptionError(f"{path}: the text is empty; give one with at least a word", path=path)
-
-
-def _text(line: str, where: str) -> str:
-    try:
-        found = parsed(line)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("text"), str) or not found["text"]:
-        raise OptionError(f'{where}: got {line.strip()[:40]!r}, want {{"text": "..."}}, a document a line')
-    return found["text"]
+def _rows_of(path: Path, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """The ids of each document, behind the token that ends one."""
+    end = [] if tokenizer.end is None else [tokenizer.end]
+    return (end + tokenizer.encode(text) for text in documents(path))

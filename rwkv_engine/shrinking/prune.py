@@ -75,7 +75,7 @@ def prune(
             all.
     ffn     share of the units to remove, between 0 and 1.
     text    UTF-8 file on which units are chosen and `ffn.value` is fitted anew, layer after layer, by least
-            squares; "embedded" as for `evaluate`.
+            squares; .jsonl files and "embedded" as for `evaluate`.
     check   another text, on which the loss is measured too: units that are dead on one text fire on another.
     tokens  the most that are read of each text.   force   write over an existing file.
     Raises  OptionError, and what `load` raises.

@@ -221,7 +221,7 @@ def test_the_command_measures_each_format_with_each_number_of_threads(rwkv):
     runs = json.loads(rwkv("bench", *few, "--weights", "bf16", "--threads", "1,2", "--json"))
     assert [run["machine"]["threads"] for run in runs] == [1, 2]
     for run in runs:
-        assert run["model"]["parameters"] > 3e6 and run["model"]["file_bytes"] > 7e6
+        assert run["model"]["parameters"] > 2e6 and run["model"]["file_bytes"] > 5e6
         assert run["date"] and run["prefill_trials"] == {"3": [run["prefill"]["3"]]}
 
 

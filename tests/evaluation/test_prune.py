@@ -48,13 +48,13 @@ def test_a_pruned_model_is_an_ordinary_checkpoint_that_reads_the_text_as_before(
     (tmp_path / "c.txt").write_text("zq xv ?! 77 + 12 = 89 QQQ ## " * 20)
     target = tmp_path / "small.safetensors"
     done = rwkv_engine.prune(None, target, ffn=0.5, text=tmp_path / "t.txt", check=tmp_path / "c.txt")
-    assert (done.kept, done.units) == (512, 1024)
+    assert (done.kept, done.units) == (256, 512)
     own, other = done.losses
     assert own.after < own.before + 0.01 and own.kl < 1e-3
     assert other.kl > own.kl and done.warning is not None and "fire on another" in done.warning
     tensors = open_checkpoint(target).tensors
-    assert tensors["blocks.2.ffn.key.weight"].shape == (512, 256)
-    assert tensors["blocks.2.ffn.value.weight"].shape == (256, 512)
+    assert tensors["blocks.2.ffn.key.weight"].shape == (256, 256)
+    assert tensors["blocks.2.ffn.value.weight"].shape == (256, 256)
     assert tensors["blocks.0.ffn.value.weight"].dtype == "BF16"
     rwkv_engine.quantize(target, tmp_path / "q.safetensors")
     assert (tmp_path / "tokenizer.json").is_file()

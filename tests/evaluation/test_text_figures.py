@@ -10,6 +10,7 @@ import reference
 import rwkv_engine
 from rwkv_engine.evaluation import pieces, texts
 from rwkv_engine.evaluation.keeping import Keeper
+from rwkv_engine.evaluation.plot import plot
 from rwkv_engine.evaluation.sums import BLOCKS, Sums, quantile, totals
 from rwkv_engine.kernels.likelihood import costs_of, divergences
 
@@ -78,6 +79,20 @@ def test_the_tokens_of_pieces_are_those_of_the_whole_text(tmp_path, monkeypatch,
     found = list(pieces.token_pieces(tmp_path / "t.txt", tokenizer))
     assert len(found) > 3
     assert [token for piece in found for token in piece] == tokenizer.encode(text)
+
+
+def test_a_file_of_documents_is_read_document_by_document_with_the_token_that_ends_one(
+    tmp_path, rwkv, embedded
+):
+    file, said = tmp_path / "t.jsonl", [STORY.strip(), "Tom has the ball."]
+    file.write_text("\n".join(json.dumps({"text": text}) for text in said))
+    found = list(texts.text_of(file).pieces(embedded.tokenizer))
+    assert found == [embedded.tokenizer.encode(text) + [embedded.tokenizer.end] for text in said]
+    (row,) = rwkv_engine.evaluate(texts=[file], memory=False)
+    assert row.tokens == sum(map(len, found))
+    for content, why in (('{"text": "a"}\n{"txt": "b"}\n', "line 2: got"), ("\n", "is empty")):
+        file.write_text(content)
+        assert why in rwkv("eval", "--text", file, status=2)
 
 
 def test_a_text_without_spaces_is_read_all_the_same(tmp_path, monkeypatch, embedded):
@@ -151,6 +166,16 @@ def test_the_command_draws_a_picture(tmp_path, rwkv):
     (tmp_path / "t.txt").write_text(STORY * 3)
     rwkv("eval", "--text", tmp_path / "t.txt", "--plot", tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 5000
+
+
+def test_a_reference_that_is_compared_with_itself_draws_no_warning(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib (extra `plot`) is not installed")
+    (tmp_path / "t.txt").write_text(STORY * 3)
+    formats = {"weights": ["bf16", "int8"], "against": "bf16"}
+    rows = rwkv_engine.evaluate(texts=[tmp_path / "t.txt"], memory=False, **formats)
+    for number, some in enumerate((rows, rows[:1])):
+        plot(some, tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size > 5000
 
 
 def test_the_command_shows_rows_as_a_table_and_as_json(tmp_path, rwkv):

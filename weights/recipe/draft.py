@@ -27,21 +27,25 @@ PARTS: tuple[tuple[str, int, dict[str, int]], ...] = (
 )
 
 
+def write_documents(path: Path, rng: Random, letters: int, mixes: dict[str, int]) -> None:
+    """Write documents into a .jsonl file, one a line, until it has so many letters; a file that is there stays."""
+    written, part = 0, path.with_suffix(".part")
+    if path.exists():
+        return
+    with open(part, "w", encoding="utf-8") as file:
+        while written < letters:
+            mix = rng.choices(list(mixes), list(mixes.values()))[0]
+            text = "".join(piece for piece, _ in document(rng, mix))
+            file.write(json.dumps({"text": text}) + "\n")
+            written += len(text)
+    part.replace(path)
+
+
 def write_texts(folder: Path, seed: int) -> list[Path]:
     """The files of PARTS, a document a line; those that are there stay."""
     paths = [folder / f"{name}.jsonl" for name, _, _ in PARTS]
     for path, (name, letters, mixes) in zip(paths, PARTS, strict=True):
-        rng, written = Random(f"draft {name} {seed}"), 0
-        if path.exists():
-            continue
-        part = path.with_suffix(".part")
-        with open(part, "w", encoding="utf-8") as file:
-            while written < letters:
-                mix = rng.choices(list(mixes), list(mixes.values()))[0]
-                text = "".join(piece for piece, _ in document(rng, mix))
-                file.write(json.dumps({"text": text}) + "\n")
-                written += len(text)
-        part.replace(path)
+        write_documents(path, Random(f"draft {name} {seed}"), letters, mixes)
     return paths
 
 

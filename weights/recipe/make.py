@@ -3,14 +3,15 @@
     pip install .[train]
     python -m rwkv_engine_weights.recipe.make --seed 1 --out my-model
 
-Vocabulary, training (hours on a laptop; it goes on where it stopped), export. Then `evaluate --model
-my-model/model.safetensors`.
+Vocabulary, training (hours on a laptop; it goes on where it stopped), export to my-model/whole, and the model
+without the half of its hidden units. Then `evaluate --model my-model/model.safetensors`.
 """
 
 import argparse
 from pathlib import Path
 
 from .export import export
+from .smaller import smaller
 from .train import TOKENS, train
 from .vocabulary import train as train_vocabulary
 
@@ -28,11 +29,12 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_vocabulary(options.seed)
-    tokenizer.save(str(options.out / "tokenizer.json"))
+    tokenizer, whole = train_vocabulary(options.seed), options.out / "whole" / "model.safetensors"
+    whole.parent.mkdir(exist_ok=True)
+    tokenizer.save(str(whole.parent / "tokenizer.json"))
     train(options.out / "run", tokenizer, options.seed, options.tokens, options.bf16)
-    parameters = export(options.out / "run", options.out / "model.safetensors")
-    print(f"{options.out / 'model.safetensors'}: {parameters:,} parameters")
+    print(f"{whole}: {export(options.out / 'run', whole):,} parameters")
+    smaller(whole, options.out, options.seed)
 
 
 if __name__ == "__main__":
