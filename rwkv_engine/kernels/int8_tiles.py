@@ -17,8 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from rwkv_engine.kernels.pointers import prefetch, prefetch_ahead
-from rwkv_engine.kernels.vectors import FLOATS, I8, I32, I64, WORDS, ZERO, Loop, fma, load, store
+from rwkv_engine.kernels.pointers import prefetch_ahead
+from rwkv_engine.kernels.vectors import FLOATS, I8, I32, I64, WORDS, ZERO, Loop, fetch, fma, load, store
 from rwkv_engine.numbers.int8_layout import BLOCK, GROUP, GROUPS, LINE, STRIP
 
 Values = list[ir.Value]
@@ -173,7 +173,7 @@ def _emit(dot: Dot, layout: Layout, strips: int, tokens: int, b: ir.IRBuilder, a
         b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * layout.groups)))
         for t in range(tokens)
     ]
-    _fetch(b, b.add(later, b.mul(b.mul(n, lines), I64(LINE))), lines)
+    fetch(b, b.add(later, b.mul(b.mul(n, lines), I64(LINE))), lines)
     scale_at = [b.add(at, I64(layout.block_bytes - LINE)) for at in strip_at]
     for group in range(layout.groups):
         begins = [load(b, b.add(at, I64(4 * group)), I32) if dot.offset else I32(0) for at in start_at]
@@ -214,19 +214,6 @@ def _settled(b: ir.IRBuilder, sums: Values) -> Values:
     rules = ["=v"] * len(sums) + [str(n) for n in range(len(sums))] + ["~{memory}"]
     same = b.asm(ir.FunctionType(ir.LiteralStructType(kinds), kinds), "", ",".join(rules), sums, True)
     return [b.extract_value(same, n) for n in range(len(sums))]
-
-
-def _fetch(b: ir.IRBuilder, address: ir.Value, lines: ir.Value) -> None:
-    """Prefetch so many lines to the second-level cache; not on ARM, where nobody has measured it.
-
-    Unrolled, the loop would take the registers that hold the addresses of inputs.
-    """
-    if b.module.triple.startswith(("aarch64", "arm64")):
-        return
-    with b.if_then(b.icmp_signed(">", lines, I64(0))):
-        loop = Loop(b, lines, [])
-        prefetch(b, b.add(address, b.mul(loop.number, I64(LINE))), 2, rolled=True)
-        loop.close([])
 
 
 def group_sum(group: int) -> Any:

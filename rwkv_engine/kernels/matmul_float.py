@@ -88,6 +88,8 @@ TILE = 4 if wide_vectors() else 2
 #: accumulators of a single token's product, and rows x tokens of a tile that adds in the same order
 SUMS = 4 if wide_vectors() else 2
 FEW_TILE, FEW_TOKENS = TILE // 2, 2
+#: such a tile prefetches what is at least so many bytes ahead
+FETCHED_BYTES = 4096
 #: strips of 16 channels x tokens of an expansion, for the same registers
 _EXPAND_STRIPS, EXPAND_TOKENS = (4, 4) if wide_vectors() else (2, 2)
 
@@ -116,7 +118,7 @@ def f32_of_f16(bits: int) -> float:
 
 def room_for_floats(cols: int, tokens: int) -> int:
     """float32 numbers of private scratch for a product of `tokens` inputs of `cols` numbers."""
-    return TILE * max(tokens, cols + FEW_TILE)
+    return max(TILE * tokens, ALIKE * cols + FEW_TOKENS * FEW_TILE)
 
 
 def _is(W: Any, kind: type) -> bool:
@@ -149,6 +151,9 @@ def _register(
             total += number(w[k]) * x[k]
         return total
 
+    #: lines of the rows that a tile of few tokens reads for each round of its loop
+    each = FEW_TILE * SUMS * simd.LANES * size // 64
+
     @register_jitable(fastmath=IN_ORDER)
     def few_rows(
         lane: Lane,
@@ -156,44 +161,50 @@ def _register(
         at: int,
         first: int,
         last: int,
+        stop: int,
         x: np.ndarray,
-        fresh: np.ndarray,
+        fresh: bool,
         finish: int,
     ) -> None:
         """y [T, rows] <- rows [first, last) of the matrix at `at`; sums have the same order for any T.
 
-        fresh  whether this is the lane's first ticket, which arranges the inputs (of few tokens) for the
-               others.
+        stop   the row before which rows are prefetched: while some are multiplied, the next are read.
+        fresh  whether this is the lane's first ticket, which arranges inputs of few tokens for all.
         """
         tokens, cols = x.shape[0], x.shape[1]
         pitch, body = cols * size, cols - cols % (SUMS * simd.LANES)
-        inputs = matrix(address_of(lane.room), FEW_TOKENS, cols)
-        out = matrix(address_of(lane.room) + 4 * FEW_TOKENS * cols, FEW_TOKENS, FEW_TILE)
-        for t in range(0, tokens, FEW_TOKENS):
-            many, x_at = min(FEW_TOKENS, tokens - t), address_of(x) + t * cols * 4
+        inputs = matrix(address_of(lane.room), ALIKE, cols)
+        out = matrix(address_of(lane.room) + 4 * ALIKE * cols, FEW_TOKENS, FEW_TILE)
+        ahead = max(FEW_TILE * pitch, FETCHED_BYTES)
+        for start in range(0, tokens, ALIKE):
+            many, x_at = min(ALIKE, tokens - start), address_of(x) + start * cols * 4
             if paired and body > 0:
-                if fresh or tokens > FEW_TOKENS:
+                if fresh or tokens > ALIKE:
                     for u in range(many):
                         simd.apart(address_of(inputs[u]), x_at + u * cols * 4, body)
                 x_at = address_of(inputs)
-            row = first
+            runs, row = max(1, many // FEW_TOKENS), first
             while row < last:
-                here = at + row * pitch
-                if many == FEW_TOKENS and row + FEW_TILE <= last and body > 0:
-                    few(here, pitch, x_at, cols * 4, body, address_of(out), FEW_TILE * 4)
-                    for u in range(FEW_TOKENS):
-                        for r in range(FEW_TILE):
-                            p = out[u, r] + (
-                                tail(here + r * pitch, x[t + u], body, cols) if body < cols else np.float32(0)
-                            )
-                            y[t + u, row + r] = y[t + u, row + r] + p if finish == ADD else p
-                    row += FEW_TILE
-                else:
-                    for u in range(many):
-                        p = dot(here, x_at + u * cols * 4, body) if body > 0 else np.float32(0)
-                        p += tail(here, x[t + u], body, cols) if body < cols else np.float32(0)
-                        y[t + u, row] = y[t + u, row] + p if finish == ADD else p
-                    row += 1
+                here, rows_here = at + row * pitch, FEW_TILE if row + FEW_TILE <= last and body > 0 else 1
+                some = tokens > 1 and row + ahead // pitch < stop
+                later, lines, u = here + ahead, (each + runs - 1) // runs if some else 0, 0
+                while u < many:
+                    x_here, t = x_at + u * cols * 4, start + u
+                    if rows_here == FEW_TILE and u + FEW_TOKENS <= many:
+                        few(here, pitch, x_here, cols * 4, body, address_of(out), FEW_TILE * 4, later, lines)
+                        later += FEW_TILE * pitch // runs
+                        for v in range(FEW_TOKENS):
+                            for r in range(FEW_TILE):
+                                p = out[v, r] + tail(here + r * pitch, x[t + v], body, cols)
+                                y[t + v, row + r] = y[t + v, row + r] + p if finish == ADD else p
+                        u += FEW_TOKENS
+                    else:
+                        for r in range(rows_here):
+                            p = dot(here + r * pitch, x_here, body) if body > 0 else np.float32(0)
+                            p += tail(here + r * pitch, x[t], body, cols)
+                            y[t, row + r] = y[t, row + r] + p if finish == ADD else p
+                        u += 1
+                row += rows_here
 
     @register_jitable(fastmath=IN_ORDER)
     def many_tokens(
@@ -212,27 +223,18 @@ def _register(
             for t in range(0, tokens if body > 0 else 0, TILE):
                 x_at, out_at = address_of(x) + t * cols * 4, address_of(out) + t * TILE * 4
                 if rows_here == TILE and t + TILE <= tokens:
-                    tile(here, pitch, x_at, cols * 4, body, out_at, TILE * 4)
+                    tile(here, pitch, x_at, cols * 4, body, out_at, TILE * 4, 0, 0)
                 else:
                     for u in range(min(TILE, tokens - t)):
+                        x_here, out_here = x_at + u * cols * 4, out_at + u * TILE * 4
                         if rows_here == TILE:
-                            strip(here, pitch, x_at + u * cols * 4, 0, body, out_at + u * TILE * 4, 0)
+                            strip(here, pitch, x_here, 0, body, out_here, 0, 0, 0)
                         else:
                             for r in range(rows_here):
-                                single(
-                                    here + r * pitch,
-                                    0,
-                                    x_at + u * cols * 4,
-                                    0,
-                                    body,
-                                    out_at + (u * TILE + r) * 4,
-                                    0,
-                                )
+                                single(here + r * pitch, 0, x_here, 0, body, out_here + 4 * r, 0, 0, 0)
             for t in range(tokens):
                 for r in range(rows_here):
-                    p = out[t, r] + (
-                        tail(here + r * pitch, x[t], body, cols) if body < cols else np.float32(0)
-                    )
+                    p = out[t, r] + tail(here + r * pitch, x[t], body, cols)
                     y[t, row + r] = y[t, row + r] + p if finish == ADD else p
 
     @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)
@@ -249,10 +251,11 @@ def _register(
             block = max(TILE, most // (W.cols * size) // TILE * TILE)
             tickets = (W.rows + block - 1) // block
             ticket, fresh = take(lane, slot, tickets, -1), True
+            stop = min(W.rows, tickets * (lane.number + 1) // lane.lanes * block)
             while ticket < tickets:
                 first, last = ticket * block, min((ticket + 1) * block, W.rows)
                 if tokens <= ALIKE or W.rows <= FEW_ROWS:
-                    few_rows(lane, y, at, first, last, x, fresh, finish)
+                    few_rows(lane, y, at, first, last, stop, x, fresh, finish)
                 else:
                     many_tokens(lane, y, at, first, last, x, finish)
                 activate(y, first, last, finish)

@@ -15,7 +15,21 @@ from numba import types
 from numba.extending import intrinsic
 
 from rwkv_engine.kernels.pointers import prefetch_ahead
-from rwkv_engine.kernels.vectors import F32, FLOATS, I16, I32, I64, LANES, WORDS, ZERO, Loop, fma, load, store
+from rwkv_engine.kernels.vectors import (
+    F32,
+    FLOATS,
+    I16,
+    I32,
+    I64,
+    LANES,
+    WORDS,
+    ZERO,
+    Loop,
+    fetch,
+    fma,
+    load,
+    store,
+)
 
 #: vectors of a row read at once; the caller handles a row's tail shorter than STEP
 UNROLL = 2
@@ -135,17 +149,18 @@ def dot_tile(read: LoadStep, size: int, rows: int, tokens: int, sums: int) -> An
     sums  accumulators per product: 1, which is enough independent work for rows x tokens > 3, or as many as
           `dot_row` has, to add in the same order.
     The intrinsic's arguments, all int64: weights, row pitch [bytes], x, token pitch [bytes], n (a positive
-    multiple of STEP, and of sums * LANES), out, out's token pitch [bytes]. It writes out[token][row] float32.
-    Weights are read once per call, in order.
+    multiple of STEP, and of sums * LANES), out, out's token pitch [bytes], address from which on lines are prefetched,
+    so many for each STEP or sums * LANES numbers of a row. It writes out[token][row] float32. Weights are read once per
+    call, in order.
     """
 
     @intrinsic
-    def tile(typingctx, weights, row_pitch, x, token_pitch, n, out, out_pitch):
+    def tile(typingctx, weights, row_pitch, x, token_pitch, n, out, out_pitch, later, lines):
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
             _emit_tile(builder, arguments, read, size, rows, tokens, sums)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), codegen
+        return types.void(*[types.int64] * 9), codegen
 
     return tile
 
@@ -154,12 +169,15 @@ def _emit_tile(
     builder: ir.IRBuilder, arguments: Any, read: LoadStep, size: int, rows: int, tokens: int, sums: int
 ) -> None:
     """The loop of `dot_tile`; accumulators of row r and token t start at (r * tokens + t) * sums."""
-    weights, row_pitch, x, token_pitch, n, out, out_pitch = arguments
+    weights, row_pitch, x, token_pitch, n, out, out_pitch, later, lines = arguments
     row_at = [builder.add(weights, builder.mul(row_pitch, I64(r))) for r in range(rows)]
     token_at = [builder.add(x, builder.mul(token_pitch, I64(t))) for t in range(tokens)]
     vectors = max(sums, UNROLL)
     loop = Loop(builder, n, [ZERO] * (rows * tokens * sums), vectors * LANES)
     running = list(loop.sums)
+    if sums > 1:
+        done = builder.mul(builder.udiv(loop.number, I64(vectors * LANES)), lines)
+        fetch(builder, builder.add(later, builder.mul(done, I64(64))), lines)
     for u in range(vectors):
         place = builder.add(loop.number, I64(u * LANES))
         inputs = [load_f32(builder, builder.add(at, builder.mul(place, I64(4)))) for at in token_at]

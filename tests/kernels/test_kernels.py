@@ -14,6 +14,7 @@ from rwkv_engine.kernels.int8_levels import LEVELS
 from rwkv_engine.kernels.int8_tiles import multiply, vector_tile
 from rwkv_engine.kernels.matmul import ADD, RELU2, SIGMOID, SILU, STORE, TANH, expand, matmul, read_row
 from rwkv_engine.kernels.matmul_float import room_for_floats
+from rwkv_engine.numbers.shapes import ALIKE
 from rwkv_engine.running.team import Team
 
 RNG = np.random.default_rng(0)
@@ -115,6 +116,21 @@ def test_a_product_is_numpys_whatever_the_shape(name, rows, cols, tokens, lanes)
         Team(lanes, room_for_floats(cols, tokens)).run(product, out, W, 1, x, finish)
         want = after(x.astype(np.float64) @ tensors[1].float32().astype(np.float64).T, y)
         np.testing.assert_allclose(out, want, atol=3e-5, rtol=3e-5)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(131, 1024), (7, 63), (515, 130)])
+@pytest.mark.parametrize("name", FLOATS)
+def test_a_product_of_up_to_eight_tokens_is_each_ones_own_bit_for_bit(name, rows, cols):
+    W, owners = format_named(name).pack([formats_used.tensor(RNG.standard_normal((rows, cols)), name)])
+    x, alone = (RNG.standard_normal((ALIKE, size)).astype(np.float32) for size in (cols, rows))
+    team = Team(2, room_for_floats(cols, ALIKE))
+    for t in range(ALIKE):
+        team.run(product, alone[t : t + 1], W, 0, x[t : t + 1], STORE)
+    for tokens in range(2, ALIKE + 1):
+        y = np.zeros((tokens, rows), np.float32)
+        team.run(product, y, W, 0, x[:tokens], STORE)
+        np.testing.assert_array_equal(y, alone[:tokens])
+    assert owners
 
 
 @pytest.mark.parametrize("name", FLOATS)
