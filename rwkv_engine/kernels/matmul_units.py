@@ -34,6 +34,8 @@ from rwkv_engine.numbers.unit_layout import ROWS, STRIPS
 
 #: tokens for which units are left out
 FEW = 8
+#: units are left out where that is more than 1 / SHARE of them: listing the others takes time
+SHARE = 8
 #: the most rows of a ticket, of which a lane reads a unit's weights in one piece. On a Zen 4, where 85 % are zero,
 #: pieces of 512 bytes take 0.8 of the time of 256, and 0.65 of 128
 TICKET_ROWS = 512
@@ -95,7 +97,10 @@ def _cut(sizes: Sequence[tuple[int, int]], gathered: bool) -> Any:
     def cut(job, lines, at, quads, x, group, scales, row, t):
         done = t + (job.tokens - t) // tokens * tokens
         for u in range(t, done, tokens):
-            inputs, start = x + u * job.x_pitch, job.start + u * job.start_pitch + 4 * group
+            inputs, start = (
+                x + u * job.x_pitch,
+                job.start + u * job.start_pitch + 4 * group,
+            )
             out = job.out + 4 * (u * TICKET_ROWS + row)
             for s in range(0, STRIPS, strips):
                 run(
@@ -123,24 +128,49 @@ _quantize_inputs = quantizing(GROUP)
 
 
 @kernel
-def choose(quads, places, tokens, cols, q, taken, rows):
+def used(q, pitch, tokens, first, cols):
+    """Bits of those of 16 inputs that are not zero for all tokens."""
+    bits = 0
+    for t in range(tokens):
+        at = q + t * pitch + first * _SIZE
+        bits |= not_zero(at, at + cols) if _SPLIT else words_not_zero(at)
+    return bits
+
+
+@kernel
+def pays(q, pitch, tokens, cols):
+    """Whether so many units can be left out that it takes less time than to list and gather the others."""
+    zeros = 0
+    for first in range(0, cols, 16):
+        bits = used(q, pitch, tokens, first, cols) ^ 0xFFFF
+        while bits != 0:
+            bits &= bits - 1
+            zeros += 1
+        if zeros * SHARE > cols:
+            return True
+    return False
+
+
+@kernel
+def choose(quads, places, tokens, cols, q, pitch, taken, rows):
     """List the units to read: those of inputs that are not zero for all tokens.
 
     quads   [groups + 1] <- each group's first quad.
     places  <- where the quads' units are, in bytes from the start of a matrix with so many rows.
-    taken   address <- the inputs at address q, in the order of places.
+    taken   address <- the inputs at address q, in the order of places; both have `pitch` bytes for a token.
     A group's last quad is filled up with a unit again, and with zeros as its inputs.
     """
     # of a token, upper bytes and then lower ones; or words
-    pitch, other = 2 * cols, (cols if _SPLIT else 1)
-    here, there, number = bytes_at(q, tokens * pitch), bytes_at(taken, tokens * pitch), 0
+    other = cols if _SPLIT else 1
+    here, there, number = (
+        bytes_at(q, tokens * pitch),
+        bytes_at(taken, tokens * pitch),
+        0,
+    )
     for g in range(cols // GROUP):
         quads[g] = number // 4
         for first in range(g * GROUP, (g + 1) * GROUP, 16):
-            bits = 0
-            for t in range(tokens):
-                at = q + t * pitch + first * _SIZE
-                bits |= not_zero(at, at + cols) if _SPLIT else words_not_zero(at)
+            bits = used(q, pitch, tokens, first, cols)
             while bits != 0:
                 k = first + lowest(bits)
                 bits &= bits - 1
@@ -181,7 +211,10 @@ def rows_of_ticket(lane, rows):
 def room_for(cols: int, tokens: int) -> int:
     """float32 numbers of private scratch that a product of so many inputs takes."""
     cols = -(-cols // BLOCK) * BLOCK
-    inputs, lists = (tokens + min(tokens, FEW)) * cols // 2, cols // GROUP + 1 + cols + 4 * AHEAD
+    inputs, lists = (
+        (tokens + min(tokens, FEW)) * (2 * cols + LINE) // 4,
+        cols // GROUP + 1 + cols + 4 * AHEAD,
+    )
     return GROUP * LINE // 4 + tokens * (TICKET_ROWS + 1 + cols // GROUP) + inputs + lists
 
 
@@ -196,18 +229,23 @@ def _product(lane, slot, y, W, layer, x, finish):
     lines = address_of(lane.room)
     out = lines + GROUP * LINE
     scale = out + tokens * TICKET_ROWS * 4
-    start, pitch = scale + tokens * 4, 2 * cols
+    start, pitch = scale + tokens * 4, 2 * cols + LINE
     q = start + tokens * groups * 4
     taken = q + tokens * pitch if tokens <= FEW else q
     first_quad = taken + tokens * pitch
     first_place = first_quad + 4 * (groups + 1)
-    quads, places = integers(first_quad, groups + 1), integers(first_place, cols + 4 * AHEAD)
+    quads, places = (
+        integers(first_quad, groups + 1),
+        integers(first_place, cols + 4 * AHEAD),
+    )
     factors = floats(scale, tokens)
     for t in range(tokens):
         starts = integers(start + t * groups * 4, groups)
         factors[t] = _quantize_inputs(q + t * pitch, starts, x[t])
-    if tokens <= FEW:
-        choose(quads, places, tokens, cols, q, taken, rows)
+    x_at = q
+    if tokens <= FEW and pays(q, pitch, tokens, cols):
+        choose(quads, places, tokens, cols, q, pitch, taken, rows)
+        x_at = taken
     else:
         list_all(quads, places, cols, rows)
     job = Job(cols, pitch, start, groups * 4, out, tokens)
@@ -221,7 +259,7 @@ def _product(lane, slot, y, W, layer, x, finish):
             count, at, inputs = (
                 quads[g + 1] - quads[g],
                 first_place + 16 * quads[g],
-                taken + 4 * _SIZE * quads[g],
+                x_at + 4 * _SIZE * quads[g],
             )
             group_bytes = (GROUP + SCALE_BYTES // STRIP) * rows
             scales = W.at[layer] + g * group_bytes + GROUP * rows
@@ -243,7 +281,11 @@ def _product(lane, slot, y, W, layer, x, finish):
 def finish_rows(y, first, last, out, factors, finish):
     """y [T, rows] at rows [first, last) <- their products, at address `out`, by the tokens' factors (+= for ADD)."""
     for t in range(y.shape[0]):
-        products, here, factor = floats(out + t * TICKET_ROWS * 4, last - first), y[t, first:last], factors[t]
+        products, here, factor = (
+            floats(out + t * TICKET_ROWS * 4, last - first),
+            y[t, first:last],
+            factors[t],
+        )
         if finish == ADD:
             for r in range(last - first):
                 here[r] += products[r] * factor

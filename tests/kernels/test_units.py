@@ -100,7 +100,7 @@ def test_units_that_are_zero_for_all_tokens_are_not_read(tokens):
 @standalone
 def chosen(quads, places, tokens, cols, q, taken, rows):
     """`choose`, for Python."""
-    matmul_units.choose(quads, places, tokens, cols, q, taken, rows)
+    matmul_units.choose(quads, places, tokens, cols, q, 2 * cols, taken, rows)
 
 
 def test_the_units_that_are_listed_are_those_of_inputs_that_are_not_zero():
@@ -120,6 +120,21 @@ def test_the_units_that_are_listed_are_those_of_inputs_that_are_not_zero():
         list(places[4 * a : 4 * b]) == sorted(places[4 * a : 4 * b])
         for a, b in zip(quads, quads[1:], strict=False)
     )
+
+
+@standalone
+def paying(q, tokens, cols):
+    """`pays`, for Python."""
+    return matmul_units.pays(q, 2 * cols, tokens, cols)
+
+
+@pytest.mark.parametrize(("zeros", "want"), [(0, False), (16, False), (17, True), (128, True)])
+def test_units_are_left_out_where_more_than_an_eighth_of_them_can_be(zeros, want):
+    numbers = np.ones((2, 128), np.int16)
+    numbers[:, RNG.permutation(128)[:zeros]] = 0
+    planes = np.stack([numbers >> 8, numbers & 255], axis=1).astype(np.uint8)
+    q = planes if LEVELS[matmul_int8.LEVEL].dot.split else numbers
+    assert paying(q.ctypes.data, 2, 128) == want
 
 
 @pytest.mark.parametrize("name", [name for name, level in LEVELS.items() if level.has])
