@@ -1,5 +1,5 @@
-"""Matrix products alone, in each weight format: bytes per second for one token, multiplications per second
-for many.
+"""Matrix products alone, in each weight format: bytes per second for one token, how much longer a few tokens take,
+multiplications per second for many.
 
     python benchmarks/kernels.py [--threads 2] [--rows 4096] [--cols 2048] [--rounds 7]
 
@@ -28,6 +28,8 @@ from rwkv_engine.system import cpu
 
 #: tokens of the longest pass of the engine
 MANY = 64
+#: tokens of passes that should take little longer than one
+FEW = (2, 4, 8)
 
 
 @standalone
@@ -108,6 +110,15 @@ def main() -> None:
             / statistics.median(seconds_of(team, products, (y[:1], weights, x[:1], 1), options.rounds))
             / 1e9
         )
+        few = {
+            tokens: statistics.median(
+                seconds_of(team, products, (y[:tokens], weights, x[:tokens], 1), options.rounds)
+            )
+            * read
+            * 1e9
+            / size
+            for tokens in FEW
+        }
         done = (
             count
             * options.rows
@@ -118,9 +129,11 @@ def main() -> None:
         )
         most = peak(format, options.threads)
         one = f"1 token: {read:5.1f} GB/s, {read / rate:4.0%} of {rate:.1f}"
+        one += "   " + ", ".join(f"{tokens} : 1 {longer:.2f}" for tokens, longer in few.items())
         print(f"{format:5} {one}   {MANY} tokens: {done:6.1f} G/s, {done / most:4.0%} of {most:.0f}")
         report[format] = {
             "read_gb_per_s": round(read, 2),
+            "few_to_one": {str(tokens): round(longer, 2) for tokens, longer in few.items()},
             "gmac_per_s": round(done, 1),
             "peak_gmac_per_s": round(most, 1),
         }

@@ -118,7 +118,7 @@ def multiply(tile: Tile) -> Any:
     blocks                blocks of a strip.
     out                   address of [tokens][strips * 16] float32, which is written.
     later, lines          address from which on lines are prefetched to the second-level cache, so many in each
-                          block: memory is read while others are multiplied.
+                          block: memory is read while others are multiplied. A tile of 1 x 1 does not.
     """
 
     @intrinsic
@@ -173,7 +173,8 @@ def _emit(dot: Dot, layout: Layout, strips: int, tokens: int, b: ir.IRBuilder, a
         b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * layout.groups)))
         for t in range(tokens)
     ]
-    fetch(b, b.add(later, b.mul(b.mul(n, lines), I64(LINE))), lines)
+    if len(pairs) > 1:
+        fetch(b, b.add(later, b.mul(b.mul(n, lines), I64(LINE))), lines)
     scale_at = [b.add(at, I64(layout.block_bytes - LINE)) for at in strip_at]
     for group in range(layout.groups):
         begins = [load(b, b.add(at, I64(4 * group)), I32) if dot.offset else I32(0) for at in start_at]

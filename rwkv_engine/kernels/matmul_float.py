@@ -151,21 +151,11 @@ def _register(
             total += number(w[k]) * x[k]
         return total
 
-    #: lines of the rows that a tile of few tokens reads for each round of its loop
+    # lines of a round of a tile's loop
     each = FEW_TILE * SUMS * simd.LANES * size // 64
 
     @register_jitable(fastmath=IN_ORDER)
-    def few_rows(
-        lane: Lane,
-        y: np.ndarray,
-        at: int,
-        first: int,
-        last: int,
-        stop: int,
-        x: np.ndarray,
-        fresh: bool,
-        finish: int,
-    ) -> None:
+    def few_rows(lane, y, at, first, last, stop, x, fresh, finish):
         """y [T, rows] <- rows [first, last) of the matrix at `at`; sums have the same order for any T.
 
         stop   the row before which rows are prefetched: while some are multiplied, the next are read.
@@ -176,32 +166,35 @@ def _register(
         inputs = matrix(address_of(lane.room), ALIKE, cols)
         out = matrix(address_of(lane.room) + 4 * ALIKE * cols, FEW_TOKENS, FEW_TILE)
         ahead = max(FEW_TILE * pitch, FETCHED_BYTES)
+        until = stop - ahead // pitch
         for start in range(0, tokens, ALIKE):
             many, x_at = min(ALIKE, tokens - start), address_of(x) + start * cols * 4
-            if paired and body > 0:
-                if fresh or tokens > ALIKE:
-                    for u in range(many):
-                        simd.apart(address_of(inputs[u]), x_at + u * cols * 4, body)
-                x_at = address_of(inputs)
+            for u in range(many if paired and body > 0 and (fresh or tokens > ALIKE) else 0):
+                simd.apart(address_of(inputs[u]), x_at + u * cols * 4, body)
+            x_at = address_of(inputs) if paired and body > 0 else x_at
             runs, row = max(1, many // FEW_TOKENS), first
+            part, lines = FEW_TILE * pitch // runs, (each + runs - 1) // runs if tokens > 1 else 0
             while row < last:
                 here, rows_here = at + row * pitch, FEW_TILE if row + FEW_TILE <= last and body > 0 else 1
-                some = tokens > 1 and row + ahead // pitch < stop
-                later, lines, u = here + ahead, (each + runs - 1) // runs if some else 0, 0
+                later, u, fetched = here + ahead, 0, lines if row < until else 0
                 while u < many:
                     x_here, t = x_at + u * cols * 4, start + u
                     if rows_here == FEW_TILE and u + FEW_TOKENS <= many:
-                        few(here, pitch, x_here, cols * 4, body, address_of(out), FEW_TILE * 4, later, lines)
-                        later += FEW_TILE * pitch // runs
+                        few(
+                            here, pitch, x_here, cols * 4, body, address_of(out), FEW_TILE * 4, later, fetched
+                        )
                         for v in range(FEW_TOKENS):
                             for r in range(FEW_TILE):
-                                p = out[v, r] + tail(here + r * pitch, x[t + v], body, cols)
+                                p = out[v, r]
+                                if body < cols:
+                                    p += tail(here + r * pitch, x[t + v], body, cols)
                                 y[t + v, row + r] = y[t + v, row + r] + p if finish == ADD else p
-                        u += FEW_TOKENS
+                        later, u = later + part, u + FEW_TOKENS
                     else:
                         for r in range(rows_here):
                             p = dot(here + r * pitch, x_here, body) if body > 0 else np.float32(0)
-                            p += tail(here + r * pitch, x[t], body, cols)
+                            if body < cols:
+                                p += tail(here + r * pitch, x[t], body, cols)
                             y[t, row + r] = y[t, row + r] + p if finish == ADD else p
                         u += 1
                 row += rows_here
@@ -234,7 +227,9 @@ def _register(
                                 single(here + r * pitch, 0, x_here, 0, body, out_here + 4 * r, 0, 0, 0)
             for t in range(tokens):
                 for r in range(rows_here):
-                    p = out[t, r] + tail(here + r * pitch, x[t], body, cols)
+                    p = out[t, r] + (
+                        tail(here + r * pitch, x[t], body, cols) if body < cols else np.float32(0)
+                    )
                     y[t, row + r] = y[t, row + r] + p if finish == ADD else p
 
     @overload(matmul, jit_options={"fastmath": FASTMATH}, strict=False)

@@ -156,7 +156,7 @@ class Job(NamedTuple):
     stop: int
 
 
-def _cut(tiles: Sequence[Tile]) -> Any:
+def _cut(tiles: Sequence[Tile], layout: Layout) -> Any:
     """Make a kernel: strips [strip, stop) by tokens from t on, with the first of `tiles`, then the others."""
     if not tiles:
 
@@ -166,18 +166,19 @@ def _cut(tiles: Sequence[Tile]) -> Any:
 
         return nothing
 
-    run, others, strips, tokens = multiply(tiles[0]), _cut(tiles[1:]), tiles[0].strips, tiles[0].tokens
-    spare = tiles[0].spare
+    run, others = multiply(tiles[0]), _cut(tiles[1:], layout)
+    strips, tokens, spare = tiles[0].strips, tiles[0].tokens, tiles[0].spare
+    block_lines = strips * layout.block_bytes // LINE
 
     @kernel
     def cut(y, rows, job, strip, stop, t, finish):
         done = t
         if (stop - strip) % strips == 0:
             done += (job.tokens - t + spare) // tokens * tokens
-        # each tile fetches a part of the strips that come next
-        part = strips * tokens * job.strip_bytes // job.tokens
-        lines = (part // LINE + job.blocks - 1) // job.blocks if stop < job.stop else 0
-        later = job.weights + stop * job.strip_bytes + (stop - strip) * t * job.strip_bytes // job.tokens
+        # the first tile's runs share the strips that come next, which they fetch
+        runs = (done - t) // tokens if t == 0 and stop < job.stop else 0
+        lines = (block_lines + runs - 1) // runs if runs > 0 else 0
+        later = job.weights + stop * job.strip_bytes
         for s in range(strip, stop, strips):
             at = job.weights + s * job.strip_bytes
             for u in range(t, done, tokens):
@@ -196,7 +197,7 @@ def _cut(tiles: Sequence[Tile]) -> Any:
                     lines,
                 )
                 finish_tile(y, rows, s, strips, u, min(tokens, job.tokens - u), job.out, job.scale, finish)
-                later += part
+                later += job.blocks * lines * LINE
         if done < job.tokens:
             others(y, rows, job, strip, stop, done, finish)
 
@@ -231,7 +232,7 @@ def product(tiles: Sequence[Tile], layout: Layout = INT8) -> Any:
 
     Every lane quantizes the inputs itself: that is less work than a barrier.
     """
-    multiply_strips, largest = _cut(tiles), _largest(tiles)
+    multiply_strips, largest = _cut(tiles, layout), _largest(tiles)
     begin, end = _around(tiles, [tile.begin for tile in tiles]), _around(tiles, [tile.end for tile in tiles])
     quantize_inputs, groups = quantizing(layout.group), layout.groups
     block_bytes, tail = layout.block_bytes, layout.tail
