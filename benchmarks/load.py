@@ -29,7 +29,7 @@ def main() -> None:
     print(f"first token after {start.first_token:.2f} s, load {1e3 * start.load:.1f} ms")
     if start.peak is not None and start.private is not None:
         print(
-            f"most resident memory {start.peak / 1e6:.0f} MB, of it no file's {start.private / 1e6:.0f}; a token reads {bound / 1e6:.0f}"
+            f"most resident memory {start.peak / 1e6:.0f} MB, of it not from files {start.private / 1e6:.0f}; a token reads {bound / 1e6:.0f}"
         )
     print(json.dumps({"model": str(options.model), **dataclasses.asdict(start), "bytes_per_token": bound}))
 

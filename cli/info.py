@@ -46,7 +46,7 @@ def info(
             ("vocabulary", f"{found.vocabulary:,}"),
             ("parameters", f"{found.parameters:,}"),
             ("types", ", ".join(found.types)),
-            ("matrices", f"{' and '.join(found.matrices)}, run as {found.runs_as}"),
+            ("matrices", f"{', '.join(found.matrices)}, run as {found.runs_as}"),
             ("weights", f"{found.weight_bytes:,} bytes"),
             ("state", f"{found.state_bytes:,} bytes"),
             ("tokenizer", found.tokenizer),

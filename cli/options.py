@@ -96,8 +96,8 @@ NoPrefixCache = Annotated[
 Draft = Annotated[
     str | None,
     typer.Option(
-        help="Draft tokens, of which a pass over the weights can check several; the text stays the same. ngram or auto: from the text "
-        "itself; none; or a small model of the same vocabulary. Default: auto, with --ram none."
+        help="Draft tokens, of which a pass over the weights can check several; the text stays the same. ngram or auto drafts from the "
+        "text itself, none drafts nothing, and a small model of the same vocabulary drafts too. Default: auto; with --ram, none."
     ),
 ]
 Schema = Annotated[
@@ -109,7 +109,7 @@ Regex = Annotated[
 Choice = Annotated[list[str] | None, typer.Option(help="Write one of these texts; given once for each.")]
 After = Annotated[
     str | None,
-    typer.Option(help="The above holds from behind this text on, such as </think>; up to it all is free."),
+    typer.Option(help="The form above holds only after this text, such as </think>; before it, all is free."),
 ]
 
 

@@ -88,11 +88,13 @@ def _list_known(as_json: bool) -> None:
 
     if as_json:
         sizes = (DEFAULT, KEEP)
-        tell(
+        echo(
             json.dumps([asdict(row) | {name: asdict(row.footprint(name)) for name in sizes} for row in KNOWN])
         )
         return
-    rows = [("name", "download", f"{DEFAULT} on disk", f"{DEFAULT} in memory", "keep in memory", "file")]
+    rows = [
+        ("name", "download", f"{DEFAULT} on disk", f"{DEFAULT} in memory", "as published, in memory", "file")
+    ]
     for row in KNOWN:
         packed, kept = row.footprint(DEFAULT), row.footprint(KEEP)
         rows.append(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import tell, visible
+from rwkv_engine_cli.output import progress, tell
 
 
 def quantize(
@@ -33,17 +33,24 @@ def quantize(
             f"{target} exists; give another name, or --force to write over it", path=target
         )
     chosen = DEFAULT if format is None else format
-    with typer.progressbar(
-        length=packed_bytes(open_named(source), chosen), label=visible(target.name)
-    ) as bar:
+    whole, done = packed_bytes(open_named(source), chosen), 0
+
+    def count(bytes_more: int) -> None:
+        nonlocal done
+        done += bytes_more
+        progress(f"{target.name}: {100 * done // max(1, whole)} %")
+
+    try:
         rwkv_engine.quantize(
             source,
             target,
             chosen,
             tokenizer=tokenizer,
             template=template,
-            progress=bar.update,
+            progress=count,
             lora=lora,
             lora_alpha=lora_alpha,
         )
+    finally:
+        progress("")
     tell(f"{target}: {target.stat().st_size:,} bytes")

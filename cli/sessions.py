@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli.options import Json, session_names
-from rwkv_engine_cli.output import echo
+from rwkv_engine_cli.output import echo, tell
 from rwkv_engine_cli.tables import print_rows
 
 sessions = typer.Typer(
@@ -41,7 +41,10 @@ def show_all(as_json: Json = False) -> None:
     for info in infos:
         when = datetime.fromtimestamp(info.changed).strftime("%Y-%m-%d %H:%M")
         model = str(info.settings.get("model") or "embedded model")
-        rows.append((info.name, when, f"{info.turns:>4} turns", f"{info.tokens:>8,} tokens", model))
+        turns = f"{info.turns:>4} turn{'s' * (info.turns != 1)}"
+        rows.append((info.name, when, turns, f"{info.tokens:>8,} tokens", model))
+    if not rows:
+        tell("no conversations yet; `rwkv chat` begins one and keeps it", err=True)
     print_rows(rows)
 
 

@@ -211,7 +211,7 @@ def _answered(chat: Chat) -> list[tuple[str, str]]:
     """What the last answer took; nothing before the first."""
     used = chat.usage
     if used is None:
-        return [("speed", "no answer yet")]
+        return [("speed", "no answer in this run yet")]
     known = f" ({used.cached_tokens:,} of them cached)" if used.cached_tokens else ""
     written = used.seconds - used.prompt_seconds
     rows = [

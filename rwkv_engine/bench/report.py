@@ -143,11 +143,9 @@ def rows(r: Report) -> Iterator[Row]:
     yield Row("first token of rwkv generate", r.first_token, "s", -1)
     yield Row("load", 1e3 * r.load, "ms", -1)
     yield Row("most resident memory", None if r.peak is None else r.peak / 1e6, "MB", -1)
-    yield Row("  of it no file's", None if r.private is None else r.private / 1e6, "MB", -1)
+    yield Row("  of it not from files", None if r.private is None else r.private / 1e6, "MB", -1)
     yield Row("weights read for a token", float(r.model["bytes_per_token"]) / 1e6, "MB", -1, depends=file)
-    yield Row(
-        "  not read, as inputs are zero", float(r.model.get("skipped_bytes", 0)) / 1e6, "MB", depends=file
-    )
+    yield Row("  of it skipped for zeros", float(r.model.get("skipped_bytes", 0)) / 1e6, "MB", depends=file)
     yield Row("state", float(r.model["state_bytes"]) / 1e6, "MB", -1, depends=("model",))
     yield Row("energy of a decoded token", r.joules, "J", -1)
     zeros = 100 * sum(r.ffn_zeros) / len(r.ffn_zeros)
@@ -203,7 +201,7 @@ def table(r: Report) -> str:
         around = f"± {figure(row.spread)}" if row.spread is not None else ""
         unit = row.unit if row.value is not None else ""
         lines.append(f"{row.what:<32}{figure(row.value):>10} {unit:<9} {around}".rstrip())
-    lines.append("± is the median deviation of the trials; of single tokens for the times of tokens.")
+    lines.append("± is the median deviation of the trials; for the times of tokens, that of the tokens.")
     return "\n".join([*lines, *notes(r)])
 
 

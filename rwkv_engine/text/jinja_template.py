@@ -40,12 +40,16 @@ class JinjaTemplate:
         with _refusing(name):
             self._template = Sandbox().from_string(source)
         self.name, self._bos, self._eos = name, bos, eos
+        self.thinks: tuple[Think, ...] = ("off",)
         self.stops = tuple(
             dict.fromkeys(
                 (*((eos,) if eos else ()), *(stop for stop in _STOPS if stop.strip("\n") in source))
             )
         )
-        self.thinks: tuple[Think, ...] = ("off", "on") if "enable_thinking" in source else ("off",)
+        between = self._between()
+        if between and not any(stop in between for stop in self.stops):
+            self.stops += (between,)
+        self.thinks = ("off", "on") if "enable_thinking" in source else ("off",)
 
     @classmethod
     def of_file(cls, path: str | Path) -> "JinjaTemplate":
@@ -98,6 +102,15 @@ class JinjaTemplate:
         if not written:
             raise OptionError(f"template {self.name}: it does not write down what the assistant said")
         return before + answer.strip()
+
+    def _between(self) -> str:
+        """What stands between an answer and the next question; nothing where the template does not say."""
+        said, asked = itertools.islice(unused(), 2)
+        messages = [Message("user", "-"), Message("assistant", said), Message("user", asked)]
+        try:
+            return self.render(messages).partition(said)[2].partition(asked)[0].rstrip()
+        except OptionError:  # raised again where the template is used
+            return ""
 
     def _after(self, text: str, mark: str, first: bool) -> str:
         """The rendered text behind the mark that stands for the previous answer."""

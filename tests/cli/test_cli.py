@@ -225,3 +225,9 @@ def test_a_conversation_that_cannot_be_kept_goes_on_with_a_warning(tmp_path):
         and "this conversation is not kept" in done.stderr
         and len(done.stderr.splitlines()) == 2  # and that the answer was cut
     )
+
+
+def test_an_empty_list_of_conversations_says_how_to_begin_one(rwkv, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("rwkv_engine_cli.sessions.tell", lambda text, err: print(text, err))
+    assert "`rwkv chat` begins one" in rwkv("sessions")

@@ -85,6 +85,15 @@ def test_a_conversation_follows_it_and_drops_thoughts():
     assert text_of(conversation.state()) == expected[1][:-1]
 
 
+def test_an_answer_ends_where_the_template_begins_the_next_question():
+    assert JinjaTemplate(WORLD).stops == ("\n\nUser:",)
+    assert JinjaTemplate("{{ messages[0].content }}").stops == ()
+    model = Model({"A": " B\n\nUser: A\n\nAssistant: B\0"})
+    conversation = Conversation(model, JinjaTemplate(WORLD))
+    list(conversation.say("A", Sampling(temperature=0)))
+    assert (conversation.turns[0].answer, conversation.turns[0].stop) == ("B", "stop")
+
+
 def test_worlds_form_in_jinja_is_worlds_form():
     jinja, row = JinjaTemplate(WORLD), template_named("world")
     for first, system in ((True, "S"), (True, None), (False, None), (False, "S")):
