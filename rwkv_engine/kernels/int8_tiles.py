@@ -6,7 +6,7 @@ give them; the loop around them is the same everywhere. All sums inside a group 
 so every tile gives the same ones; between groups, they are float32. Twins: `unpacked` of the layouts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -38,6 +38,8 @@ class Tile:
     begin   (builder) -> None: code for a thread before its first tile of this size.
     end     (builder) -> None: code after the last one.
     spare   tokens that may be missing: what it computes for them is not used.
+    apart   whether it is a function of its own. Otherwise LLVM would keep the constants of all tiles of a product in
+            registers at once.
     """
 
     strips: int
@@ -46,6 +48,7 @@ class Tile:
     begin: Callable[[ir.IRBuilder], None] = _nothing
     end: Callable[[ir.IRBuilder], None] = _nothing
     spare: int = 0
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +129,27 @@ def multiply(tile: Tile) -> Any:
         typingctx, weights, strip_pitch, x, plane, x_pitch, start, start_pitch, blocks, out, later, lines
     ):
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            tile.emit(builder, arguments)
+            if tile.apart:
+                _call_apart(builder, tile, arguments)
+            else:
+                tile.emit(builder, arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), codegen
 
     return run
+
+
+def _call_apart(b: ir.IRBuilder, tile: Tile, arguments: Sequence[ir.Value]) -> None:
+    """Call a tile that is a function of its own, which is written into the module."""
+    kind = ir.FunctionType(ir.VoidType(), [I64] * len(arguments))
+    function = ir.Function(b.module, kind, b.module.get_unique_name(f"tile_{tile.strips}x{tile.tokens}"))
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    inside = ir.IRBuilder(function.append_basic_block("entry"))
+    tile.emit(inside, function.args)
+    inside.ret_void()
+    b.call(function, arguments)
 
 
 def emitted(emit: Callable[[ir.IRBuilder], None]) -> Any:
@@ -154,7 +172,7 @@ def vector_tile(dot: Dot, strips: int, tokens: int, layout: Layout | None = None
     3 tokens take one of 4: weights are then read once, and memory is slower than the products of a token.
     """
     emit = partial(_emit, dot, layout or INT8, strips, tokens)
-    return Tile(strips, tokens, emit, spare=1 if tokens == 4 else 0)
+    return Tile(strips, tokens, emit, spare=1 if tokens == 4 else 0, apart=layout is not None)
 
 
 def _emit(dot: Dot, layout: Layout, strips: int, tokens: int, b: ir.IRBuilder, arguments: Any) -> None:
