@@ -10,7 +10,14 @@ from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.checkpoint import Packing
 from rwkv_engine.checkpoints.fingerprint import digests, fingerprint
-from rwkv_engine.checkpoints.names import is_first_half, is_quantized, is_table, is_time_state, lies_in
+from rwkv_engine.checkpoints.names import (
+    is_first_half,
+    is_quantized,
+    is_table,
+    is_time_state,
+    layer_of,
+    lies_in,
+)
 from rwkv_engine.checkpoints.packed_file import VERSION, write_packed
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.formats import DEFAULT, FORMATS, quantized_names, table_format
@@ -24,6 +31,8 @@ from rwkv_engine.text.templates import packable_template
 
 #: tells how many bytes of the result were just made
 Progress = Callable[[int], None]
+#: the name of a matrix -> sums of products of its inputs (see `Format.fitted`), or None
+Sums = Callable[[str], np.ndarray | None]
 
 
 def quantize(
@@ -34,20 +43,32 @@ def quantize(
     tokenizer: str | Path | None = None,
     template: str | None = None,
     progress: Progress | None = None,
+    sums: Sums | None = None,
 ) -> None:
-    """Write a checkpoint to `target` with packed matrices; see `rwkv_engine.quantize`."""
+    """Write a checkpoint to `target` with packed matrices; see `rwkv_engine.quantize`.
+
+    sums  by which errors are made to cancel; asked for when a matrix is written, layer after layer.
+    """
     target, wanted = Path(target), _quantized(format)
+    require(checkpoint, target)
+    config = families.config_of(checkpoint)
+    chosen = find_tokenizer(config.vocab, checkpoint.files, tokenizer)
+    form = packable_template(template, config.vocab, checkpoint.files)
+    packing = Packing(fingerprint(checkpoint), packable(chosen), form)
+    tensors = checkpoint.tensors
+    if sums is not None:
+        tensors = dict(sorted(tensors.items(), key=lambda item: layer_of(item[0]) or 0))
+    _write(target, tensors, wanted, packing, progress, sums)
+
+
+def require(checkpoint: Checkpoint, target: Path) -> None:
+    """Raise OptionError where a checkpoint cannot be quantized, or the target not be written."""
     if checkpoint.packing is not None:
         raise OptionError(f"{checkpoint.path} is already packed; quantize the checkpoint that it was made of")
     if target.exists() and target.samefile(checkpoint.path):
         raise OptionError(f"{target}: source and target are the same file; give the target another name")
     if not target.absolute().parent.is_dir():
         raise OptionError(f"{target.absolute().parent} is no folder; make it first")
-    config = families.config_of(checkpoint)
-    chosen = find_tokenizer(config.vocab, checkpoint.files, tokenizer)
-    form = packable_template(template, config.vocab, checkpoint.files)
-    packing = Packing(fingerprint(checkpoint), packable(chosen), form)
-    _write(target, checkpoint.tensors, wanted, packing, progress)
 
 
 def packed_bytes(checkpoint: Checkpoint, format: str = DEFAULT) -> int:
@@ -111,20 +132,24 @@ def _write(
     format: Format,
     packing: Packing,
     progress: Progress | None,
+    sums: Sums | None = None,
 ) -> None:
     remove_leftovers(target)
     halves = frozenset(
         name for name, tensor in tensors.items() if is_first_half(name) and len(tensor.shape) == 2
     )
-    write_packed(target, _packed(one_at_a_time(tensors, stay=False), format, progress), halves, packing)
+    made = _packed(one_at_a_time(tensors, stay=False), format, progress, sums)
+    write_packed(target, made, halves, packing)
 
 
-def _packed(tensors: Mapping[str, Tensor], format: Format, progress: Progress | None) -> dict[str, Tensor]:
+def _packed(
+    tensors: Mapping[str, Tensor], format: Format, progress: Progress | None, sums: Sums | None = None
+) -> dict[str, Tensor]:
     """All tensors as the file stores them; each matrix is quantized when it is written."""
     result = {}
     for name, tensor in tensors.items():
         if is_quantized(name, tensor):
-            tensor = _in_format(lies_in(name, format), tensor)
+            tensor = _in_format(lies_in(name, format), name, tensor, sums)
         elif is_table(name) and tensor.kind is not None:
             tensor = _as_table(table_format([tensor], format), tensor)
         result[name] = _counted(tensor, progress)
@@ -137,8 +162,14 @@ def _as_table(plain: Format, tensor: Tensor) -> Tensor:
     return Tensor(tensor.name, tensor.shape, plain.tag, lambda: plain.stored(tensor).view(element))
 
 
-def _in_format(format: Format, tensor: Tensor) -> Tensor:
-    return Tensor(tensor.name, tensor.shape, format.tag, lambda: format.stored(tensor), format)
+def _in_format(format: Format, name: str, tensor: Tensor, sums: Sums | None) -> Tensor:
+    def bits() -> np.ndarray:
+        found = None if sums is None else sums(name)
+        return (
+            format.stored(tensor) if found is None or format.fitted is None else format.fitted(tensor, found)
+        )
+
+    return Tensor(tensor.name, tensor.shape, format.tag, bits, format)
 
 
 def _counted(tensor: Tensor, progress: Progress | None) -> Tensor:
