@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli import options as o
-from rwkv_engine_cli.output import progress, tell
+from rwkv_engine_cli.output import complain, progress, tell
+from rwkv_engine_cli.tables import print_rows
 
 
 def quantize(
@@ -21,6 +22,16 @@ def quantize(
     ] = None,
     lora: o.Lora = None,
     lora_alpha: o.LoraAlpha = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="UTF-8 text on which the errors of int5 or int4 are made to cancel, or the word embedded; may be given again."
+        ),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(help="Read at most this many tokens of what --calibrate names.")
+    ] = 8000,
+    threads: o.Threads = None,
 ) -> None:
     """Pack a checkpoint: quantized matrices, and the tokenizer inside. It then loads without copying."""
     import rwkv_engine
@@ -32,6 +43,11 @@ def quantize(
         raise rwkv_engine.OptionError(
             f"{target} exists; give another name, or --force to write over it", path=target
         )
+    if calibrate:
+        if lora is not None or lora_alpha is not None:
+            raise rwkv_engine.OptionError("--calibrate: it does not go with --lora; merge the LoRA first")
+        _calibrated(source, target, format or "int4", calibrate, tokens, tokenizer, template, threads)
+        return
     chosen = DEFAULT if format is None else format
     whole, done = packed_bytes(open_named(source), chosen), 0
 
@@ -54,3 +70,37 @@ def quantize(
     finally:
         progress("")
     tell(f"{target}: {target.stat().st_size:,} bytes")
+
+
+def _calibrated(
+    source: str,
+    target: Path,
+    format: str,
+    texts: list[str],
+    tokens: int,
+    tokenizer: str | None,
+    template: str | None,
+    threads: int | None,
+) -> None:
+    """Quantize with `calibrate`, and print what it lost."""
+    import rwkv_engine
+
+    done = rwkv_engine.calibrate(
+        source,
+        target,
+        texts,
+        format,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        template=template,
+        threads=threads,
+        tell=lambda line: progress(f"{line} ..."),
+    )
+    progress("", last=True)
+    rows = [("text, not fitted on", f"mean KL of {format}", "calibrated")]
+    print_rows(
+        rows + [(one.text, f"{one.plain:.1e}", f"{one.calibrated:.1e}") for one in done.losses], heads=True
+    )
+    tell(f"{target}: {target.stat().st_size:,} bytes")
+    if done.warning is not None:
+        complain(done.warning)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rwkv_engine.model import Model as Model
     from rwkv_engine.numbers.shapes import ModelConfig as ModelConfig
     from rwkv_engine.running.compiling import watch_compiling as watch_compiling
+    from rwkv_engine.shrinking.calibrate import calibrate as calibrate
     from rwkv_engine.shrinking.distill import Course as Course
     from rwkv_engine.shrinking.distill import distill as distill
     from rwkv_engine.shrinking.prune import prune as prune
@@ -62,6 +63,7 @@ _HOME = {
     "model": "Model",
     "numbers.shapes": "ModelConfig",
     "running.compiling": "watch_compiling",
+    "shrinking.calibrate": "calibrate",
     "shrinking.distill": "Course distill",
     "shrinking.prune": "prune",
     "state": "State",

@@ -98,8 +98,8 @@ def _search(b: ir.IRBuilder, table: Codes, x: ir.Value, importance: ir.Value, sc
     return loop.close([best, chosen])[1]
 
 
-def _strip_kernels(table: Codes) -> tuple[Any, Any]:
-    """Compile-time maker of kernels: `quantize_int4` and `compensate_int4` for one strip of codes of any table."""
+def _strip_quantizer(table: Codes) -> Any:
+    """Compile-time maker of a kernel: `quantize_int4` for one strip of codes of any table."""
 
     @intrinsic
     def quantize_group(typingctx: Any, x: Any, importance: Any, scale: Any, codes: Any, scales: Any) -> Any:
@@ -134,46 +134,10 @@ def _strip_kernels(table: Codes) -> tuple[Any, Any]:
                 address_of(scales[group]),
             )
 
-    values, edges = np.array(table.values, np.float32), np.array(table.edges, np.float32)
-
-    @exact
-    def compensate_strip(x, importance, feedback, scale, codes, scales, errors, wanted):
-        for group in range(scales.shape[0]):
-            first = group * GROUP
-            for c in range(GROUP):
-                for r in range(LANES):
-                    wanted[c, r] = x[first + c, r]
-            for i in range(first):
-                for c in range(GROUP):
-                    share = feedback[i, first + c]
-                    for r in range(LANES):
-                        wanted[c, r] += errors[i, r] * share
-            quantize_group(
-                address_of(wanted),
-                address_of(importance[first:]),
-                address_of(scale),
-                address_of(codes[first]),
-                address_of(scales[group]),
-            )
-            for c in range(GROUP):
-                for i in range(first, first + c):
-                    share = feedback[i, first + c]
-                    for r in range(LANES):
-                        wanted[c, r] += errors[i, r] * share
-                for r in range(LANES):
-                    step = np.float32(scales[group, r]) * scale[r]
-                    inverse = np.float32(1) / step if abs(step) > np.float32(1e-37) else np.float32(0)
-                    code = 0
-                    for edge in edges:
-                        code += wanted[c, r] * inverse > edge
-                    codes[first + c, r] = code
-                    errors[first + c, r] = x[first + c, r] - values[code] * step
-
-    return quantize_strip, compensate_strip
+    return quantize_strip
 
 
-_strip_int4, _compensate_int4 = _strip_kernels(INT4)
-_strip_int5, _compensate_int5 = _strip_kernels(INT5)
+_strip_int4, _strip_int5 = _strip_quantizer(INT4), _strip_quantizer(INT5)
 
 
 @program
@@ -196,39 +160,3 @@ def quantize_int5(
     """`quantize_int4` for codes of 5 bits."""
     for strip in range(x.shape[0]):
         _strip_int5(x[strip], importance, scale[strip], codes[strip], scales[strip])
-
-
-@program
-def compensate_int4(
-    x: np.ndarray,
-    importance: np.ndarray,
-    feedback: np.ndarray,
-    scale: np.ndarray,
-    codes: np.ndarray,
-    scales: np.ndarray,
-    errors: np.ndarray,
-    wanted: np.ndarray,
-) -> None:
-    """codes, scales <- those of strips of weights whose columns make up for the errors of those before them.
-
-    feedback [cols, cols] f32 as in the twin, `code_layout.Codes.compensated`; the others as in `quantize_int4`.
-    errors [cols, 16] f32 and wanted [16, 16] f32 are overwritten. Cost: cols / 2 sums for each weight.
-    """
-    for n in range(x.shape[0]):
-        _compensate_int4(x[n], importance, feedback, scale[n], codes[n], scales[n], errors, wanted)
-
-
-@program
-def compensate_int5(
-    x: np.ndarray,
-    importance: np.ndarray,
-    feedback: np.ndarray,
-    scale: np.ndarray,
-    codes: np.ndarray,
-    scales: np.ndarray,
-    errors: np.ndarray,
-    wanted: np.ndarray,
-) -> None:
-    """`compensate_int4` for codes of 5 bits."""
-    for n in range(x.shape[0]):
-        _compensate_int5(x[n], importance, feedback, scale[n], codes[n], scales[n], errors, wanted)

@@ -107,34 +107,6 @@ class Codes:
         twice = np.rint(steps).astype(np.int8).repeat(integers.shape[2] // GROUP, axis=1)
         return codes.reshape(len(codes), -1), twice, row
 
-    def compensated(
-        self, values: np.ndarray, scale: np.ndarray, importance: np.ndarray, feedback: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `quantized`, column after column: each also makes up for the errors of those before it.
-
-        feedback  [cols, cols] float32: column j is to be values[:, j] + the sum over i < j of errors[:, i] *
-                  feedback[i, j], where the errors are values - what they become.
-        The slow twin of `kernels.code_search.compensate_int4`.
-        """
-        values = np.where(np.isnan(scale)[:, None], np.float32(0), values)
-        scale = np.nan_to_num(scale)
-        table, edges = np.array(self.values, np.float32), np.array(self.edges, np.float32)
-        errors, codes = np.zeros_like(values), np.zeros(values.shape, np.uint8)
-        scales = np.zeros((len(values), values.shape[1] // GROUP), np.int8)
-        for first in range(0, values.shape[1], GROUP):
-            here, group = slice(first, first + GROUP), first // GROUP
-            wanted = values[:, here].copy()
-            for i in range(first):
-                wanted += errors[:, i : i + 1] * feedback[i, here]
-            scales[:, group] = self.quantized(wanted, scale, importance[here])[1][:, 0]
-            step = scales[:, group].astype(np.float32) * scale
-            for j in range(first, first + GROUP):
-                for i in range(first, j):
-                    wanted[:, j - first] += errors[:, i] * feedback[i, j]
-                codes[:, j] = np.searchsorted(edges, wanted[:, j - first] * _inverse(step))
-                errors[:, j] = values[:, j] - table[codes[:, j]] * step
-        return codes, scales
-
     def arranged(self, codes: np.ndarray, scales: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """[strips, bytes of a strip] uint8 of what `quantized` and `row_scales` give for whole strips and
         blocks.

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rwkv_engine.numbers.fitting import Fitting
+
 #: a `numbers.tensor.Tensor`; it imports this module, so it cannot be imported here
 Tensor = Any
 
@@ -27,13 +29,13 @@ class Format:
                 that hold its memory). It has `at` (an address per layer), `rows` and `cols`, and
                 `kernels.matmul.matmul` is overloaded for it.
     room        (cols, tokens) -> float32 numbers of `Lane.room` that a product needs.
-    fitted      (float tensor, sums [cols, cols] float64 of products of its inputs) -> the stored array, with errors
-                that cancel for such inputs; None: the format cannot do that.
     pack_heads  (layers, heads) -> as `pack`, for the second halves of low-rank pairs; see
                 `formats.rows.packed_heads`. None: only matrices can have this format. Otherwise `read_row`
                 and `expand` are overloaded too.
     by_units    the same numbers, stored so that the weights of inputs that are zero need not be read; for
                 matrices that `checkpoints.names.skips_zeros` names. None: they are stored like the others.
+    fitted      (float tensor, what it has to do on texts) -> the stored array, whose errors cancel there; None:
+                the format cannot do that.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Format:
     room: Callable[[int, int], int]
     pack_heads: Callable[[Sequence[Sequence[Tensor]], int], tuple[list[Any], list[np.ndarray]]] | None = None
     by_units: "Format | None" = None
-    fitted: Callable[[Tensor, np.ndarray], np.ndarray] | None = None
+    fitted: Callable[[Tensor, Fitting], np.ndarray] | None = None
 
     def bytes_of(self, rows: int, cols: int) -> int:
         """Bytes of a stored matrix."""

@@ -1,13 +1,15 @@
-"""`calibrate`: quantize a checkpoint so that what a matrix gives on a text is near, not only its weights."""
+"""`calibrate`: quantize a checkpoint so that what it does on texts is near, not only its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint
-from rwkv_engine.checkpoints.names import is_quantized, layer_of
+from rwkv_engine.checkpoints.names import is_quantized, layer_of, skips_zeros
 from rwkv_engine.errors import OptionError
 from rwkv_engine.evaluation.keeping import Keeper
 from rwkv_engine.evaluation.sums import KL, TOKENS, totals
@@ -15,141 +17,204 @@ from rwkv_engine.evaluation.texts import Text, read_text, text_of
 from rwkv_engine.formats import FORMATS, format_named
 from rwkv_engine.loading import load, open_named, tokenizer_of
 from rwkv_engine.model import Model
-from rwkv_engine.shrinking.inputs import groups_of, products
+from rwkv_engine.numbers.tensor import Tensor
+from rwkv_engine.running.compiling import watcher
+from rwkv_engine.shrinking.inputs import Layer
+from rwkv_engine.system import cpu
 from rwkv_engine.system.files import expanded
 from rwkv_engine.text import Tokenizer
 from rwkv_engine.tools import quantize as packing
-from rwkv_engine.writing.sampling import Sampling
 
 Tell = Callable[[str], None]
-#: the last part of the text is not fitted on: one of so many tokens
+Source = str | Path
+#: the last part of the texts is not fitted on: one of so many tokens
 HELD_OUT = 5
-#: the fewest tokens of a text that say something
-LEAST = 200
-#: bytes of sums that are in memory at once; a layer's are, whatever they take
-ROOM = 1 << 30
+#: the fewest tokens that say something
+LEAST = 500
+#: sequences that the model writes at the same time
+STREAMS = 16
+#: the most units of a channel mix whose `ffn.value` is calibrated: its sums grow with their square, and those of
+#: large models differ from text to text
+UNITS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationLoss:
-    """Mean KL in nats from the float model on one text: without and with calibrating."""
+    """Mean KL in nats from the float model on a text that was not fitted on: without and with calibrating."""
 
     text: str
     plain: float
     calibrated: float
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What `calibrate` made: the losses, and a warning if it lost more than without, so that nothing was
+    calibrated; else None.
+    """
+
+    losses: tuple[CalibrationLoss, ...]
+    warning: str | None
+
+
 def calibrate(
-    source: str | Path | None,
-    target: str | Path,
-    text: str | Path,
+    source: Source | None,
+    target: Source,
+    texts: Source | Sequence[Source],
     format: str = "int4",
     *,
-    tokens: int = 20_000,
-    tokenizer: str | Path | None = None,
+    tokens: int = 8000,
+    tokenizer: Source | None = None,
     template: str | None = None,
     threads: int | None = None,
     tell: Tell = lambda line: None,
-) -> tuple[CalibrationLoss, ...]:
-    """As `quantize`, with errors that cancel on a text: each column of a matrix makes up for those before it.
+) -> Calibrated:
+    """As `quantize`, with errors that cancel on texts: those of a matrix, and those of all before it.
 
     source  as for `load`: float weights.     target, tokenizer, template  as for `quantize`.
-    text    UTF-8 file; "embedded" as for `evaluate`. Its last fifth is kept for the check. To the rest comes
-            as much text that the model writes itself: on prose alone, a model may get worse at what it
-            writes.
-    format  int5 or int4.                     tokens  the most that are read of the text.
-    Returns the losses on what was fitted on, and on the last fifth. `ffn.value` and the head are quantized as
-            `quantize` does: the inputs of `ffn.value` are mostly zeros, which differ from text to text.
-    Raises  OptionError, and what `load` and `quantize` raise.
+    texts   UTF-8 files; "embedded" as for `evaluate`. The last fifth is kept for the check. To the rest comes as
+            much text that the model writes itself: on prose alone, a model may get worse at what it writes.
+    format  int5 or int4.                     tokens  the most that are read of the texts.
+    threads as for `load`; the result does not depend on it.
+    tell    is told, in a line, how far it is.
+    The head is quantized as `quantize` does, and so is `ffn.value` where a layer has more than 4,096 units: its
+    inputs are mostly zeros, which differ from text to text. In memory are the result, one layer of the model, and
+    the sums of its inputs: 8 bytes times the square of a matrix's columns, two or three times. If the texts that
+    were not fitted on lose more than without calibrating, what is written is what `quantize` writes.
+    Raises OptionError, and what `load` and `quantize` raise.
     """
+    watcher()
     target, checkpoint = expanded(target), open_named(source)
-    if format_named(format).fitted is None:
-        able = [name for name, one in FORMATS.items() if one.fitted]
-        raise OptionError.of("format", format, f"one of {', '.join(able)}", "others cannot be calibrated")
+    _require(format, tokens)
     packing.require(checkpoint, target)
     chosen = tokenizer_of(source, tokenizer)
-    fitted, checked = _parts(text, chosen, tokens)
-    model = load(source, None, threads, tokenizer=tokenizer)
+    fitted, checked = _parts(texts, chosen, tokens)
+    model = load(source, "f32" if _is_coded(checkpoint) else None, threads, tokenizer=tokenizer)
     tell("the model writes text of its own")
-    own = _written(model, fitted)
-    packing.quantize(
-        checkpoint,
-        target,
-        format,
-        tokenizer=tokenizer,
-        template=template,
-        sums=_SumsOfLayers(checkpoint, [fitted, own], threads, tell).of,
-    )
+    own = _written(model, len(fitted), 0)
+    asked = [("held out", [checked]), ("its own writing", _written(model, len(checked), 1))]
+    lanes = cpu.lanes() if threads is None else threads
+    made = _made(checkpoint, format, [fitted, *own], lanes, tell)
+    packed = partial(packing.quantize, checkpoint, target, format, tokenizer=tokenizer, template=template)
+    packed(made=made)
     tell("measuring the loss")
     plain = load(source, format, threads, tokenizer=tokenizer, cache=False)
     done = load(target, None, threads)
-    return tuple(
+    losses = tuple(
         CalibrationLoss(name, *(_divergence(one, model, name, ids) for one in (plain, done)))
-        for name, ids in (("fitted on", fitted), ("held out", checked))
+        for name, ids in asked
+    )
+    worse = [loss for loss in losses if not loss.calibrated < loss.plain]
+    if not worse:
+        return Calibrated(losses, None)
+    packed()
+    return Calibrated(
+        losses,
+        f"calibrating lost more than it gained ({worse[0].text}: mean KL {worse[0].calibrated:.1e}, without "
+        f"{worse[0].plain:.1e}), so the file is not calibrated; give a longer text, or one of more kinds",
     )
 
 
-def _parts(text: str | Path, tokenizer: Tokenizer, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids that are fitted on, ids that are kept for the check), int64."""
-    ids: list[int] = []
-    for piece in text_of(text).pieces(tokenizer):
-        ids += piece
-        if len(ids) >= tokens:
-            break
-    ids = ids[:tokens]
-    if len(ids) < LEAST:
-        raise OptionError.of("calibrate", f"a text of {len(ids)} tokens", f"at least {LEAST} tokens")
-    cut = len(ids) - len(ids) // HELD_OUT
-    return np.array(ids[:cut], np.int64), np.array(ids[cut:], np.int64)
+def _require(format: str, tokens: int) -> None:
+    if format_named(format).fitted is None:
+        able = [name for name, one in FORMATS.items() if one.fitted]
+        raise OptionError.of("format", format, f"one of {', '.join(able)}", "others cannot be calibrated")
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < LEAST:
+        raise OptionError.of("tokens", tokens, f"a whole number of {LEAST} or more")
 
 
-def _written(model: Model, text: np.ndarray) -> np.ndarray:
-    """As many ids as the text has, written by the model behind the text's first ones, or the token that ends
-    a document.
+def _is_coded(checkpoint: Checkpoint) -> bool:
+    """Whether a GGUF has quantized its matrices: what they are measured against is their exact numbers."""
+    return any(tensor.kind is not None for tensor in checkpoint.tensors.values())
+
+
+def _parts(
+    texts: Source | Sequence[Source], tokenizer: Tokenizer, tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ids that are fitted on, ids that are kept for the check), int64: of each text the same share."""
+    named = [texts] if isinstance(texts, str | Path) else list(texts)
+    if not named:
+        raise OptionError("calibrate: give a text")
+    fitted, checked = list[int](), list[int]()
+    for one in named:
+        ids: list[int] = []
+        for piece in text_of(one).pieces(tokenizer):
+            ids += piece
+            if len(ids) >= tokens // len(named):
+                break
+        ids = ids[: tokens // len(named)]
+        cut = len(ids) - len(ids) // HELD_OUT
+        fitted, checked = fitted + ids[:cut], checked + ids[cut:]
+    if len(fitted) + len(checked) < LEAST:
+        raise OptionError.of(
+            "calibrate",
+            f"{', '.join(map(str, named))} of {len(fitted) + len(checked)} tokens",
+            f"at least {LEAST}",
+        )
+    return np.array(fitted, np.int64), np.array(checked, np.int64)
+
+
+def _written(model: Model, tokens: int, seed: int) -> list[np.ndarray]:
+    """About so many ids that the model writes at temperature 1, in several sequences; one that ends a document
+    begins another.
     """
-    end = model.tokenizer.end
-    start = text[:1].tolist() if end is None else [end]
-    sampling = Sampling(temperature=1.0, top_p=1.0, seed=0)
-    ids: list[int] = []
-    while len(ids) < len(text):
-        steps = model.generate(start, max_tokens=len(text) - len(ids), sampling=sampling)
-        found = [step.token for step in steps if step.token is not None]
-        ids += [*start, *found]
-        sampling = Sampling(temperature=1.0, top_p=1.0, seed=len(ids))
-    return np.array(ids, np.int64)
+    draw, states = np.random.default_rng(seed), [model.new_state() for _ in range(STREAMS)]
+    start = model.tokenizer.end
+    now = np.full(STREAMS, 0 if start is None else start, np.int64)
+    written = []
+    for _ in range(-(-tokens // STREAMS)):
+        logits = model.feed_batch(
+            [([int(token)], state) for token, state in zip(now, states, strict=True)]
+        ).astype(np.float64)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
+        points = draw.random(STREAMS) * shares[:, -1]
+        now = np.minimum((shares <= points[:, None]).sum(axis=1), model.vocab - 1)
+        written.append(now)
+    return list(np.ascontiguousarray(np.stack(written, axis=1)))
 
 
-class _SumsOfLayers:
-    """The sums of products of matrices that are asked for layer by layer; those of some layers are kept."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, texts: list[np.ndarray], threads: int | None, tell: Tell
-    ) -> None:
-        self._checkpoint, self._texts, self._threads, self._tell = checkpoint, texts, threads, tell
-        self._names = [
-            name
-            for name, tensor in checkpoint.tensors.items()
-            if is_quantized(name, tensor)
-            and layer_of(name) is not None
-            and not name.endswith("ffn.value.weight")
-        ]
-        self._groups = groups_of(checkpoint.tensors, self._names, ROOM)
-        self._held: dict[str, np.ndarray] = {}
-
-    def of(self, name: str) -> np.ndarray | None:
-        """The sums of the matrix with this name; None: it is not calibrated."""
-        if name not in self._names:
-            return None
-        if name not in self._held:
-            layer = layer_of(name) or 0
-            first, last = next(group for group in self._groups if group[0] <= layer < group[1])
-            self._tell(f"layers {first + 1} to {last}: reading the texts")
-            self._held.clear()
-            self._held |= products(self._checkpoint, first, last, self._names, self._texts, self._threads)
-        return self._held.get(name)
+def _made(
+    checkpoint: Checkpoint, format: str, texts: list[np.ndarray], threads: int, tell: Tell
+) -> dict[str, np.ndarray]:
+    """Every matrix of every layer, calibrated, in the order in which they are used."""
+    form, made = format_named(format), dict[str, np.ndarray]()
+    count = families.config_of(checkpoint).layers
+    for number in range(count):
+        tell(f"layer {number + 1} of {count}")
+        layer = Layer(checkpoint, number, form, texts, threads)
+        for names in _stages(checkpoint.tensors, number):
+            fittings = layer.fittings([name for name in names if _is_fitted(checkpoint.tensors[name])], made)
+            for name in names:
+                tensor, fitting = checkpoint.tensors[name], fittings.get(name)
+                assert form.fitted is not None
+                made[name] = form.stored(tensor) if fitting is None else form.fitted(tensor, fitting)
+    return made
 
 
-def _divergence(model: Model, reference: Model, name: str, ids: np.ndarray) -> float:
-    text = Text(name, lambda tokenizer: iter([ids.tolist()]), lambda: name)
-    whole = totals([read_text(model, reference, text, None, Keeper(None), lambda line: None)])
+def _stages(tensors: Mapping[str, Tensor], layer: int) -> list[list[str]]:
+    """Names of a layer's matrices: those of each stage depend on what the ones before it make."""
+    ends = (".att.output.weight", ".ffn.value.weight")
+    mine = [name for name, one in tensors.items() if layer_of(name) == layer and is_quantized(name, one)]
+    stages = []
+    for mix, end in zip((".att.", ".ffn."), ends, strict=True):
+        stages.append([name for name in mine if mix in name and not name.endswith(end)])
+        stages.append([name for name in mine if name.endswith(end)])
+    return [stage for stage in stages if stage]
+
+
+def _is_fitted(tensor: Tensor) -> bool:
+    return not skips_zeros(tensor.name) or tensor.shape[1] <= UNITS
+
+
+def _divergence(model: Model, reference: Model, name: str, texts: list[np.ndarray]) -> float:
+    found = []
+    for ids in texts:
+        text = Text(name, partial(_given, ids.tolist()), lambda: name)
+        found.append(read_text(model, reference, text, None, Keeper(None), lambda line: None))
+    whole = totals(found)
     return float(whole[KL] / whole[TOKENS])
+
+
+def _given(ids: list[int], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """For `Text.pieces`: these ids, whatever the tokenizer."""
+    yield ids

@@ -10,14 +10,7 @@ from rwkv_engine import families
 from rwkv_engine.checkpoints import Checkpoint, open_checkpoint
 from rwkv_engine.checkpoints.checkpoint import Packing
 from rwkv_engine.checkpoints.fingerprint import digests, fingerprint
-from rwkv_engine.checkpoints.names import (
-    is_first_half,
-    is_quantized,
-    is_table,
-    is_time_state,
-    layer_of,
-    lies_in,
-)
+from rwkv_engine.checkpoints.names import is_first_half, is_quantized, is_table, is_time_state, lies_in
 from rwkv_engine.checkpoints.packed_file import VERSION, write_packed
 from rwkv_engine.errors import CheckpointError, OptionError
 from rwkv_engine.formats import DEFAULT, FORMATS, quantized_names, table_format
@@ -31,8 +24,8 @@ from rwkv_engine.text.templates import packable_template
 
 #: tells how many bytes of the result were just made
 Progress = Callable[[int], None]
-#: the name of a matrix -> sums of products of its inputs (see `Format.fitted`), or None
-Sums = Callable[[str], np.ndarray | None]
+#: no matrix is made before
+NOTHING: Mapping[str, np.ndarray] = {}
 
 
 def quantize(
@@ -43,11 +36,11 @@ def quantize(
     tokenizer: str | Path | None = None,
     template: str | None = None,
     progress: Progress | None = None,
-    sums: Sums | None = None,
+    made: Mapping[str, np.ndarray] = NOTHING,
 ) -> None:
     """Write a checkpoint to `target` with packed matrices; see `rwkv_engine.quantize`.
 
-    sums  by which errors are made to cancel; asked for when a matrix is written, layer after layer.
+    made  matrices by their names that are already as the format stores them.
     """
     target, wanted = Path(target), _quantized(format)
     require(checkpoint, target)
@@ -55,10 +48,7 @@ def quantize(
     chosen = find_tokenizer(config.vocab, checkpoint.files, tokenizer)
     form = packable_template(template, config.vocab, checkpoint.files)
     packing = Packing(fingerprint(checkpoint), packable(chosen), form)
-    tensors = checkpoint.tensors
-    if sums is not None:
-        tensors = dict(sorted(tensors.items(), key=lambda item: layer_of(item[0]) or 0))
-    _write(target, tensors, wanted, packing, progress, sums)
+    _write(target, checkpoint.tensors, wanted, packing, progress, made)
 
 
 def require(checkpoint: Checkpoint, target: Path) -> None:
@@ -132,24 +122,29 @@ def _write(
     format: Format,
     packing: Packing,
     progress: Progress | None,
-    sums: Sums | None = None,
+    made: Mapping[str, np.ndarray] = NOTHING,
 ) -> None:
     remove_leftovers(target)
     halves = frozenset(
         name for name, tensor in tensors.items() if is_first_half(name) and len(tensor.shape) == 2
     )
-    made = _packed(one_at_a_time(tensors, stay=False), format, progress, sums)
-    write_packed(target, made, halves, packing)
+    found = _packed(one_at_a_time(tensors, stay=False), format, progress, made)
+    write_packed(target, found, halves, packing)
 
 
 def _packed(
-    tensors: Mapping[str, Tensor], format: Format, progress: Progress | None, sums: Sums | None = None
+    tensors: Mapping[str, Tensor],
+    format: Format,
+    progress: Progress | None,
+    made: Mapping[str, np.ndarray] = NOTHING,
 ) -> dict[str, Tensor]:
     """All tensors as the file stores them; each matrix is quantized when it is written."""
     result = {}
     for name, tensor in tensors.items():
-        if is_quantized(name, tensor):
-            tensor = _in_format(lies_in(name, format), name, tensor, sums)
+        if name in made:
+            tensor = coded(tensor, format, made[name])
+        elif is_quantized(name, tensor):
+            tensor = _in_format(lies_in(name, format), tensor)
         elif is_table(name) and tensor.kind is not None:
             tensor = _as_table(table_format([tensor], format), tensor)
         result[name] = _counted(tensor, progress)
@@ -162,14 +157,13 @@ def _as_table(plain: Format, tensor: Tensor) -> Tensor:
     return Tensor(tensor.name, tensor.shape, plain.tag, lambda: plain.stored(tensor).view(element))
 
 
-def _in_format(format: Format, name: str, tensor: Tensor, sums: Sums | None) -> Tensor:
-    def bits() -> np.ndarray:
-        found = None if sums is None else sums(name)
-        return (
-            format.stored(tensor) if found is None or format.fitted is None else format.fitted(tensor, found)
-        )
+def _in_format(format: Format, tensor: Tensor) -> Tensor:
+    return Tensor(tensor.name, tensor.shape, format.tag, lambda: format.stored(tensor), format)
 
-    return Tensor(tensor.name, tensor.shape, format.tag, bits, format)
+
+def coded(tensor: Tensor, format: Format, bits: np.ndarray) -> Tensor:
+    """The tensor as `format` stores it."""
+    return Tensor(tensor.name, tensor.shape, format.tag, lambda: bits, format)
 
 
 def _counted(tensor: Tensor, progress: Progress | None) -> Tensor:

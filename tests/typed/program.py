@@ -34,6 +34,7 @@ from rwkv_engine import (
     WrongShape,
     __version__,
     blend,
+    calibrate,
     describe,
     distill,
     evaluate,
@@ -121,6 +122,8 @@ def together(model: Model, prompts: list[str]) -> dict[int, str]:
 
 def measured(path: str) -> float:
     prune(path, "smaller.safetensors", ffn=0.5, text="story.txt")
+    calibrated = calibrate(path, "fitted.safetensors", ["story.txt"], "int4")
+    print(calibrated.losses[0].calibrated, calibrated.warning)
     distill(path, "small.safetensors", layers=2, width=64, text="story.txt", course=Course(rows=2))
     rows = evaluate([path, "smaller.safetensors"], texts=["story.txt"], weights=["bf16", "int4"])
     return sum(row.tokens_per_second or 0 for row in rows)
