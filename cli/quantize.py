@@ -25,7 +25,7 @@ def quantize(
     calibrate: Annotated[
         list[str] | None,
         typer.Option(
-            help="UTF-8 text on which the errors of int5 or int4 are made to cancel, or the word embedded; may be given again."
+            help="UTF-8 text on which errors of int5 or int4 are made to cancel, or the word embedded; several: again."
         ),
     ] = None,
     tokens: Annotated[

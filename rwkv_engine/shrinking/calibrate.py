@@ -75,12 +75,13 @@ def calibrate(
     texts   UTF-8 files; "embedded" as for `evaluate`. The last fifth is kept for the check. To the rest comes as
             much text that the model writes itself: on prose alone, a model may get worse at what it writes.
     format  int5 or int4.                     tokens  the most that are read of the texts.
-    threads as for `load`; the result does not depend on it.
+    threads  as for `load`; the result does not depend on it.
     tell    is told, in a line, how far it is.
+    Returns the losses on texts that were not fitted on. If one is worse than without calibrating, what is written
+            is what `quantize` writes, and there is a warning.
     The head is quantized as `quantize` does, and so is `ffn.value` where a layer has more than 4,096 units: its
-    inputs are mostly zeros, which differ from text to text. In memory are the result, one layer of the model, and
-    the sums of its inputs: 8 bytes times the square of a matrix's columns, two or three times. If the texts that
-    were not fitted on lose more than without calibrating, what is written is what `quantize` writes.
+    inputs are mostly zeros, which differ from text to text. In memory are the result, the model's layers so far,
+    and for each matrix of a stage two or three arrays of 8 bytes times the square of its columns.
     Raises OptionError, and what `load` and `quantize` raise.
     """
     watcher()
