@@ -78,8 +78,8 @@ def test_two_runs_and_other_numbers_of_threads_give_the_same_bytes(format, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["4", "5.0", "5.2", "6", "7"])
-def test_the_inputs_of_each_matrix_are_its_own(version, checkpoints, monkeypatch):
-    """A matrix of ones in place of each: its products with the inputs seen are what the program adds up."""
+def test_each_matrix_is_seen_with_inputs_of_its_own(version, checkpoints, monkeypatch):
+    """Where nothing is quantized before it, the sums are those of its inputs, and it makes up for nothing."""
     path, _ = checkpoints(version, "F32")
     checkpoint, ids = open_checkpoint(path), np.arange(1, 50)
     form, seen = calibrating.format_named("int4"), {}
