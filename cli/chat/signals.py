@@ -22,7 +22,8 @@ def terminal_put_back(again: bytes = b"") -> Iterator[None]:
 
     def leave(number: int, frame: object) -> None:
         now = _modes()
-        _set(before, _PUT_BACK)
+        if _is_in_front():  # else the shell has the terminal, and to set its modes would stop this process
+            _set(before, _PUT_BACK)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         signal.signal(number, leave)  # only a stopped process comes here, when it goes on
@@ -45,6 +46,14 @@ def _modes() -> list[Any] | None:
         return termios.tcgetattr(sys.stdin)
     except (OSError, ValueError, termios.error):
         return None
+
+
+def _is_in_front() -> bool:
+    """Whether this process's group has the terminal."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
 
 
 def _set(modes: list[Any] | None, codes: bytes) -> None:

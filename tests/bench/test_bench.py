@@ -156,7 +156,7 @@ def test_bandwidth_reads_all_of_a_block():
     data = block(limit=40_000_000)
     assert data.nbytes <= 10_000_000
     quick, slow = (
-        np.median(read_rates(1, np.ones(n, np.float32), 5)) * 1e9 / (4 * n) for n in (20_000_000, 80_000_000)
+        max(read_rates(1, np.ones(n, np.float32), 9)) * 1e9 / (4 * n) for n in (20_000_000, 80_000_000)
     )
     assert 2 < quick / slow < 8  # four times the bytes take about four times as long
 

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 from rwkv_engine_cli.chat.loop import until_interrupt
 from scripted_model import ScriptedModel
@@ -186,7 +187,9 @@ def test_ctrl_c_stops_and_the_conversation_goes_on(terminal, tmp_path, monkeypat
     assert "in 1 turn;" in chat.say("/tokens")
 
 
-def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(terminal, tmp_path, monkeypatch):
+def test_ctrl_z_leaves_the_terminal_as_it_was_and_sigterm_ends_what_is_stopped(
+    terminal, tmp_path, monkeypatch
+):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     system = tmp_path / "system.txt"
     system.write_text("Tom is in the park. " * 5000)
@@ -209,7 +212,21 @@ def test_ctrl_z_and_sigterm_leave_the_terminal_as_it_was(terminal, tmp_path, mon
     stopped()
     goes_on("clear; fg", lambda: "reading " in chat.text() and chat.screen.cursor.hidden)
     stopped()
-    goes_on("clear; kill -TERM %1; fg", lambda: "Terminated" in chat.text() and chat.line() == "$")
+    # in the background, where setting the terminal's modes would stop it once more
+    ended = 'kill -TERM %1; while kill -0 %1 2>/dev/null; do sleep 0.1; done; echo en""ded'
+    goes_on(f"clear; {ended}", lambda: "ended" in chat.text())
+
+
+def test_sigterm_leaves_the_terminal_as_it_was(terminal, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    system = tmp_path / "system.txt"
+    system.write_text("Tom is in the park. " * 5000)
+    chat = terminal(shell=f'--system "$(cat {system})"')
+    chat.program.send("Hi\r")
+    chat.wait(lambda: "reading " in chat.text() and chat.screen.cursor.hidden)
+    (program,) = psutil.Process(chat.program.pid).children()
+    program.terminate()
+    chat.wait(lambda: "Terminated" in chat.text() and chat.line() == "$")
     assert not chat.screen.cursor.hidden
 
 
