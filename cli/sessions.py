@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rwkv_engine_cli.options import Json, session_names
-from rwkv_engine_cli.output import echo, tell
+from rwkv_engine_cli.output import complain, echo
 from rwkv_engine_cli.tables import print_rows
 
 sessions = typer.Typer(
@@ -44,7 +44,7 @@ def show_all(as_json: Json = False) -> None:
         turns = f"{info.turns:>4} turn{'s' * (info.turns != 1)}"
         rows.append((info.name, when, turns, f"{info.tokens:>8,} tokens", model))
     if not rows:
-        tell("no conversations yet; `rwkv chat` begins one and keeps it", err=True)
+        complain("no conversations yet; `rwkv chat` begins one and keeps it")
     print_rows(rows)
 
 

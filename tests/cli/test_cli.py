@@ -227,7 +227,7 @@ def test_a_conversation_that_cannot_be_kept_goes_on_with_a_warning(tmp_path):
     )
 
 
-def test_an_empty_list_of_conversations_says_how_to_begin_one(rwkv, tmp_path, monkeypatch, capsys):
+def test_an_empty_list_of_conversations_says_how_to_begin_one(rwkv, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("rwkv_engine_cli.sessions.tell", lambda text, err: print(text, err))
+    monkeypatch.setattr("rwkv_engine_cli.sessions.complain", print)
     assert "`rwkv chat` begins one" in rwkv("sessions")
