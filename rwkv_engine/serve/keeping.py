@@ -104,7 +104,9 @@ class Keeper:
                 state = model.load_state(path)
             except StateError as error:
                 raise Problem(409, f"State '{id}': {_without(path, error)}", code="wrong_state") from None
-            return _kept(state, notes, name)
+            kept = _kept(state, notes, name)
+            self._remember(key, kept)
+            return kept
         return _checked(found, id, model, name)
 
     def _moved(self, elsewhere: Elsewhere, key: tuple[str, str], model: Model, name: str) -> Kept:

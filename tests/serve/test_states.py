@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from rwkv_engine import Sampling
+from rwkv_engine.serve.keeping import Keeper, Kept
 
 
 def ask(client, text, **more):
@@ -68,6 +69,17 @@ def test_a_conversation_survives_a_restart_and_store_false_is_honoured(embedded,
             with pytest.raises(openai.NotFoundError):
                 client.responses.retrieve(gone)
     assert texts[0] == texts[1] and texts[0]
+
+
+def test_a_state_is_read_from_disk_once(embedded, tmp_path):
+    state = embedded.new_state()
+    embedded.skim([1, 2, 3], state)
+    Keeper(tmp_path, 1 << 20, 1 << 30).put("me", "resp_1", Kept(state, (), "it"))
+    later = Keeper(tmp_path, 1 << 20, 1 << 30)
+    assert later.get("me", "resp_1", embedded, "it").state == state
+    for path in tmp_path.rglob("*.safetensors"):
+        path.unlink()
+    assert later.get("me", "resp_1", embedded, "it").state == state
 
 
 def test_a_state_is_saved_listed_forked_fetched_put_back_and_deleted(client, address, embedded, tmp_path):
