@@ -191,7 +191,8 @@ def _emit(dot: Dot, layout: Layout, strips: int, tokens: int, b: ir.IRBuilder, a
         b.add(b.add(start, b.mul(start_pitch, I64(t))), b.mul(n, I64(4 * layout.groups)))
         for t in range(tokens)
     ]
-    if len(pairs) > 1:
+    # with narrow registers, codes leave none for it
+    if len(pairs) > 1 and (layout is INT8 or dot.part == LINE):
         fetch(b, b.add(later, b.mul(b.mul(n, lines), I64(LINE))), lines)
     scale_at = [b.add(at, I64(layout.block_bytes - LINE)) for at in strip_at]
     for group in range(layout.groups):

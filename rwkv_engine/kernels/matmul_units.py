@@ -97,10 +97,7 @@ def _cut(sizes: Sequence[tuple[int, int]], gathered: bool) -> Any:
     def cut(job, lines, at, quads, x, group, scales, row, t):
         done = t + (job.tokens - t) // tokens * tokens
         for u in range(t, done, tokens):
-            inputs, start = (
-                x + u * job.x_pitch,
-                job.start + u * job.start_pitch + 4 * group,
-            )
+            inputs, start = x + u * job.x_pitch, job.start + u * job.start_pitch + 4 * group
             out = job.out + 4 * (u * TICKET_ROWS + row)
             for s in range(0, STRIPS, strips):
                 run(
@@ -162,11 +159,7 @@ def choose(quads, places, tokens, cols, q, pitch, taken, rows):
     """
     # of a token, upper bytes and then lower ones; or words
     other = cols if _SPLIT else 1
-    here, there, number = (
-        bytes_at(q, tokens * pitch),
-        bytes_at(taken, tokens * pitch),
-        0,
-    )
+    here, there, number = bytes_at(q, tokens * pitch), bytes_at(taken, tokens * pitch), 0
     for g in range(cols // GROUP):
         quads[g] = number // 4
         for first in range(g * GROUP, (g + 1) * GROUP, 16):
@@ -211,10 +204,8 @@ def rows_of_ticket(lane, rows):
 def room_for(cols: int, tokens: int) -> int:
     """float32 numbers of private scratch that a product of so many inputs takes."""
     cols = -(-cols // BLOCK) * BLOCK
-    inputs, lists = (
-        (tokens + min(tokens, FEW)) * (2 * cols + LINE) // 4,
-        cols // GROUP + 1 + cols + 4 * AHEAD,
-    )
+    inputs = (tokens + min(tokens, FEW)) * (2 * cols + LINE) // 4
+    lists = cols // GROUP + 1 + cols + 4 * AHEAD
     return GROUP * LINE // 4 + tokens * (TICKET_ROWS + 1 + cols // GROUP) + inputs + lists
 
 
@@ -234,10 +225,7 @@ def _product(lane, slot, y, W, layer, x, finish):
     taken = q + tokens * pitch if tokens <= FEW else q
     first_quad = taken + tokens * pitch
     first_place = first_quad + 4 * (groups + 1)
-    quads, places = (
-        integers(first_quad, groups + 1),
-        integers(first_place, cols + 4 * AHEAD),
-    )
+    quads, places = integers(first_quad, groups + 1), integers(first_place, cols + 4 * AHEAD)
     factors = floats(scale, tokens)
     for t in range(tokens):
         starts = integers(start + t * groups * 4, groups)
@@ -281,11 +269,7 @@ def _product(lane, slot, y, W, layer, x, finish):
 def finish_rows(y, first, last, out, factors, finish):
     """y [T, rows] at rows [first, last) <- their products, at address `out`, by the tokens' factors (+= for ADD)."""
     for t in range(y.shape[0]):
-        products, here, factor = (
-            floats(out + t * TICKET_ROWS * 4, last - first),
-            y[t, first:last],
-            factors[t],
-        )
+        products, here, factor = floats(out + t * TICKET_ROWS * 4, last - first), y[t, first:last], factors[t]
         if finish == ADD:
             for r in range(last - first):
                 here[r] += products[r] * factor

@@ -27,8 +27,8 @@ PROCESSORS = {
 }
 #: of that instruction, how many multiply a block of 64 inputs by 16 rows, for inputs of 16 bits
 NUMBER = {"dotprod": 128, "portable": 256, "vnni": 32, "avxvnni": 64, "avx2": 64}
-#: what moves vectors to the stack or from it, on either architecture
-STACK = re.compile(r"(?=.*([xyz]mm|\b[qv]\d)).*(\[sp\b|\[x29\b|\[fp\b|\(%rsp\b)")
+#: what reads or writes the stack, on either architecture; %rbp is a register like others, as no frame is kept
+STACK = re.compile(r"\[sp\b|\[x29\b|\[fp\b|\(%[re]sp\b")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,8 +98,9 @@ LOOKUP = {
     "dotprod": ("tbl", 64),
     "portable": ("tbl", 64),  # AArch64 also widens scales by `tbl`
 }
-#: where nothing may be kept on the stack
+#: where nothing may be kept on the stack; tiles of 4 tokens have more addresses than registers for them
 SPILLS = {"znver4": 0, "apple-m1": 0}
+ADDRESSES = 0.025
 #: (processor, bits of a code, a tile of its level)
 CODE_TILES = [
     (name, bits, tile)
@@ -120,8 +121,12 @@ def test_the_inner_loop_looks_codes_up_and_multiplies(processor, bits, tile):
     assert sum(word.startswith(lookup) for word in words) >= times * tile.strips
     used = sum(word.startswith(instruction) for word in words)
     assert used == NUMBER[level] * tile.strips * tile.tokens
-    spills = sum(bool(STACK.search(line)) for line in loop)
-    assert spills <= SPILLS.get(processor, {"dotprod": 0.02}.get(level, 0.19)) * len(loop)
+    spilled = [line for line in loop if STACK.search(line)]
+    if tile.tokens == 4:
+        assert not [line for line in spilled if "mm" in line]  # of numbers, none
+        assert len(spilled) <= ADDRESSES * len(loop)
+    else:
+        assert len(spilled) <= SPILLS.get(processor, {"dotprod": 0.02}.get(level, 0.18)) * len(loop)
 
 
 def test_a_tile_fetches_what_follows_to_the_second_cache():
@@ -142,7 +147,7 @@ def test_the_inner_loop_keeps_everything_in_registers(processor, tile):
 @pytest.mark.parametrize("processor", ["znver4", "cascadelake"])
 def test_the_tiles_of_avx512_all_but_fit_into_the_registers(processor, tile):
     loop = inner_loop(processor, tile)
-    assert sum(bool(STACK.search(line)) for line in loop) < 0.02 * len(loop)
+    assert sum(bool(STACK.search(line)) for line in loop) < 0.04 * len(loop)
 
 
 def test_the_amx_loop_multiplies_by_tiles_and_keeps_its_sums_in_registers():
