@@ -75,7 +75,7 @@ def peak(format: str, threads: int, rounds: int = 7) -> float:
     not quantized for little.
     """
     rows, times = FEW_ROWS + 128, 30
-    cols = 1024 // {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}[format]
+    cols = 1024 // {"f32": 4, "bf16": 2, "f16": 2}.get(format, 1)
     weights, owners = packed(format, 1, rows, cols)
     x = np.random.default_rng(1).standard_normal((MANY, cols), np.float32)
     y = np.empty((threads, MANY, rows), np.float32)
@@ -99,7 +99,7 @@ def main() -> None:
     rate = statistics.median(read_rates(options.threads, block(), options.rounds))
     team = Team(options.threads, room_for(options.cols, MANY) + 65536)
     report: dict[str, Any] = {"threads": options.threads, "gb_per_s": round(rate, 2)}
-    for format in ("f32", "bf16", "f16", "int8"):
+    for format in ("f32", "bf16", "f16", "int8", "int5", "int4"):
         count = max(2, 300_000_000 // (options.rows * options.cols))
         weights, owners = packed(format, count, options.rows, options.cols)
         size = sum(array.nbytes for array in owners)

@@ -12,6 +12,7 @@ from numba.core import cgutils
 
 from rwkv_engine.kernels.int8_levels import LEVELS
 from rwkv_engine.kernels.int8_tiles import Dot, Layout, Tile, Values, vector_tile
+from rwkv_engine.kernels.pointers import for_arm
 from rwkv_engine.kernels.vectors import FLOATS, I8, I64, LANES, load, parted
 from rwkv_engine.numbers.code_layout import CODE_LINES, GROUP, GROUPS, LINE, SERVED, STRIP, TAIL, Codes
 
@@ -42,7 +43,7 @@ def _quad(table: Codes, b: ir.IRBuilder, dot: Dot, block: ir.Value, quad: int) -
 def _values(b: ir.IRBuilder, dot: Dot, values: Sequence[int], codes: ir.Value) -> ir.Value:
     """What codes from 0 to 15 stand for."""
     table, width = _table(dot, values), codes.type.count
-    if _is_arm(b):
+    if for_arm(b):
         return _called(b, "llvm.aarch64.neon.tbl1.v16i8", [_BYTES(table), codes])
     if dot.part < 16:  # any processor
         return _selected(b, codes, table)
@@ -58,7 +59,7 @@ def _values_of_5(
     def every(number: int) -> ir.Constant:
         return kind([number] * kind.count)
 
-    if _is_arm(b):
+    if for_arm(b):
         moved = b.shl(fifths, every(4 - bit)) if bit < 4 else b.lshr(fifths, every(bit - 4))
         whole = b.or_(codes, b.and_(moved, every(16)))
         halves = [_BYTES(half) for half in _halves(_table(dot, table.values))]
@@ -66,10 +67,6 @@ def _values_of_5(
     one = b.icmp_signed("!=", b.and_(fifths, every(1 << bit)), every(0))
     low, high = (_values(b, dot, half, codes) for half in _halves(table.values))
     return b.select(one, high, low)
-
-
-def _is_arm(b: ir.IRBuilder) -> bool:
-    return b.module.triple.startswith(("aarch64", "arm64"))
 
 
 def _halves(table: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
@@ -106,13 +103,19 @@ def _scales(b: ir.IRBuilder, address: ir.Value, group: int) -> ir.Value:
 
 
 def layout_of(table: Codes) -> Layout:
-    """How weights of a table's codes lie in a strip."""
+    """How weights of a table's codes lie in a strip.
+
+    All lines of long strips are prefetched far ahead. On a Zen 4, one token of 4,096 x 2,048 and of 1,024 x 4,096 is then
+    multiplied from memory 1.1 and 1.2 times as fast in int4, 1.4 times in int5 (two lanes; with one 1.1, 1.7 and 1.8, 2.0);
+    of 4,096 x 1,024 it would be 0.97 times in int4.
+    """
     return Layout(
         GROUP,
         GROUPS,
         2,
         partial(_quad, table),
         _scales,
+        table.block_bytes // LINE,
         table.fifths,
         TAIL,
         lambda b, address: load(b, address, FLOATS),

@@ -57,6 +57,26 @@ def prefetch_ahead(builder: ir.IRBuilder, address: ir.Value) -> None:
         prefetch(builder, builder.add(address, ir.IntType(64)(AHEAD)), 3)
 
 
+#: prefetch distance of weights that are multiplied as integers, where the processor reads ahead by itself: it stops at
+#: the end of a page, and some lines of a later page make it go on there
+FAR = 8192 if cpu.reads_ahead() else 0
+
+
+def for_arm(builder: ir.IRBuilder) -> bool:
+    """Whether this code is for an ARM processor of 64 bits."""
+    return builder.module.triple.startswith(("aarch64", "arm64"))
+
+
+def reads_far(builder: ir.IRBuilder) -> bool:
+    """Whether `prefetch_far` is of use."""
+    return FAR != 0 and not for_arm(builder)
+
+
+def prefetch_far(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Prefetch the line FAR bytes ahead of `address` into the second-level cache."""
+    prefetch(builder, builder.add(address, ir.IntType(64)(FAR)), 2)
+
+
 def prefetch(builder: ir.IRBuilder, address: ir.Value, level: int, rolled: bool = False) -> None:
     """Emit llvm.prefetch of a line into the first-level cache (level 3) or the second-level one (level 2).
 

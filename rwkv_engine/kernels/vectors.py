@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from rwkv_engine.kernels.pointers import prefetch
+from rwkv_engine.kernels.pointers import for_arm, prefetch
 
 LANES = 16
 I8, I16, I32, I64, F32 = (*(ir.IntType(bits) for bits in (8, 16, 32, 64)), ir.FloatType())
@@ -88,7 +88,7 @@ def fetch(b: ir.IRBuilder, address: ir.Value, lines: ir.Value) -> None:
 
     Unrolled, the loop would take the registers that hold the addresses of inputs.
     """
-    if b.module.triple.startswith(("aarch64", "arm64")):
+    if for_arm(b):
         return
     with b.if_then(b.icmp_signed(">", lines, I64(0))):
         loop = Loop(b, lines, [])

@@ -8,7 +8,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from rwkv_engine.kernels import int8_amx
+from rwkv_engine.kernels import int8_amx, pointers
 from rwkv_engine.kernels.code_tiles import layout_of, tiles_of
 from rwkv_engine.kernels.int8_levels import LEVELS
 from rwkv_engine.kernels.vectors import I64
@@ -43,6 +43,11 @@ def inner_loop(processor, tile):
     return loop_of(assembly(PROCESSORS[processor][0], processor, 11, tile.emit))
 
 
+def inner_loops(processor, tile):
+    """The loop of `inner_loop`; of a tile that has one for short strips and one for long ones, both."""
+    return loops_of(assembly(PROCESSORS[processor][0], processor, 11, tile.emit))
+
+
 def assembly(triple, processor, count, emit):
     """The lines of a function of `count` int64 whose body is what `emit` makes of them."""
     module = ir.Module("tile")
@@ -64,7 +69,13 @@ def assembly(triple, processor, count, emit):
 
 
 def loop_of(lines):
-    """From the label that a later line jumps back to, to that jump: of loops one inside the other, the outer one."""
+    """The only loop of `loops_of`."""
+    (loop,) = loops_of(lines)
+    return loop
+
+
+def loops_of(lines):
+    """From each label that a later line jumps back to, to that jump: of loops one inside the other, the outer one."""
     labels = {line[:-1]: number for number, line in enumerate(lines) if line.endswith(":")}
     jumps = [
         (number, re.fullmatch(r"(?:b\.?\w*|j\w+|cbnz|tbnz)\s+(?:.*,\s*)?(\S+)", line))
@@ -73,9 +84,11 @@ def loop_of(lines):
     back = [
         (labels[jump[1]], number) for number, jump in jumps if jump and labels.get(jump[1], number) < number
     ]
-    first, last = max(back, key=lambda jump: jump[1] - jump[0])
-    assert all(first <= start and end <= last for start, end in back), f"want one loop, got {back}"
-    return lines[first:last]
+    return [
+        lines[first:last]
+        for first, last in sorted(back)
+        if not any((a, b) != (first, last) and a <= first and last <= b for a, b in back)
+    ]
 
 
 #: (processor, a tile of its level)
@@ -98,6 +111,8 @@ LOOKUP = {
     "dotprod": ("tbl", 64),
     "portable": ("tbl", 64),  # AArch64 also widens scales by `tbl`
 }
+#: levels for which nothing is prefetched far ahead
+ARM = ("dotprod", "portable")
 #: where nothing may be kept on the stack; tiles of 4 tokens have more addresses than registers for them
 SPILLS = {"znver4": 0, "apple-m1": 0}
 ADDRESSES = 0.025
@@ -112,8 +127,14 @@ CODE_TILES = [
 
 @pytest.mark.parametrize(("processor", "bits", "tile"), CODE_TILES, ids=lambda x: getattr(x, "tokens", x))
 def test_the_inner_loop_looks_codes_up_and_multiplies(processor, bits, tile):
+    loops, level = inner_loops(processor, tile), PROCESSORS[processor][1]
+    assert len(loops) == (2 if pointers.FAR and level not in ARM and tile.strips * tile.tokens == 1 else 1)
+    for loop in loops:
+        looks_codes_up_and_multiplies(loop, processor, bits, tile)
+
+
+def looks_codes_up_and_multiplies(loop, processor, bits, tile):
     _, level, instruction = PROCESSORS[processor]
-    loop = inner_loop(processor, tile)
     words = [word for line in loop for word in line.split()]
     lookup, times = LOOKUP[level]
     if bits == 5 and lookup == "vpshufb":  # one in each half of the table
@@ -127,6 +148,15 @@ def test_the_inner_loop_looks_codes_up_and_multiplies(processor, bits, tile):
         assert len(spilled) <= ADDRESSES * len(loop)
     else:
         assert len(spilled) <= SPILLS.get(processor, {"dotprod": 0.02}.get(level, 0.18)) * len(loop)
+
+
+@pytest.mark.parametrize(("table", "lines"), [(INT4, [9, 2]), (INT5, [11, 2]), (None, [2])])
+def test_a_single_token_prefetches_long_strips_whole(table, lines, monkeypatch):
+    monkeypatch.setattr(pointers, "FAR", 8192)
+    tile = tiles_of(layout_of(table))["vnni"][-1] if table else LEVELS["vnni"].tiles[-1]
+    assert [
+        sum(line.startswith("prefetcht1") for line in loop) for loop in inner_loops("znver4", tile)
+    ] == lines
 
 
 def test_a_tile_fetches_what_follows_to_the_second_cache():
