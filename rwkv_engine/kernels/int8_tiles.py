@@ -192,7 +192,8 @@ def _emit(dot: Dot, layout: Layout, strips: int, tokens: int, b: ir.IRBuilder, a
     elif layout.far == FAR_LINES:
         loop(FAR_LINES)
     else:
-        long = b.icmp_signed(">", b.mul(arguments[7], I64(layout.block_bytes)), I64(SHORT_BYTES))
+        *_, blocks, _out, _later, _lines = arguments
+        long = b.icmp_signed(">", b.mul(blocks, I64(layout.block_bytes)), I64(SHORT_BYTES))
         with b.if_else(long) as (of_long, of_short):
             with of_long:
                 loop(layout.far)
