@@ -68,7 +68,7 @@ def seconds_of(team: Team, function: Any, arguments: tuple[Any, ...], rounds: in
 
 
 def peak(format: str, threads: int, rounds: int = 7) -> float:
-    """G multiplications/s of all lanes, at their best, on a matrix of 640 to 700 KB that stays in their
+    """G multiplications/s of all lanes, at their best, on a matrix of at most 700 KB that stays in their
     second-level caches.
 
     It has more than FEW_ROWS rows, so that floats are added up as in large matrices, and INT8's inputs are

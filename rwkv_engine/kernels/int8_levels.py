@@ -20,6 +20,7 @@ from numba.core import cgutils
 from rwkv_engine.errors import OptionError
 from rwkv_engine.kernels import int8_amx
 from rwkv_engine.kernels.int8_tiles import Dot, Tile, Values, vector_tile
+from rwkv_engine.kernels.pointers import for_arm
 from rwkv_engine.kernels.vectors import I8, I16, I32, I64, WORDS, load, splat
 from rwkv_engine.numbers.int8_layout import STRIP
 from rwkv_engine.system import cpu
@@ -42,7 +43,7 @@ def _kept(b: ir.IRBuilder, values: Values) -> Values:
     """
     kinds = [value.type for value in values]
     kind = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
-    register = "=w" if b.module.triple.startswith(("aarch64", "arm64")) else "=x"
+    register = "=w" if for_arm(b) else "=x"
     rules = [*[register] * len(values), *map(str, range(len(values))), "~{memory}"]
     same = b.asm(kind, "", ",".join(rules), values, True)
     return [b.extract_value(same, i) for i in range(len(values))]

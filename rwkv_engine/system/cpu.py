@@ -208,10 +208,12 @@ def wide_vectors() -> bool:
 
 
 def reads_ahead() -> bool:
-    """Whether the target processor prefetches streams of weights well, so software prefetches only cost.
+    """Whether the target processor prefetches streams of weights well, so that prefetching each line a
+    little ahead only costs.
 
-    AMD's Zen does: on a Zen 4, one core reads BF16 1.2 to 1.8 times as fast without them, 8-bit weights 1.1
-    times. Intel's cores gain from them (14 instead of 9 GB/s for one core of a Xeon).
+    AMD's Zen does: on a Zen 4, one core reads BF16 1.2 to 1.8 times as fast without. What is multiplied more
+    slowly gains from prefetches beyond a page (`kernels.pointers.FAR`). Intel's cores gain from near ones (14
+    instead of 9 GB/s for one core of a Xeon).
     """
     import llvmlite.binding
 

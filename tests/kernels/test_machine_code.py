@@ -177,7 +177,9 @@ def test_the_inner_loop_keeps_everything_in_registers(processor, tile):
 @pytest.mark.parametrize("processor", ["znver4", "cascadelake"])
 def test_the_tiles_of_avx512_all_but_fit_into_the_registers(processor, tile):
     loop = inner_loop(processor, tile)
-    assert sum(bool(STACK.search(line)) for line in loop) < 0.04 * len(loop)
+    spilled = [line for line in loop if STACK.search(line)]
+    assert sum("mm" in line for line in spilled) < 0.02 * len(loop)  # numbers
+    assert len(spilled) < 0.04 * len(loop)
 
 
 def test_the_amx_loop_multiplies_by_tiles_and_keeps_its_sums_in_registers():
